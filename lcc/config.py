@@ -1,0 +1,102 @@
+"""What the user asks for: strict, frozen structs, checked at birth, written into the manifest as is.
+
+Sizes count entries or tokens; there is no ratio but `alpha`, which is the paper's own parameter.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from lcc.errors import ConfigError
+
+Positions = Literal["contiguous", "absolute"]
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of the cache, in entries per KV head.
+
+    capacity        slots allocated; nothing ever holds more
+    budget          entries kept by an eviction
+    chunk_size      tokens read by one prefill_chunk call, at most
+    catalyst_size   slots reserved at the end for a catalyst prompt, its longest length in tokens
+    sink_size       first entries of the text, never evicted
+    recent_size     newest entries, kept by the eviction that follows them
+    positions       what the rotary angle of an entry follows: its slot, or its place in the text
+    """
+
+    capacity: int = 2048
+    budget: int = 1024
+    chunk_size: int = 256
+    catalyst_size: int = 64
+    sink_size: int = 4
+    recent_size: int = 64
+    positions: Positions = "contiguous"
+
+    def __post_init__(self) -> None:
+        for name in ("capacity", "budget", "chunk_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 1 or more")
+        for name in ("catalyst_size", "sink_size", "recent_size"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 0 or more")
+        if self.budget >= self.capacity:
+            raise ConfigError(
+                f"budget ({self.budget}) must be smaller than capacity ({self.capacity}): "
+                "an eviction has to make room; lower --budget or raise --capacity"
+            )
+        needed = self.budget + self.chunk_size + self.catalyst_size
+        if needed > self.capacity:
+            raise ConfigError(
+                f"budget + chunk_size + catalyst_size ({self.budget} + {self.chunk_size} + "
+                f"{self.catalyst_size} = {needed}) exceeds capacity ({self.capacity}); "
+                f"raise --capacity to {needed} or lower --chunk-size"
+            )
+        protected = self.sink_size + self.recent_size
+        if protected >= self.budget:
+            raise ConfigError(
+                f"sink_size + recent_size ({self.sink_size} + {self.recent_size} = {protected}) "
+                f"must be smaller than budget ({self.budget}); otherwise no ranked entry can be kept"
+            )
+
+
+class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which entries an eviction keeps; a policy ignores the options it does not use.
+
+    alpha           infinipot: share of the budget that novelty takes, before attention (paper: 0.5)
+    attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
+    novelty_span    neighbouring slots over which novelty is averaged; 1 = single entries
+    query_pool      how the catalyst's or the last queries are combined
+    group_pool      how the query heads of one KV head are combined
+    memory          share of an entry's earlier attention added to its new one; 0 = only the new one
+    catalyst        text run over the full cache to read how it attends
+    """
+
+    name: str = "infinipot"
+    alpha: float = 0.5
+    attention_span: int = 41
+    novelty_span: int = 41
+    query_pool: Literal["sum", "max"] = "sum"
+    group_pool: Literal["mean", "max"] = "mean"
+    memory: float = 0.0
+    catalyst: str = "\n\nSummarize the above context, highlighting the most important parts."
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ConfigError(f"alpha is {self.alpha}, wanted 0 to 1")
+        if not 0.0 <= self.memory <= 1.0:
+            raise ConfigError(f"memory is {self.memory}, wanted 0 to 1")
+        for name in ("attention_span", "novelty_span"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted an odd number of slots")
+
+
+class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `lcc compile`; the fields of a `--config` file.
+
+    memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
+    """
+
+    target: str = "onnxruntime:cpu"
+    cache: CacheConfig = CacheConfig()
+    policy: PolicyConfig = PolicyConfig()
+    memory_bytes: int | None = None

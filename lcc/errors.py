@@ -1,0 +1,33 @@
+"""Every error lcc raises on purpose. The type says whose fault it is; one line says what to do."""
+
+
+class LccError(Exception):
+    """Base of all errors that are not bugs of lcc."""
+
+
+class ConfigError(LccError, ValueError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class ModelError(LccError):
+    """The model's folder or file is missing, is not a model, or lacks a part."""
+
+
+class CaptureError(LccError):
+    """`torch.export` could not capture the model."""
+
+
+class PassError(LccError):
+    """A graph pass refuses the program, or its result breaks what the pass promises."""
+
+
+class TargetError(LccError):
+    """A target cannot build a program, or is not available on this machine."""
+
+
+class ArtifactError(LccError):
+    """An artifact or a state file is missing, damaged, newer than this lcc, or not ours."""
+
+
+class CacheError(LccError):
+    """The cache cannot hold what was asked of it."""
