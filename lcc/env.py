@@ -1,0 +1,84 @@
+"""The LCC_* variables, read here and nowhere else, and what is installed beside lcc.
+
+LCC_DUMP         folder for the graph after every pass
+LCC_LOG          level of the log on stderr: debug, info, warning (default), error
+LCC_CHECK        0 = skip the validation after every pass
+LCC_TARGET       target of `lcc compile` where none is given
+LCC_THREADS      threads of the runtime where none are given
+LCC_CACHE_DIR    folder for what `lcc demo` compiles (default ~/.cache/lcc)
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lcc.errors import ConfigError, LccError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def dump_folder() -> Path | None:
+    """Return where to write the graph after every pass; None = nowhere."""
+    value = os.environ.get("LCC_DUMP")
+    return Path(value).expanduser() if value else None
+
+
+def log_level() -> str:
+    """Return the level of the log."""
+    value = os.environ.get("LCC_LOG", "warning").lower()
+    if value not in LOG_LEVELS:
+        raise ConfigError(f"LCC_LOG is {value!r}, wanted one of {', '.join(LOG_LEVELS)}")
+    return value
+
+
+def check_passes() -> bool:
+    """Tell whether a program is validated after every pass."""
+    value = os.environ.get("LCC_CHECK", "1")
+    if value not in ("0", "1"):
+        raise ConfigError(f"LCC_CHECK is {value!r}, wanted 0 or 1")
+    return value == "1"
+
+
+def default_target() -> str | None:
+    """Return the target used where none is given; None = lcc's own default."""
+    return os.environ.get("LCC_TARGET") or None
+
+
+def default_threads() -> int | None:
+    """Return the number of threads used where none is given; None = the engine decides."""
+    value = os.environ.get("LCC_THREADS")
+    if not value:
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"LCC_THREADS is {value!r}, wanted 1 or more")
+    return int(value)
+
+
+def cache_folder() -> Path:
+    """Return the folder for files that can be made again."""
+    value = os.environ.get("LCC_CACHE_DIR")
+    return Path(value).expanduser() if value else Path.home() / ".cache" / "lcc"
+
+
+def is_mistyped(name: str) -> bool:
+    """Tell whether a variable begins with LCC_ but is none of those above."""
+    return name.startswith("LCC_") and f"\n{name} " not in (__doc__ or "")
+
+
+def mistyped_variables() -> list[str]:
+    """Return the LCC_* variables that are set and mean nothing, so that a typo is not silent."""
+    return sorted(name for name in os.environ if is_mistyped(name))
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a missing optional package into one line with the pip command that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "lcc":
+            raise
+        raise LccError(
+            f"{error.name} is not installed; do: pip install 'long-context-compiler[{extra}]'"
+        ) from error
