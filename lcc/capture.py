@@ -1,0 +1,64 @@
+"""nn.Module -> graph of logits = model(input_ids, position_ids), of any length."""
+
+import torch
+from torch import nn
+
+from lcc.errors import CaptureError
+from lcc.passes.graph import ModelGraph
+
+EXAMPLE_LENGTH = 24
+
+
+class _Logits(nn.Module):
+    """A Hugging Face decoder as a plain function, without its own cache classes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        return self.model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        ).logits
+
+
+def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
+    """Capture a decoder with `torch.export`, with a symbolic length; weights are referenced.
+
+    model       a Hugging Face causal language model, or any module that maps
+                (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]
+    max_length  bound of the symbolic length, in tokens
+
+    Raises CaptureError with what the export stumbled over.
+    """
+    is_hugging_face = hasattr(model, "config") and hasattr(model.config, "model_type")
+    function = _Logits(model) if is_hugging_face else model
+    name = type(model).__name__
+    ids = torch.arange(EXAMPLE_LENGTH)[None] % 7
+    positions = torch.arange(EXAMPLE_LENGTH)[None]
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    length = torch.export.Dim("Q", min=2, max=min(max_length, limit or max_length))
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(
+                function.eval(), (ids, positions), dynamic_shapes=({1: length}, {1: length})
+            ).run_decompositions({})
+    except Exception as error:  # torch.export raises many types, its own and the model's
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CaptureError(
+            f"{name}: torch.export failed: {reason.strip()}; the model must map (input_ids, "
+            "position_ids), both [1, Q] int64, to logits without branching on their values"
+        ) from error
+    value = exported.graph.output_node().args[0][0].meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dim() != 3:
+        raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")
+    module = exported.module(check_guards=False)
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+    graph = ModelGraph(module)
+    for node, wanted in zip(graph.graph.find_nodes(op="placeholder"), ("input_ids", "position_ids"), strict=True):
+        if node.name != wanted:
+            node.name = node.target = wanted
+    graph.clean()
+    return graph

@@ -1,0 +1,150 @@
+"""The graph that passes rewrite, and the few things every pass needs to do with it.
+
+Passes work on the *unlifted* graph of an ExportedProgram: weights are attributes, inputs are
+placeholders, and a new input or output needs no entry in a signature. `split_programs` exports the
+result again, which validates it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from lcc.errors import PassError
+from lcc.passes.rotation import Rotation
+
+aten = torch.ops.aten
+
+
+@dataclass
+class ModelGraph:
+    """A captured model on its way through the passes.
+
+    module      logits = module(input_ids [1, Q] int64, position_ids [1, Q] int64)
+    rotations   distinct rotary embeddings; `lcc.attention` names them by index
+    """
+
+    module: fx.GraphModule
+    rotations: tuple[Rotation, ...] = ()
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The nodes."""
+        return self.module.graph
+
+    def copy(self) -> "ModelGraph":
+        """Another graph over the same weights."""
+        graph = fx.Graph()
+        output = graph.graph_copy(self.graph, copies := {})
+        last = self.graph.output_node()
+        graph.output(output).meta = dict(last.meta)
+        graph.set_codegen(self.graph._codegen)
+        for old, new in copies.items():
+            new.meta = dict(old.meta)
+        return ModelGraph(fx.GraphModule(self.module, graph), self.rotations)
+
+    def calls(self, target: Callable) -> list[fx.Node]:
+        """Calls of one operator, in order."""
+        return self.graph.find_nodes(op="call_function", target=target)
+
+    def placeholder(self, name: str) -> fx.Node:
+        """An input by name."""
+        for node in self.graph.find_nodes(op="placeholder"):
+            if node.name == name:
+                return node
+        raise PassError(f"the graph has no input named {name}")
+
+    def clean(self) -> None:
+        """Drop what nothing uses and recompile."""
+        self.graph.eliminate_dead_code()
+        self.graph.lint()
+        self.module.recompile()
+
+
+def shape(node: fx.Node) -> tuple:
+    """Shape of a node's value, with symbolic sizes."""
+    return tuple(node.meta["val"].shape)
+
+
+def attribute(graph: ModelGraph, node: fx.Node) -> torch.Tensor:
+    """The tensor of a get_attr node."""
+    value: Any = graph.module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
+
+
+def emit(graph: fx.Graph, target: Callable, *args: Any, **kwargs: Any) -> fx.Node:
+    """Insert a call at the graph's insertion point, with the fake value that tells its shape."""
+    node = graph.call_function(target, args, kwargs)
+    fake = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+    node.meta["val"] = target(*fake[0], **fake[1])
+    return node
+
+
+def is_call(node: Any, *targets: Callable) -> bool:
+    """Whether a value is a call of one of these operators."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
+
+
+def ancestors(node: fx.Node) -> list[fx.Node]:
+    """A node and all it is computed from, inputs first."""
+    seen: dict[fx.Node, None] = {}
+    stack = [(node, False)]
+    while stack:
+        current, done = stack.pop()
+        if done:
+            seen[current] = None
+        elif current not in seen:
+            stack.append((current, True))
+            stack.extend((i, False) for i in current.all_input_nodes if i not in seen)
+    return list(seen)
+
+
+def reached_from(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
+    """All nodes whose *values* depend on one of these; a size taken of a tensor does not count."""
+    reached = set(sources)
+    for node in graph.nodes:
+        if not is_call(node, aten.sym_size.int) and any(i in reached for i in node.all_input_nodes):
+            reached.add(node)
+    return reached
+
+
+def evaluate(
+    graph: ModelGraph, wanted: fx.Node, given: Mapping[fx.Node, Any], *, double: bool = False
+) -> Any:
+    """Run only what one node needs.
+
+    given       values of nodes, placeholders included; nothing above them is run
+    double      compute all floating point in float64, constants and casts included
+    """
+    values: dict[fx.Node, Any] = dict(given)
+
+    def widen(value: Any) -> Any:
+        is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.double() if double and is_float else value
+
+    stack = [wanted]
+    while stack:
+        node = stack[-1]
+        if node in values:
+            stack.pop()
+            continue
+        missing = [i for i in node.all_input_nodes if i not in values]
+        if missing:
+            stack.extend(missing)
+            continue
+        if node.op == "get_attr":
+            values[node] = widen(attribute(graph, node))
+        elif node.op == "call_function":
+            args = fx.node.map_arg(node.args, values.__getitem__)
+            kwargs = dict(fx.node.map_arg(node.kwargs, values.__getitem__))
+            if double and kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
+                kwargs["dtype"] = torch.float64
+            values[node] = widen(node.target(*args, **kwargs))
+        else:
+            raise PassError(f"{wanted.name} depends on input {node.name}, which has no value here")
+        stack.pop()
+    return values[wanted]

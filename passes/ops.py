@@ -1,0 +1,137 @@
+"""The `lcc::` operators: what the passes rewrite a model into, with their eager meaning.
+
+The eager bodies are the specification, written for clarity; targets lower the operators to kernels.
+Everything is token-major, [B, Q, H, D], as projections write it, so that no transpose is needed.
+"""
+
+import torch
+from torch import Tensor
+
+from lcc.passes.rotation import rotate as rotate_pairs
+
+
+@torch.library.custom_op("lcc::rotate", mutates_args=())
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Rotate the first R of D channels of every head by the angle of its token.
+
+    x           [B, Q, H, D]
+    cos, sin    [1, Q, R/2]     times the model's attention factor, where it has one
+    interleaved pairs are (0, 1), (2, 3), ...; otherwise (0, R/2), (1, R/2 + 1), ...
+    """
+    return rotate_pairs(x, cos.unsqueeze(2), sin.unsqueeze(2), interleaved).clone()
+
+
+@rotate.register_fake
+def _(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, first_slot: Tensor, scale: float, window: int, softcap: float
+) -> Tensor:
+    """Attention of Q queries in slots first_slot.. over S slots; float32 softmax."""
+    length, slots = q.shape[1], k.shape[1]
+    group = q.shape[2] // k.shape[2]
+    scores = torch.einsum("bqhd,bshd->bhqs", q, k.repeat_interleave(group, dim=2)) * scale
+    if softcap > 0:
+        scores = torch.tanh(scores / softcap) * softcap
+    query = torch.arange(length)[:, None] + first_slot
+    key = torch.arange(slots)[None, :]
+    visible = key <= query
+    if window > 0:
+        visible = visible & (query - key < window)
+    scores = scores.masked_fill(~visible, float("-inf"))
+    weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
+    return torch.einsum("bhqs,bshd->bqhd", weights, v.repeat_interleave(group, dim=2)).contiguous()
+
+
+@torch.library.custom_op("lcc::attention", mutates_args=())
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, rotation: int
+) -> Tensor:
+    """Causal attention of a text over itself: what find_attention makes of every spelling.
+
+    q           [B, Q, Hq, D]   rotated
+    k, v        [B, Q, Hkv, D]  k rotated; Hq is a multiple of Hkv
+    window      keys a query sees, itself included; 0 = all
+    softcap     scores become tanh(s / softcap) * softcap; 0 = as they are
+    rotation    index of the rotation that k went through; -1 = none
+    returns     [B, Q, Hq, D]
+    """
+    return _attend(q, k, v, torch.zeros(1, dtype=torch.int64), scale, window, softcap)
+
+
+@attention.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, rotation: int
+) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.library.custom_op("lcc::cached_attention", mutates_args=())
+def cached_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write Q new entries in slots used .. used+Q-1 and attend over all valid slots.
+
+    q           [B, Q, Hq, D]     rotated
+    k, v        [B, Q, Hkv, D]    new entries, k rotated
+    key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid
+    used        [1] int32
+    returns     [B, Q, Hq, D] and the caches with the new entries in place
+
+    Query j sees slots 0 .. used+j, the last `window` of them where window > 0.
+    """
+    slots = used.long() + torch.arange(q.shape[1])
+    keys = key_cache.index_copy(2, slots, k.transpose(1, 2))
+    values = value_cache.index_copy(2, slots, v.transpose(1, 2))
+    filled = int(used) + q.shape[1]
+    out = _attend(
+        q,
+        keys[:, :, :filled].transpose(1, 2),
+        values[:, :, :filled].transpose(1, 2),
+        used.long(),
+        scale,
+        window,
+        softcap,
+    )
+    return out, keys, values
+
+
+@cached_attention.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
+
+
+@torch.library.custom_op("lcc::rms_norm", mutates_args=())
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32.
+
+    x           [..., C]
+    weight      [C]
+    """
+    square = x.float().pow(2).mean(-1, keepdim=True)
+    return (x.float() * torch.rsqrt(square + eps)).to(x.dtype) * weight
+
+
+@rms_norm.register_fake
+def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(x)
