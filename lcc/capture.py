@@ -56,6 +56,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
             module.graph.erase_node(node)
+    module.graph.set_codegen(torch.fx.graph.CodeGen())  # plain positional inputs, a tuple out
     graph = ModelGraph(module)
     for node, wanted in zip(graph.graph.find_nodes(op="placeholder"), ("input_ids", "position_ids"), strict=True):
         if node.name != wanted:

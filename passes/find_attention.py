@@ -141,7 +141,7 @@ class _Rotations:
         self.graph.module.register_buffer(f"unit_{index}", unit, persistent=False)
         constant = graph.get_attr(f"unit_{index}")
         fake_mode = found.source.meta["val"].fake_mode
-        constant.meta["val"] = fake_mode.from_tensor(unit)
+        constant.meta["val"] = fake_mode.from_tensor(unit, static_shapes=True)
         length = emit(graph, aten.sym_size.int, self.graph.placeholder("position_ids"), 1)
         sizes = list(shape(found.source))
         heads_first = isinstance(sizes[1], int)

@@ -40,7 +40,6 @@ class ModelGraph:
         output = graph.graph_copy(self.graph, copies := {})
         last = self.graph.output_node()
         graph.output(output).meta = dict(last.meta)
-        graph.set_codegen(self.graph._codegen)
         for old, new in copies.items():
             new.meta = dict(old.meta)
         return ModelGraph(fx.GraphModule(self.module, graph), self.rotations)

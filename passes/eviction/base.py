@@ -1,0 +1,107 @@
+"""What all eviction policies share: the view of a layer's cache, and the selection itself.
+
+Everything here is branch-free tensor code, traced into the `evict` programs. Ties are broken by
+comparisons and sums, never by the order in which some `topk` returns equal numbers: that order is
+the lower index in ONNX and unspecified in PyTorch. **Of entries that tie, the newer survives.**
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lcc.config import PolicyConfig
+
+Queries = Literal["catalyst", "recent", "all"]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """One layer's cache at an eviction.
+
+    key, value   [Hkv, S, D]  float32, keys as stored (rotated)
+    slot         [S]          int64, 0 .. S-1
+    valid        [S]          bool, slots in use
+    protected    [S]          bool, slots in use that survive whatever their rank
+    budget       entries to keep per head; a symbolic size while a program is exported
+    scalars      name -> [Hkv, S] float32, None for those that the policy does not ask for
+    """
+
+    key: Tensor
+    value: Tensor
+    slot: Tensor
+    valid: Tensor
+    protected: Tensor
+    budget: int
+    scalars: dict[str, Tensor | None]
+
+    def guard(self, rank: Tensor) -> Tensor:
+        """`rank` [Hkv, S] with protected entries above all others, and empty slots below."""
+        return rank.masked_fill(self.protected, torch.inf).masked_fill(~self.valid, -torch.inf)
+
+
+def top_mask(rank: Tensor, count: Tensor | int, limit: int) -> Tensor:
+    """Mark the `count` highest of each row; of equal ones those further right.
+
+    rank      [Hkv, S]  float32, no NaN
+    count     0 .. limit, a number or a one-element int64 tensor
+    limit     upper bound of `count`, a size
+    returns   [Hkv, S]  bool, `count` True in each row
+    """
+    best = torch.topk(rank, limit, dim=1).values  # [Hkv, limit] descending
+    if isinstance(count, Tensor):
+        last = best.index_select(1, (count - 1).clamp(min=0))
+    else:
+        last = best[:, -1:]  # [Hkv, 1]
+    ties = rank == last
+    surplus = (rank >= last).sum(1, keepdim=True) - count  # that many of the ties are too many
+    return (rank > last) | (ties & (ties.cumsum(1) > surplus))
+
+
+class EvictionPolicy(ABC):
+    """Which entries of a full cache survive.
+
+    name      what the user types
+    scalars   per-entry numbers that `rank` reads: of "attention", "novelty", "noise", in that order
+    queries   whose attention makes the scalar `attention`: the catalyst prompt's, the last tokens'
+              before the eviction, every token's; None = the scalar is not read
+    evicts    False: the cache may only grow, and there is no evict program
+    """
+
+    name: ClassVar[str]
+    scalars: tuple[str, ...] = ()
+    queries: Queries | None = None
+    evicts: ClassVar[bool] = True
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.config = config
+
+    @property
+    def memory(self) -> float:
+        """Share of an entry's earlier attention that is added to its new one."""
+        return self.config.memory
+
+    @property
+    def query_pool(self) -> Literal["sum", "max"]:
+        """How the attention of several queries becomes one number."""
+        return self.config.query_pool
+
+    @abstractmethod
+    def rank(self, entries: Entries) -> Tensor:
+        """How much each entry is worth, [Hkv, S] float32: the higher survives.
+
+        What it says of empty and of protected slots does not matter.
+        """
+
+    def select(self, entries: Entries) -> Tensor:
+        """The slots kept in each head, [Hkv, budget] int64 ascending.
+
+        Needs more than `budget` slots in use and at most `budget` protected ones.
+        """
+        keep = top_mask(entries.guard(self.rank(entries)), entries.budget, entries.budget)
+        slots = entries.valid.shape[0]
+        # Slots counted from the end, so that the largest come first and an empty place is 0.
+        from_end = torch.where(keep, slots - entries.slot, 0)
+        return slots - torch.topk(from_end, entries.budget, dim=1).values

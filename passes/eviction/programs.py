@@ -1,0 +1,165 @@
+"""The weightless programs of a cycle, `score` and `evict`, for one layer or a group of equals."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lcc.passes.eviction.base import Entries, EvictionPolicy
+from lcc.passes.rotation import Rotation, rotate
+
+SCORE_OUTPUTS = ("attention",)
+EVICT_OUTPUTS = ("kept", "kept_key", "kept_value")
+
+
+class Score(nn.Module):
+    """How much attention each entry gets from some queries.
+
+    queries   [Hq, n, D]      float32, rotated
+    key       [1, Hkv, S, D]  float32, rotated
+    start     [1]             int32, slot of the first query; query j sees slots 0 .. start + j
+
+    returns attention [Hkv, S] float32: softmax over the visible slots, pooled over the queries,
+    then over the query heads of one KV head; 0 where no query sees.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float,
+        query_pool: Literal["sum", "max"] = "sum",
+        group_pool: Literal["mean", "max"] = "mean",
+    ) -> None:
+        super().__init__()
+        self.scale, self.query_pool, self.group_pool = scale, query_pool, group_pool
+
+    def forward(self, queries: Tensor, key: Tensor, start: Tensor) -> Tensor:
+        """See the class."""
+        query_heads, n, size = queries.shape
+        heads, slots = key.shape[1:3]
+        slot = torch.arange(slots)
+        hidden = slot > start + torch.arange(n)[:, None]  # [n, S]
+        grouped = (queries * self.scale).reshape(heads, -1, size)  # [Hkv, Hq/Hkv*n, D]
+        logits = grouped @ key[0].transpose(1, 2)
+        logits = logits.reshape(heads, query_heads // heads, n, slots)
+        attention = logits.masked_fill(hidden, -torch.inf).softmax(-1)
+        attention = attention.sum(2) if self.query_pool == "sum" else attention.amax(2)
+        return attention.mean(1) if self.group_pool == "mean" else attention.amax(1)
+
+
+class Evict(nn.Module):
+    """Keep the best `budget` entries of each head, in order, and close the ranks.
+
+    key, value   [1, Hkv, S, D]  float32; keys rotated
+    used         [1]             int32, slots in use, more than `budget`
+    prefix       [1]             int32, leading slots that are protected
+    recent       [1]             int32, newest slots that are protected
+    new_slots    [budget]        int64, 0 .. budget-1; its length is the budget
+    attention, novelty, noise    [Hkv, S] float32, only those of `policy.scalars`
+
+    gives
+    kept         [Hkv, budget]         int64, slots, ascending
+    kept_key     [1, Hkv, budget, D]   float32; turned from the old slot's angle to the new one's,
+                                       where there is a rotation and positions are contiguous;
+                                       an entry that does not move is untouched, bit for bit
+    kept_value   [1, Hkv, budget, D]   float32
+    """
+
+    def __init__(self, policy: EvictionPolicy, rotation: Rotation | None = None) -> None:
+        """`rotation` is None under absolute positions and for layers without rotary embedding."""
+        super().__init__()
+        self.policy = policy
+        self.interleaved = rotation is not None and rotation.interleaved
+        self.register_buffer("cos", None if rotation is None else rotation.cos)
+        self.register_buffer("sin", None if rotation is None else rotation.sin)
+
+    def forward(
+        self,
+        key: Tensor,
+        value: Tensor,
+        used: Tensor,
+        prefix: Tensor,
+        recent: Tensor,
+        new_slots: Tensor,
+        attention: Tensor | None = None,
+        novelty: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        heads, slots, size = key.shape[1:]
+        budget = new_slots.shape[0]
+        slot = torch.arange(slots)
+        valid = slot < used
+        protected = valid & ((slot < prefix) | (slot >= used - recent))
+        scalars = {"attention": attention, "novelty": novelty, "noise": noise}
+        entries = Entries(key[0], value[0], slot, valid, protected, budget, scalars)
+        kept = self.policy.select(entries)
+        # Whole rows of [Hkv * S, D]: a gather along S would address every single number.
+        rows = (kept + slots * torch.arange(heads)[:, None]).flatten()
+        kept_key = key.reshape(-1, size).index_select(0, rows).reshape(heads, budget, size)
+        kept_value = value.reshape(-1, size).index_select(0, rows).reshape(1, heads, budget, size)
+        if self.cos is not None:
+            kept_key = self._turn_back(kept_key, kept - new_slots)
+        return kept, kept_key[None], kept_value
+
+    def _turn_back(self, key: Tensor, moved: Tensor) -> Tensor:
+        """Rotate `key` [Hkv, budget, D] back by `moved` [Hkv, budget] slots, each at least 0."""
+        shape = (*moved.shape, self.cos.shape[1])
+        cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
+        sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
+        turned = rotate(key, cos, -sin, self.interleaved)
+        return torch.where((moved == 0)[:, :, None], key, turned)
+
+
+def export_score(
+    score: Score,
+    *,
+    query_heads: int,
+    kv_heads: int,
+    head_size: int,
+    slots: int,
+    queries: int,
+    symbolic: bool = True,
+) -> ExportedProgram:
+    """Export `score`; inputs named as in its docstring, outputs in the order of SCORE_OUTPUTS.
+
+    slots, queries   sizes to trace with; with `symbolic` the program takes any other as well
+    """
+    inputs = {
+        "queries": torch.zeros(query_heads, queries, head_size),
+        "key": torch.zeros(1, kv_heads, slots, head_size),
+        "start": torch.zeros(1, dtype=torch.int32),
+    }
+    shapes = {"queries": {1: Dim("queries", min=1)}, "key": {2: Dim("slots")}, "start": {}}
+    return torch.export.export(
+        score, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
+    )
+
+
+def export_evict(
+    evict: Evict, *, kv_heads: int, head_size: int, slots: int, budget: int, symbolic: bool = True
+) -> ExportedProgram:
+    """Export `evict`; inputs named as in its docstring, outputs in the order of EVICT_OUTPUTS.
+
+    slots, budget   sizes to trace with; with `symbolic` the program takes any other as well
+    """
+    count = torch.zeros(1, dtype=torch.int32)
+    cache = torch.zeros(1, kv_heads, slots, head_size)
+    inputs = {
+        "key": cache,
+        "value": cache.clone(),
+        "used": count,
+        "prefix": count.clone(),
+        "recent": count.clone(),
+        "new_slots": torch.arange(budget),
+    }
+    s = Dim("slots")
+    shapes = {name: {} for name in inputs}
+    shapes |= {"key": {2: s}, "value": {2: s}, "new_slots": {0: Dim("budget", min=1)}}
+    scalars = {name: torch.zeros(kv_heads, slots) for name in evict.policy.scalars}
+    inputs |= scalars
+    shapes |= {name: {1: s} for name in scalars}
+    return torch.export.export(
+        evict, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
+    )

@@ -1,0 +1,39 @@
+"""Smoothing over neighbouring slots, so that whole spans of text survive rather than single tokens.
+
+Slots are in token order, so neighbouring slots are the nearest tokens that are still there.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def span_max(x: Tensor, valid: Tensor, span: int) -> Tensor:
+    """The maximum over `span` slots around each one, as far as they are valid.
+
+    x         [Hkv, S]  float32, at least 0
+    valid     [S] or [Hkv, S]  bool
+    span      odd; 1 changes nothing
+    returns   [Hkv, S]
+    """
+    if span == 1:
+        return x
+    x = torch.where(valid, x, 0.0)
+    return functional.max_pool1d(x[:, None], span, stride=1, padding=span // 2)[:, 0]
+
+
+def span_mean(x: Tensor, valid: Tensor, span: int) -> Tensor:
+    """The mean over `span` slots around each one, counting only the valid ones.
+
+    x         [Hkv, S]  float32
+    valid     [Hkv, S]  bool
+    span      odd; 1 changes nothing
+    returns   [Hkv, S]; where no slot of the span is valid, 0
+    """
+    if span == 1:
+        return x
+
+    def share(y: Tensor) -> Tensor:
+        return functional.avg_pool1d(y[:, None], span, stride=1, padding=span // 2)[:, 0]
+
+    return share(torch.where(valid, x, 0.0)) / share(valid.float()).clamp(min=0.5 / span)
