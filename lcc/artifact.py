@@ -1,17 +1,62 @@
-"""The artifact folder: its manifest, written atomically and read strictly."""
+"""The artifact folder: its manifest, written atomically and read strictly.
 
+    my_model.lcc/
+      manifest.json             the page below
+      step.onnx  head.onnx ...  the programs; one file may serve several of them
+      weights.bin ...           whatever the programs refer to
+      tokenizer.json  tokenizer_config.json  chat_template.jinja  generation_config.json
+
+The manifest is JSON with sorted keys and no time stamp: the same input gives the same bytes.
+
+    format      "lcc"
+    version     1; a new meaning of anything below is a new version
+    made_by     name and version of the writer
+    target      what the programs were built for, e.g. "onnxruntime:cpu"
+    model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
+                attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
+                tokens) and the names of the programs that score and evict its cache
+    cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
+    policy      `PolicyConfig`, with the values in force
+    scalars     per-entry numbers the evict programs read, in order: attention, novelty, noise
+    queries     which queries the score programs are given: catalyst, recent, all; absent = none
+    programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
+                time), updates (output -> the input whose storage it replaces)
+    passes      what the compiler rewrote: name, sites
+    memory      the memory table: name, bytes
+    files       path -> sha256 and size in bytes, of every other file of the artifact
+
+A field that is not set is absent, never null, -1 or 0. A path is relative, with `/`, and stays in
+the folder. Files that the manifest does not list are never opened.
+"""
+
+import contextlib
+import hashlib
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
 
 from lcc.config import CacheConfig, PolicyConfig
+from lcc.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
 
 Queries = Literal["catalyst", "recent", "all"]
+Scalar = Literal["attention", "novelty", "noise"]
 
 
-class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Strict(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Base of the entries: nothing unknown is read, nothing unset is written."""
+
+
+class TensorEntry(_Strict, kw_only=True):
     """One named input or output of a program; a string in `shape` is a size known at run time."""
 
     name: str
@@ -19,8 +64,8 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shape: list[int | str]
 
 
-class ProgramEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One program: its file, its signature, and which outputs replace the storage of which inputs."""
+class ProgramEntry(_Strict, kw_only=True):
+    """One program: its file, its signature, which outputs replace the storage of which inputs."""
 
     file: str
     inputs: list[TensorEntry]
@@ -28,7 +73,7 @@ class ProgramEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     updates: dict[str, str] = {}
 
 
-class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LayerEntry(_Strict, kw_only=True):
     """One attention layer, and the programs that score and evict its cache."""
 
     query_heads: int
@@ -39,7 +84,7 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     window_size: int | None = None
 
 
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelEntry(_Strict, kw_only=True):
     """What the runtime must know of the model."""
 
     name: str
@@ -50,38 +95,223 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     trained_window: int | None = None
 
 
-class PassEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PassEntry(_Strict, kw_only=True):
     """What one pass rewrote."""
 
     name: str
     sites: int
 
 
-class MemoryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemoryEntry(_Strict, kw_only=True):
     """One row of the memory table."""
 
     name: str
     bytes: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`manifest.json`.
+class FileEntry(_Strict, kw_only=True):
+    """Size in bytes and sha256 (64 hex digits) of one file."""
 
-    scalars     per-entry numbers the evict programs read, in order: attention, novelty, noise
-    queries     which queries the score programs are given; None = no scoring by attention
-    files       sha256 of every other file of the folder
-    """
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Strict, kw_only=True):
+    """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
 
     format: Literal["lcc"] = "lcc"
-    version: int = FORMAT_VERSION
+    version: Literal[1] = FORMAT_VERSION
     made_by: str
     target: str
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig
-    scalars: list[str]
+    scalars: list[Scalar]
     queries: Queries | None = None
     programs: dict[str, ProgramEntry]
     passes: list[PassEntry]
     memory: list[MemoryEntry]
-    files: dict[str, str]
+    files: dict[str, FileEntry] = {}
+
+
+class _Header(msgspec.Struct):
+    """What every version of the manifest has: read before anything else is believed."""
+
+    format: str = ""
+    version: int = 0
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The bytes of `manifest.json`: sorted keys, two spaces, one newline at the end."""
+    page = {"format": "lcc", "version": FORMAT_VERSION} | msgspec.to_builtins(manifest)
+    return msgspec.json.format(msgspec.json.encode(page, order="sorted"), indent=2) + b"\n"
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """sha256 of the manifest's bytes: equal means the same artifact, file by file."""
+    return hashlib.sha256(manifest_bytes(manifest)).hexdigest()
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read and check `manifest.json`; opens no other file.
+
+    Raises:
+        ArtifactError: the folder is no artifact, or the manifest is newer, damaged, has a field
+            this version does not know, or contradicts itself.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        wanted = f"{folder} is not an artifact: " if Path(folder).is_dir() else f"{folder}: "
+        raise ArtifactError(f"{wanted}cannot read {MANIFEST} ({error.strerror})") from None
+    try:
+        header = msgspec.json.decode(data, type=_Header)
+        if header.format != "lcc":
+            raise ArtifactError(f'{path}: format is "{header.format}", wanted "lcc"')
+        if header.version != FORMAT_VERSION:
+            older = header.version < FORMAT_VERSION
+            cure = "compile the model anew" if older else "install a newer lcc or compile anew"
+            raise ArtifactError(
+                f"{path}: version {header.version}, this lcc reads version {FORMAT_VERSION}; {cure}"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:  # of which a wrong type or field is one
+        raise ArtifactError(f"{path}: {error}") from None
+    try:
+        check(manifest)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together, with an `ArtifactError`."""
+    for name, entry in manifest.files.items():
+        _check_path(name)
+        if entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256):
+            raise ArtifactError(f"files: {name}: wanted bytes >= 0 and a sha256 of 64 hex digits")
+    for name, program in manifest.programs.items():
+        if program.file not in manifest.files:
+            raise ArtifactError(f"programs: {name} is in {program.file}, which files does not list")
+        inputs = {tensor.name for tensor in program.inputs}
+        outputs = {tensor.name for tensor in program.outputs}
+        for output, source in program.updates.items():
+            if output not in outputs or source not in inputs:
+                raise ArtifactError(f"programs: {name} has no update {output} -> {source}")
+    for index, layer in enumerate(manifest.model.layers):
+        for program_name in (layer.evict, layer.score):
+            if program_name is not None and program_name not in manifest.programs:
+                raise ArtifactError(f"layer {index} names {program_name}, which is no program")
+
+
+def _check_path(name: str) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
+        raise ArtifactError(f'files: "{name}" leaves the folder; wanted a relative path')
+    if name == MANIFEST:
+        raise ArtifactError(f"files: {MANIFEST} cannot list itself")
+
+
+def verify_files(
+    folder: str | Path, manifest: Manifest, *, level: Literal["full", "size"] = "full"
+) -> None:
+    """Check every file of the manifest: there, inside the folder, of its size and its sha256.
+
+    `level="size"` leaves out the hash (540 MB of weights take about 0.4 s): for an app that ships
+    the artifact inside a package that is itself signed.
+
+    Raises:
+        ArtifactError: names the first file that is not as it was written.
+    """
+    root = Path(folder).resolve()
+    for name, entry in sorted(manifest.files.items()):
+        path = root / name
+        if not path.resolve().is_relative_to(root):
+            raise ArtifactError(f"{path}: a link that leaves the artifact's folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; copy the whole folder, or compile anew")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise ArtifactError(
+                f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again"
+            )
+        if level == "full" and _sha256(path) != entry.sha256:
+            raise ArtifactError(
+                f"{path}: changed since it was written (sha256 differs); copy it again"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    """Write an artifact in one step: `folder` is the old one until it is the new one.
+
+    fill        is given an empty folder beside the target, writes every file but the manifest into
+                it (sub-folders allowed), and returns the manifest; its `files` are replaced
+    returns     the manifest as written, with `files`
+
+    Whatever `fill` raises, Ctrl-C and a full disk included, the new folder goes away and an
+    artifact that was there stays. Links are refused: an artifact is moved as a folder.
+
+    Raises:
+        ArtifactError: `folder` exists and is no artifact, or the manifest contradicts itself.
+    """
+    folder = Path(folder)
+    if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
+        raise ArtifactError(f"{folder} exists and is no artifact; remove it or choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _folder_beside(folder, "partial") as staging:
+        manifest = msgspec.structs.replace(fill(staging), files={})
+        files = {name: _entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST}
+        manifest = msgspec.structs.replace(manifest, files=files)
+        check(manifest)
+        (staging / MANIFEST).write_bytes(manifest_bytes(manifest))
+        _replace(folder, staging)
+    return manifest
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for path in root.rglob("*"):
+        if path.is_symlink():
+            raise ArtifactError(f"{path.relative_to(root)} is a link; an artifact holds only files")
+        if path.is_file():
+            yield path.relative_to(root).as_posix(), path
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
+
+
+@contextlib.contextmanager
+def _folder_beside(folder: Path, suffix: str) -> Iterator[Path]:
+    """A new folder with a name of its own next to `folder`, gone at the end if still there."""
+    path = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{suffix}")
+    try:
+        path.mkdir()
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder: Path, staging: Path) -> None:
+    """Rename `staging` to `folder`; what was there is put back if that fails."""
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    with _folder_beside(folder, "old") as trash:
+        old = trash / folder.name
+        try:
+            folder.rename(old)
+            staging.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
