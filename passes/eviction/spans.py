@@ -19,7 +19,9 @@ def span_max(x: Tensor, valid: Tensor, span: int) -> Tensor:
     if span == 1:
         return x
     x = torch.where(valid, x, 0.0)
-    return functional.max_pool1d(x[:, None], span, stride=1, padding=span // 2)[:, 0]
+    # In two dimensions because PyTorch 2.13 exports max_pool1d for one length only.
+    pooled = functional.max_pool2d(x[None, None], (1, span), stride=1, padding=(0, span // 2))
+    return pooled[0, 0]
 
 
 def span_mean(x: Tensor, valid: Tensor, span: int) -> Tensor:
