@@ -1,0 +1,173 @@
+"""Texts with a fact hidden in them, of any length, from a seed: passkey in noise, RULER's needles.
+
+The wording of the needle, the instruction and the question is RULER's (arXiv 2404.06654,
+niah_single_1 and niah_single_2), so that results compare. Two things differ, on purpose: the depth
+is asked for instead of drawn, and every sample begins at its own place of the haystack, so that ten
+samples are ten texts.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcc.env import needs_extra
+from lcc.errors import LccError
+
+Count = Callable[[str], int]  # text -> its number of tokens
+
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+PASSKEY_INTRODUCTION = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "
+    "I will quiz you about the important information there."
+)
+PASSKEY = "The pass key is {value}. Remember it. {value} is the pass key."
+PASSKEY_QUESTION = "What is the pass key?"
+PASSKEY_PREFIX = "The pass key is"
+
+INTRODUCTION = (
+    "A special magic number is hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the number afterwards."
+)
+NEEDLE = "One of the special magic numbers for {key} is: {value}."
+QUESTION = "What is the special magic number for {key} mentioned in the provided text?"
+ANSWER_PREFIX = "The special magic number for {key} mentioned in the provided text is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One text, one question about it, and the answer.
+
+    context         the instruction and the text with the fact in it
+    question        asked after the text was read
+    task            a sentence that names the kind of thing wanted, but not which one
+    answer_prefix   how the answer begins; the model goes on from there
+    answers         every string that must occur in the answer
+    depth           where the fact is, in per cent of the text: 0 = at its beginning
+    tokens          length of `context`, counted by the model's own tokenizer
+    """
+
+    context: str
+    question: str
+    task: str
+    answer_prefix: str
+    answers: tuple[str, ...]
+    depth: float
+    tokens: int
+
+
+def passkey(count: Count, length: int, depth: float, seed: int) -> Sample:
+    """Hide a five-digit pass key in repeated sentences.
+
+    Args:
+        count: the model's tokenizer.
+        length: tokens of the context, at most; it comes as near as one sentence.
+        depth: 0 to 100.
+        seed: same seed, same sample.
+    """
+    value = str(random.Random(f"passkey {seed}").randint(10_000, 99_999))
+    context, tokens = _hide(
+        PASSKEY.format(value=value), PASSKEY_INTRODUCTION, [NOISE], count, length, depth
+    )
+    return Sample(
+        context=context,
+        question=PASSKEY_QUESTION,
+        task=PASSKEY_QUESTION,
+        answer_prefix=PASSKEY_PREFIX,
+        answers=(value,),
+        depth=depth,
+        tokens=tokens,
+    )
+
+
+def magic_number(count: Count, length: int, depth: float, seed: int, haystack: list[str]) -> Sample:
+    """Hide one seven-digit number in real text: RULER's niah_single_2 where that is its essays.
+
+    Args:
+        count: the model's tokenizer.
+        length: tokens of the context, at most; it comes as near as one sentence.
+        depth: 0 to 100.
+        seed: same seed, same sample.
+        haystack: sentences, from `read_haystack`; they begin again where they do not suffice.
+    """
+    draw = random.Random(f"magic number {seed}")
+    key, value = _key(draw), str(draw.randint(1_000_000, 9_999_999))
+    start = draw.randrange(len(haystack))
+    sentences = haystack[start:] + haystack[:start]
+    context, tokens = _hide(
+        NEEDLE.format(key=key, value=value), INTRODUCTION, sentences, count, length, depth
+    )
+    return Sample(
+        context=context,
+        question=QUESTION.format(key=key),
+        task="What is the special magic number mentioned in the provided text?",
+        answer_prefix=ANSWER_PREFIX.format(key=key),
+        answers=(value,),
+        depth=depth,
+        tokens=tokens,
+    )
+
+
+def read_haystack(path: Path, pattern: str = "*.txt") -> list[str]:
+    """Read a text file, or every file of a folder in the order of names, as sentences."""
+    files = sorted(path.rglob(pattern)) if path.is_dir() else [path]
+    text = " ".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    text = re.sub(r"\s+", " ", text).strip()
+    if not text:
+        raise LccError(f"{path}: no text found; wanted a text file, or a folder with {pattern}")
+    return re.split(r"(?<=[.!?]) ", text)
+
+
+def string_match(answer: str, wanted: tuple[str, ...]) -> float:
+    """Return RULER's score: the share of the wanted strings that occur, whatever their case."""
+    return sum(each.lower() in answer.lower() for each in wanted) / len(wanted)
+
+
+def evenly(samples: int, first: float = 5.0, last: float = 95.0) -> Iterator[float]:
+    """Spread depths evenly, ends included; a single one goes to the middle."""
+    if samples == 1:
+        yield (first + last) / 2
+        return
+    for index in range(samples):
+        yield first + (last - first) * index / (samples - 1)
+
+
+def _key(draw: random.Random) -> str:
+    """Draw an adjective and a noun from the word lists that RULER uses."""
+    with needs_extra("eval"):
+        import wonderwords.random_word as words
+    lists = (
+        words._get_words_from_text_file(name) for name in ("adjectivelist.txt", "nounlist.txt")
+    )
+    return "-".join(draw.choice(sorted(set(each))) for each in lists)
+
+
+def _hide(
+    needle: str, introduction: str, sentences: list[str], count: Count, length: int, depth: float
+) -> tuple[str, int]:
+    """Return the longest text of at most `length` tokens, needle in place, and its tokens."""
+    if not 0 <= depth <= 100:
+        raise LccError(f"depth is {depth}, wanted 0 to 100 per cent")
+
+    def build(number: int) -> str:
+        rounds = -(-number // len(sentences))
+        chosen = (sentences * rounds)[:number]
+        chosen.insert(round(number * depth / 100), needle)
+        return f"{introduction}\n{' '.join(chosen)}"
+
+    shortest = count(build(0))
+    if shortest > length:
+        raise LccError(f"length is {length} tokens, the needle alone takes {shortest}")
+    # Tokens per sentence are nearly constant over a long text: two or three corrections suffice.
+    number, tokens = 0, shortest
+    low, high = 0, length
+    while low < high:
+        per_sentence = (tokens - shortest) / number if number else count(" " + sentences[0])
+        number = min(max(int((length - shortest) / per_sentence), low + 1), high)
+        tokens = count(build(number))
+        if tokens <= length:
+            low = number
+        else:
+            high = number - 1
+    return build(low), count(build(low))
