@@ -94,9 +94,11 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """All of `lcc compile`; the fields of a `--config` file.
 
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
+    fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     """
 
     target: str = "onnxruntime:cpu"
     cache: CacheConfig = CacheConfig()
     policy: PolicyConfig = PolicyConfig()
     memory_bytes: int | None = None
+    fit_budget: bool = False

@@ -56,7 +56,7 @@ class LiftKVCache(Pass):
             used = placeholder("used", torch.zeros(1, dtype=torch.int32))
         previous = used
         for i, site in enumerate(sites):
-            q, k, v, scale, window, softcap, _ = site.args
+            q, k, v, scale, window, softcap, rotation = site.args
             slots = torch.zeros(1, shape(k)[2], self.capacity, shape(k)[3], dtype=k.meta["val"].dtype)
             with nodes.inserting_after(previous):
                 key = placeholder(f"key_{i}", slots)
@@ -66,7 +66,7 @@ class LiftKVCache(Pass):
                 new = emit(
                     nodes,
                     torch.ops.lcc.cached_attention.default,
-                    *(q, k, v, key, value, used, scale, window, softcap),
+                    *(q, k, v, key, value, used, scale, window, softcap, rotation),
                 )
                 parts = [nodes.call_function(getitem, (new, part)) for part in range(3)]
                 for part, node in enumerate(parts):

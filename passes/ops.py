@@ -79,6 +79,7 @@ def cached_attention(
     scale: float,
     window: int,
     softcap: float,
+    rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Write Q new entries in slots used .. used+Q-1 and attend over all valid slots.
 
@@ -87,6 +88,7 @@ def cached_attention(
     key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid
     used        [1] int32
     returns     [B, Q, Hq, D] and the caches with the new entries in place
+    rotation    as in lcc::attention
 
     Query j sees slots 0 .. used+j, the last `window` of them where window > 0.
     """
@@ -117,21 +119,6 @@ def _(
     scale: float,
     window: int,
     softcap: float,
+    rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
-
-
-@torch.library.custom_op("lcc::rms_norm", mutates_args=())
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32.
-
-    x           [..., C]
-    weight      [C]
-    """
-    square = x.float().pow(2).mean(-1, keepdim=True)
-    return (x.float() * torch.rsqrt(square + eps)).to(x.dtype) * weight
-
-
-@rms_norm.register_fake
-def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return torch.empty_like(x)

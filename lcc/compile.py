@@ -1,0 +1,223 @@
+"""The flow: a model goes in, an artifact comes out."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import nn
+
+import lcc
+from lcc import env
+from lcc.artifact import (
+    LayerEntry,
+    Manifest,
+    MemoryEntry,
+    ModelEntry,
+    PassEntry,
+    ProgramEntry,
+    TensorEntry,
+    write_artifact,
+)
+from lcc.capture import capture
+from lcc.config import CacheConfig, CompileConfig
+from lcc.errors import ConfigError
+from lcc.memory import largest_budget, memory_table, total_bytes
+from lcc.models import LoadedModel, load_model
+from lcc.passes import default_passes, pipeline
+from lcc.passes.eviction import EvictionPolicy, make_policy
+from lcc.passes.eviction_programs import eviction_programs
+from lcc.passes.graph import ModelGraph, shape
+from lcc.passes.split_programs import split_programs
+from lcc.program import Program
+from lcc.targets import find_target
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Specialized:
+    """A model specialized for one configuration, before any target has built it."""
+
+    model: ModelEntry
+    programs: list[Program]
+    passes: list[PassEntry]
+    cache: CacheConfig
+    policy: EvictionPolicy
+    memory: list[MemoryEntry]
+
+
+def specialize(
+    captured: ModelGraph, config: CompileConfig, name: str, architecture: str, window: int | None
+) -> Specialized:
+    """Run the passes and split the result into programs.
+
+    Raises PassError, or ConfigError when the memory does not suffice.
+    """
+    policy = make_policy(config.policy)
+    cache = config.cache
+    steps = default_passes(cache, queries=policy.queries is not None)
+    graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
+    programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
+    layers, weightless = eviction_programs(graph, cache, policy)
+    programs += weightless
+    model = ModelEntry(
+        name=name,
+        architecture=architecture,
+        hidden_size=_size_of(programs[0], "hidden"),
+        vocab_size=_size_of(programs[1], "logits"),
+        layers=layers,
+        trained_window=window,
+    )
+    table = memory_table(programs, layers, cache, scalars=len(policy.scalars))
+    return Specialized(model, programs, passes, cache, policy, table)
+
+
+def compile_model(
+    source: str | Path | LoadedModel | nn.Module,
+    output: str | Path,
+    config: CompileConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Compile a decoder language model into an artifact folder, in one step or not at all.
+
+    source      a folder, hub name, GGUF file or package; a loaded model; or a plain module that
+                maps (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]
+    output      the artifact's folder; replaced only when the new one is whole
+    config      target, cache and policy; the defaults read text of any length
+    progress    called with what is being done and the share of the work that is done, 0 to 1
+
+    Raises LccError: ModelError, CaptureError, PassError, TargetError, ConfigError, ArtifactError.
+    """
+    config = config or CompileConfig()
+    report = progress or (lambda *_: None)
+    target = find_target(config.target)
+    make_policy(config.policy)
+    report("load the model", 0.0)
+    loaded = _loaded(source)
+    report("capture", 0.3)
+    captured = capture(loaded.module)
+    report("specialize", 0.5)
+    special = specialize_within_memory(captured, config, loaded)
+    if reasons := target.refusals(special.programs):
+        raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
+
+    def fill(folder: Path) -> Manifest:
+        report("build the programs", 0.6)
+        files = target.build(special.programs, folder)
+        report("write the artifact", 0.95)
+        for name, content in loaded.files.items():
+            (folder / name).write_bytes(content)
+        return _manifest(special, config, files)
+
+    manifest = write_artifact(output, fill)
+    report("done", 1.0)
+    return manifest
+
+
+def specialize_within_memory(
+    captured: ModelGraph, config: CompileConfig, loaded: LoadedModel
+) -> Specialized:
+    """Specialize; with `memory_bytes`, check the contract or choose the largest budget that fits."""
+    facts = (loaded.name, loaded.architecture, loaded.trained_window)
+    special = specialize(captured, config, *facts)
+    limit = config.memory_bytes
+    if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
+        return special
+    fitting = largest_budget(
+        special.programs,
+        special.model.layers,
+        config.cache,
+        scalars=len(special.policy.scalars),
+        memory_bytes=limit,
+    )
+    if fitting is None:
+        raise ConfigError(
+            f"memory {limit:,} bytes: no budget fits; weights, activations and runtime alone take "
+            f"{_without_cache(special):,} bytes; raise --memory"
+        )
+    if not config.fit_budget:
+        raise ConfigError(
+            f"budget {config.cache.budget} with capacity {config.cache.capacity} needs "
+            f"{total_bytes(special.memory):,} bytes, --memory is {limit:,}; the largest budget "
+            f"that fits is {fitting.budget} with capacity {fitting.capacity}"
+        )
+    return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
+
+
+def _without_cache(special: Specialized) -> int:
+    return sum(row.bytes for row in special.memory if row.name not in ("cache", "spare layer"))
+
+
+def _loaded(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, nn.Module):
+        name = type(source).__name__
+        return LoadedModel(module=source, name=name, architecture=name)
+    return load_model(os.fspath(source) if isinstance(source, Path) else source)
+
+
+def _size_of(program: Program, output: str) -> int:
+    node = program.exported.graph.output_node().args[0][program.outputs.index(output)]
+    return int(shape(node)[-1])
+
+
+def _tensors(program: Program, names: tuple[str, ...], nodes: list) -> list[TensorEntry]:
+    entries = []
+    for name, node in zip(names, nodes, strict=True):
+        value = node.meta["val"]
+        sizes: list[int | str] = [
+            s if isinstance(s, int) else _symbol(program, name, axis)
+            for axis, s in enumerate(value.shape)
+        ]
+        dtype = str(value.dtype).removeprefix("torch.")
+        entries.append(TensorEntry(name=name, dtype=dtype, shape=sizes))
+    return entries
+
+
+def _symbol(program: Program, name: str, axis: int) -> str:
+    """What to call a size that the runtime chooses."""
+    if name in ("new_slots", "kept", "kept_key", "kept_value"):
+        return "budget"
+    if name.startswith(("key", "value", "attention", "novelty", "noise")):
+        return "n" if "logits" in program.outputs else "slots"
+    return "n" if "logits" in program.outputs or "attention" in program.outputs else "tokens"
+
+
+def program_entry(program: Program, file: str) -> ProgramEntry:
+    """The manifest's record of a program."""
+    graph = program.exported.graph
+    inputs = graph.find_nodes(op="placeholder")[-len(program.inputs) :]
+    outputs = list(graph.output_node().args[0])
+    return ProgramEntry(
+        file=file,
+        inputs=_tensors(program, program.inputs, inputs),
+        outputs=_tensors(program, program.outputs, outputs),
+        updates=program.updates,
+    )
+
+
+def _manifest(special: Specialized, config: CompileConfig, files: dict[str, str]) -> Manifest:
+    policy = special.policy
+    entries = {
+        name: program_entry(program, files[name])
+        for program in special.programs
+        for name in program.names
+    }
+    return Manifest(
+        made_by=f"lcc {lcc.__version__}, torch {torch.__version__}",
+        target=config.target,
+        model=special.model,
+        cache=special.cache,
+        policy=msgspec.structs.replace(config.policy, memory=policy.memory),
+        scalars=list(policy.scalars),
+        queries=policy.queries,
+        programs=entries,
+        passes=special.passes,
+        memory=special.memory,
+        files={},
+    )

@@ -1,0 +1,165 @@
+"""The memory contract: what a compiled model will hold, computed before anything is built."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from lcc.artifact import LayerEntry, MemoryEntry
+from lcc.config import CacheConfig
+from lcc.errors import ConfigError
+from lcc.passes.split_programs import HEAD_ROWS
+from lcc.program import Program
+
+RUNTIME_BYTES = 80 << 20  # Python, numpy, ONNX Runtime's library and the tokenizer, measured
+
+
+def weight_bytes(programs: Sequence[Program]) -> int:
+    """Bytes of all distinct weights. A tensor read as embedding and as LM head counts twice:
+    the head keeps a copy packed for its matrix product.
+    """
+    held: dict[tuple[int, bool], int] = {}
+    for program in programs:
+        exported = program.exported
+        is_head = "logits" in program.outputs
+        for tensor in [*exported.state_dict.values(), *exported.constants.values()]:
+            if isinstance(tensor, torch.Tensor):
+                held[tensor.data_ptr(), is_head] = tensor.nbytes
+    return sum(held.values())
+
+
+def cache_bytes(layers: Sequence[LayerEntry], capacity: int, *, scalars: int) -> int:
+    """Bytes of keys, values and per-entry numbers (float32 scalars, int64 token index)."""
+    entries = sum(layer.kv_heads for layer in layers) * capacity
+    values = sum(2 * layer.kv_heads * layer.head_size for layer in layers) * capacity * 4
+    return values + entries * (4 * scalars + 8)
+
+
+def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
+    """The most that values alive at once take, inputs and weights excluded.
+
+    sizes       symbolic size -> its largest value
+
+    Values are freed after their last use; views cost nothing.
+    """
+    last_use: dict[fx.Node, fx.Node] = {}
+    for node in exported.graph.nodes:
+        for source in node.all_input_nodes:
+            last_use[source] = node
+    frees: dict[fx.Node, list[fx.Node]] = {}
+    for source, user in last_use.items():
+        frees.setdefault(user, []).append(source)
+    alive = peak = 0
+    owned: dict[fx.Node, int] = {}
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            owned[node] = 0 if _shares_storage(node) else _bytes(node.meta.get("val"), sizes)
+            alive += owned[node]
+            peak = max(peak, alive)
+        for source in frees.get(node, ()):
+            if source.op == "call_function" and node.op != "output":
+                alive -= owned[source]
+    return peak
+
+
+_VIEWS = ("view", "reshape", "unsqueeze", "select", "expand", "alias", "getitem", "sym_size")
+
+
+def _shares_storage(node: fx.Node) -> bool:
+    name = getattr(node.target, "__name__", str(node.target))
+    return any(name.startswith(view) or f".{view}" in name for view in _VIEWS)
+
+
+def _bytes(value: object, sizes: dict[str, int]) -> int:
+    if isinstance(value, (tuple, list)):
+        return _bytes(value[0], sizes)  # of cached_attention, only the output is new
+    if not isinstance(value, torch.Tensor):
+        return 0
+    count = 1
+    for size in value.shape:
+        if not isinstance(size, int):
+            size = int(size.node.expr.subs({s: sizes[str(s)] for s in size.node.expr.free_symbols}))
+        count *= size
+    return count * value.element_size()
+
+
+def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
+    """Largest value of each symbolic size of a program, from where it occurs in its inputs."""
+    sizes: dict[str, int] = {}
+    nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
+    for name, node in zip(program.inputs, nodes, strict=True):
+        for axis, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, int):
+                continue
+            if name == "new_slots":
+                largest = cache.budget
+            elif name.startswith(("key", "value", "attention", "novelty", "noise")):
+                largest = cache.capacity
+            elif "logits" in program.outputs:
+                largest = HEAD_ROWS
+            else:
+                largest = cache.chunk_size
+            sizes[str(size)] = largest
+            del axis
+    return sizes
+
+
+def memory_table(
+    programs: Sequence[Program],
+    layers: Sequence[LayerEntry],
+    cache: CacheConfig,
+    *,
+    scalars: int,
+) -> list[MemoryEntry]:
+    """What the runtime will hold, row by row; the rows add up to the contract.
+
+    Only one program runs at a time, so activations count once, those of the largest.
+    """
+    spare = max(2 * e.kv_heads * e.head_size for e in layers) * cache.budget * 4
+    activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
+    rows = {
+        "weights": weight_bytes(programs),
+        "cache": cache_bytes(layers, cache.capacity, scalars=scalars),
+        "spare layer": spare,
+        "activations": activations,
+        "runtime": RUNTIME_BYTES,
+    }
+    return [MemoryEntry(name=name, bytes=size) for name, size in rows.items()]
+
+
+def total_bytes(table: Sequence[MemoryEntry]) -> int:
+    """The sum of a memory table."""
+    return sum(row.bytes for row in table)
+
+
+def with_budget(cache: CacheConfig, budget: int) -> CacheConfig:
+    """The same cache with another budget, and room for as many new entries, or for a chunk."""
+    room = max(cache.chunk_size + cache.catalyst_size, budget)
+    fields = {name: getattr(cache, name) for name in cache.__struct_fields__}
+    return CacheConfig(**(fields | {"budget": budget, "capacity": budget + room}))
+
+
+def largest_budget(
+    programs: Sequence[Program],
+    layers: Sequence[LayerEntry],
+    cache: CacheConfig,
+    *,
+    scalars: int,
+    memory_bytes: int,
+) -> CacheConfig | None:
+    """The cache with the largest budget (a multiple of 64) that fits; None if none does."""
+    low, high, best = 1, 1 << 14, None
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            candidate = with_budget(cache, middle * 64)
+        except ConfigError:  # smaller than what is protected
+            low = middle + 1
+            continue
+        table = memory_table(programs, layers, candidate, scalars=scalars)
+        if total_bytes(table) <= memory_bytes:
+            best, low = candidate, middle + 1
+        else:
+            high = middle - 1
+    return best

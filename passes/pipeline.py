@@ -1,0 +1,40 @@
+"""Run passes in order: count, dump, and name the pass that failed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lcc.artifact import PassEntry
+from lcc.passes.base import Pass
+from lcc.passes.graph import ModelGraph
+from lcc.show import show
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    graph: ModelGraph, passes: Sequence[Pass], *, dump: Path | None = None
+) -> tuple[ModelGraph, list[PassEntry]]:
+    """The rewritten graph, and what each pass rewrote.
+
+    dump    folder for the graph before the first and after every pass, as numbered text files
+    """
+    done: list[PassEntry] = []
+    _dump(graph, dump, 0, "capture")
+    for number, each in enumerate(passes, start=1):
+        try:
+            graph, sites = (result := each(graph)).graph, result.sites
+        except Exception as error:
+            passed = ", ".join(p.name for p in done) or "none"
+            error.add_note(f"in pass {number} of {len(passes)}, {each.name}; passed: {passed}")
+            raise
+        done.append(PassEntry(name=each.name, sites=sites))
+        log.info("%s: %d sites", each.name, sites)
+        _dump(graph, dump, number, each.name)
+    return graph, done
+
+
+def _dump(graph: ModelGraph, folder: Path | None, number: int, name: str) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:02d}_{name}.txt").write_text(show(graph.graph), encoding="utf-8")

@@ -1,0 +1,18 @@
+"""What a target is: it turns programs into files that an engine of the runtime can run."""
+
+from pathlib import Path
+from typing import Protocol
+
+from lcc.program import Program
+
+
+class Target(Protocol):
+    """One compiler backend on one kind of device."""
+
+    name: str
+
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """Every reason why these programs cannot be built; empty = accepted."""
+
+    def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
+        """Write the programs into a folder; returns program name -> file name."""

@@ -1,0 +1,150 @@
+"""Programs -> ONNX files for ONNX Runtime; the weights once, beside them.
+
+Attention is com.microsoft.GroupQueryAttention, which writes new entries into the cache in place when
+one buffer is bound as past and present; rotation and norms are standard operators (opset 23).
+"""
+
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+from torch.onnx.ops import symbolic, symbolic_multi_out
+
+from lcc.program import Program
+
+OPSET = 23
+WEIGHTS_FILE = "weights.bin"
+_INLINE_BYTES = 1024  # smaller constants stay in the graph file
+_ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], x.shape[1], x.shape[2] * x.shape[3])
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """RotaryEmbedding on [1, Q, H*D], with the cosines of each token given."""
+    flat = _flat(x)
+    attributes = {"num_heads": x.shape[2], "interleaved": int(interleaved)}
+    if 2 * cos.shape[2] < x.shape[3]:
+        attributes["rotary_embedding_dim"] = 2 * cos.shape[2]
+    out = symbolic(
+        "RotaryEmbedding",
+        (flat, cos, sin),
+        attributes,
+        dtype=x.dtype,
+        shape=flat.shape,
+        version=OPSET,
+    )
+    return out.reshape(x.shape)
+
+
+def _cached_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    last = used + (q.shape[1] - 1)  # int32 [1]: valid entries after the step, less one
+    total = (used + q.shape[1]).reshape(())
+    attributes: dict = {"num_heads": q.shape[2], "kv_num_heads": k.shape[2], "scale": scale}
+    if window > 0:
+        attributes["local_window_size"] = window
+    if softcap > 0:
+        attributes["softcap"] = softcap
+    flat = _flat(q)
+    out, keys, values = symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        (flat, _flat(k), _flat(v), key_cache, value_cache, last, total),
+        attributes,
+        dtypes=(q.dtype, key_cache.dtype, value_cache.dtype),
+        shapes=(flat.shape, key_cache.shape, value_cache.shape),
+        version=1,
+    )
+    return out.reshape(q.shape), keys, values
+
+
+
+def _lowerings() -> dict:
+    """What each lcc:: operator becomes; a program that holds them has registered them."""
+    lcc = torch.ops.lcc
+    known = {"rotate": _rotate, "cached_attention": _cached_attention}
+    return {getattr(lcc, n).default: f for n, f in known.items() if hasattr(lcc, n)}
+
+
+class OnnxRuntime:
+    """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
+
+    name = "onnxruntime:cpu"
+
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """Nothing so far: every lcc:: operator has a kernel."""
+        return []
+
+    def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
+        """Write all programs of an artifact; returns program name -> file name."""
+        weights = _Weights(folder / WEIGHTS_FILE)
+        files = {}
+        for program in programs:
+            model = to_onnx(program)
+            weights.move_out(model)
+            file = f"{program.file_stem}.onnx"
+            ir.save(model, folder / file)
+            files |= dict.fromkeys(program.names, file)
+        return files
+
+
+def to_onnx(program: Program) -> ir.Model:
+    """Lower the lcc:: operators and convert; inputs and outputs carry the program's names."""
+    exported = program.exported.run_decompositions(_lowerings())
+    with torch.no_grad():
+        converted = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(program.inputs),
+            output_names=list(program.outputs),
+            optimize=True,
+            verbose=False,
+        )
+    return converted.model
+
+
+class _Weights:
+    """The weights file: every distinct tensor once, whichever programs use it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offsets: dict[tuple, int] = {}
+        path.write_bytes(b"")
+
+    def move_out(self, model: ir.Model) -> None:
+        """Replace a model's large constants by references into the file."""
+        with self.path.open("ab") as file:
+            for value in model.graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None or tensor.nbytes < _INLINE_BYTES:
+                    continue
+                data = tensor.numpy()
+                key = (data.__array_interface__["data"][0], data.nbytes, str(data.dtype))
+                if key not in self.offsets:
+                    file.seek(0, 2)
+                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                    self.offsets[key] = file.tell()
+                    data.tofile(file)
+                value.const_value = ir.ExternalTensor(
+                    self.path.name,
+                    self.offsets[key],
+                    tensor.nbytes,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=value.name,
+                    base_dir=self.path.parent,
+                )

@@ -1,0 +1,70 @@
+"""Programs run as they stand in eager PyTorch: the oracle that every other target is held against."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lcc.program import Program
+
+
+class Reference:
+    """Target `reference`: one `.pt2` file a program, run by `ReferenceEngine`."""
+
+    name = "reference"
+
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """Nothing is refused: these are the definitions."""
+        return []
+
+    def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
+        """Save the exported programs; each file carries its own weights."""
+        files = {}
+        for program in programs:
+            file = f"{program.file_stem}.pt2"
+            torch.export.save(program.exported, folder / file)
+            files |= dict.fromkeys(program.names, file)
+        return files
+
+
+class ReferenceRunner:
+    """One program in eager PyTorch; implements the runtime's `Runner`."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.module = program.exported.module(check_guards=False)
+        self.bound: dict[str, np.ndarray] = {}
+
+    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Arrays that stay inputs, or are written as outputs, until bound anew."""
+        self.bound |= arrays
+
+    def __call__(
+        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Run once; the caches it returns are copied over the bound ones."""
+        given = {**self.bound, **feeds}
+        tensors = [torch.from_numpy(np.ascontiguousarray(given[n])) for n in self.program.inputs]
+        with torch.no_grad():
+            values = self.module(*tensors)
+        outputs = dict(zip(self.program.outputs, values, strict=True))
+        for name, value in outputs.items():
+            place = self.bound.get(self.program.updates.get(name, name))
+            if place is not None:
+                place[...] = value.numpy()
+        return {name: outputs[name].numpy() for name in fetch}
+
+
+class ReferenceEngine:
+    """All programs of an artifact in eager PyTorch; implements the runtime's `Engine`."""
+
+    def __init__(self, programs: list[Program]) -> None:
+        self.runners = {}
+        for program in programs:
+            runner = ReferenceRunner(program)
+            self.runners |= dict.fromkeys(program.names, runner)
+
+    def runner(self, program: str) -> ReferenceRunner:
+        """A program by name."""
+        return self.runners[program]
