@@ -1,0 +1,168 @@
+"""The programs `score` and `evict`: numbers, exactness, drift, and the same answer from ONNX."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from lcc.config import PolicyConfig
+from lcc.passes.eviction import POLICIES, make_policy
+from lcc.passes.eviction.programs import (
+    EVICT_OUTPUTS,
+    SCORE_OUTPUTS,
+    Evict,
+    Score,
+    export_evict,
+    export_score,
+)
+from lcc.passes.rotation import Rotation, rotate
+from lcc.testing import OracleCache
+
+EVICTING = [name for name, policy in POLICIES.items() if policy.evicts]
+FREQUENCIES = [1.0, 0.2, 0.03]
+HEADS, D = 2, 8  # 2 of the 8 numbers do not turn
+
+
+def table(positions, interleaved=False):
+    frequencies = torch.tensor(FREQUENCIES, dtype=torch.float64)
+    return Rotation.from_frequencies(frequencies, positions, interleaved=interleaved)
+
+
+def case(policy, *, slots, used, budget, prefix=2, recent=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    feeds = {
+        "key": torch.randn(1, HEADS, slots, D, generator=g),
+        "value": torch.randn(1, HEADS, slots, D, generator=g),
+        "used": torch.tensor([used], dtype=torch.int32),
+        "prefix": torch.tensor([prefix], dtype=torch.int32),
+        "recent": torch.tensor([recent], dtype=torch.int32),
+        "new_slots": torch.arange(budget),
+    }
+    return feeds | {n: torch.rand(HEADS, slots, generator=g) for n in policy.scalars}
+
+
+def session(program, path, outputs):
+    torch.onnx.export(
+        program, (), path, dynamo=True, opset_version=23, output_names=list(outputs), verbose=False
+    )
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def run(session, feeds):
+    return session.run(None, {name: x.numpy() for name, x in feeds.items()})
+
+
+# --- score ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query_pool", ["sum", "max"])
+@pytest.mark.parametrize("group_pool", ["mean", "max"])
+def test_score_is_the_oracles(query_pool, group_pool):
+    g = torch.Generator().manual_seed(3)
+    slots, start, n, group = 12, 6, 4, 3
+    key = torch.randn(1, HEADS, slots, D, generator=g)
+    queries = torch.randn(HEADS * group, n, D, generator=g)
+    cache = OracleCache(kv_heads=HEADS, scale=0.4)
+    for slot in range(start + n):
+        cache.append(key[0, :, slot], key[0, :, slot])
+    pools = {"query_pool": query_pool, "group_pool": group_pool}
+    expected = cache.score(queries.transpose(0, 1), start=start, **pools)
+    got = Score(scale=0.4, **pools)(queries, key, torch.tensor([start], dtype=torch.int32))
+    assert got[:, : start + n].tolist() == [pytest.approx(row, rel=1e-5) for row in expected]
+    assert (got[:, start + n :] == 0).all()
+
+
+def test_score_in_onnx_of_any_size(tmp_path):
+    score = Score(scale=0.4)
+    sizes = {"query_heads": 6, "kv_heads": HEADS, "head_size": D}
+    program = export_score(score, **sizes, slots=24, queries=5)
+    names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
+    assert names == ["queries", "key", "start"]
+    onnx = session(program, tmp_path / "score.onnx", SCORE_OUTPUTS)
+    for slots, n, start in ((24, 5, 10), (50, 1, 49), (7, 7, 0)):
+        feeds = {
+            "queries": torch.randn(6, n, D),
+            "key": torch.randn(1, HEADS, slots, D),
+            "start": torch.tensor([start], dtype=torch.int32),
+        }
+        expected = score(**feeds)
+        assert torch.equal(program.module()(**feeds), expected)
+        np.testing.assert_allclose(run(onnx, feeds)[0], expected, rtol=1e-5, atol=1e-7)
+
+
+# --- evict ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_an_entry_that_does_not_move_is_untouched(interleaved):
+    policy = make_policy(PolicyConfig(name="random"))
+    feeds = case(policy, slots=40, used=30, budget=20, prefix=6)
+    feeds["key"][0, :, 2] = torch.tensor([-0.0, 1, torch.inf, -1, 0, -2, 1e-45, -torch.inf])
+    kept, key, value = Evict(policy, table(40, interleaved))(**feeds)
+    bits = [x.view(torch.int32) for x in (key, feeds["key"], value, feeds["value"])]
+    assert torch.equal(bits[0][0, :, :6], bits[1][0, :, :6])
+    assert (kept[:, -1] > 19).all()  # others do move
+    for head in range(HEADS):
+        assert torch.equal(bits[2][0, head], bits[3][0, head, kept[head]])
+
+
+def test_without_rotation_keys_are_only_moved():
+    policy = make_policy(PolicyConfig(name="knorm"))
+    feeds = case(policy, slots=40, used=30, budget=20)
+    kept, key, _ = Evict(policy)(**feeds)
+    for head in range(HEADS):
+        assert torch.equal(key[0, head], feeds["key"][0, head, kept[head]])
+    assert not torch.equal(Evict(policy, table(40))(**feeds)[1], key)
+
+
+def test_drift_over_1000_cycles(record_property):
+    """A key that moves a little in each cycle, against the same key rotated once, directly."""
+    cycles, far = 1000, 1001
+    policy = make_policy(PolicyConfig(name="sink_window"))
+    rotation = table(far + 1)
+    evict = Evict(policy, rotation)
+    raw = torch.randn(1, HEADS, far + 1, D, generator=torch.Generator().manual_seed(5))
+    key = rotate(raw, rotation.cos, rotation.sin, False)
+    for used in range(far + 1, far + 1 - cycles, -1):  # each cycle drops the oldest entry
+        count = torch.tensor([used], dtype=torch.int32)
+        none = torch.zeros(1, dtype=torch.int32)
+        _, key, _ = evict(key, key, count, none, none, torch.arange(used - 1))
+    exact = rotate(raw[:, :, -2:], rotation.cos[:2], rotation.sin[:2], False)
+    drift = ((key - exact).norm(dim=-1) / exact.norm(dim=-1)).max().item()
+    record_property("drift", drift)
+    print(f"relative drift after {cycles} rotations by 1 slot: {drift:.1e}")
+    assert key.shape == exact.shape
+    assert 0 < drift < 1e-3
+
+
+@pytest.mark.parametrize("name", EVICTING)
+def test_evict_in_onnx_of_any_size(name, tmp_path):
+    policy = make_policy(PolicyConfig(name=name, attention_span=5, novelty_span=3))
+    evict = Evict(policy, table(128))
+    program = export_evict(evict, kv_heads=HEADS, head_size=D, slots=24, budget=10)
+    names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
+    fixed = ["key", "value", "used", "prefix", "recent", "new_slots"]
+    assert [n for n in names if n not in ("b_cos", "b_sin")] == [*fixed, *policy.scalars]
+    onnx = session(program, tmp_path / "evict.onnx", EVICT_OUTPUTS)
+    assert [x.name for x in onnx.get_inputs()] == [*fixed, *policy.scalars]
+    assert [x.name for x in onnx.get_outputs()] == list(EVICT_OUTPUTS)
+    for slots, used, budget in ((24, 22, 10), (128, 100, 64), (9, 9, 8), (30, 9, 6)):
+        for ties in (False, True):
+            feeds = case(policy, slots=slots, used=used, budget=budget)
+            if ties:
+                feeds |= {n: (feeds[n] * 3).floor() for n in policy.scalars}
+            expected = evict(**feeds)
+            assert torch.equal(program.module()(**feeds)[0], expected[0])
+            kept, key, value = run(onnx, feeds)
+            assert kept.tolist() == expected[0].tolist()
+            np.testing.assert_allclose(key, expected[1], rtol=0, atol=1e-6)
+            assert np.array_equal(value, expected[2])
+
+
+def test_static_sizes_are_fixed():
+    policy = make_policy(PolicyConfig(name="infinipot"))
+    sizes = {"kv_heads": HEADS, "head_size": D, "slots": 24, "budget": 10}
+    program = export_evict(Evict(policy), **sizes, symbolic=False)
+    assert not program.range_constraints
+    feeds = case(policy, slots=24, used=20, budget=10)
+    assert torch.equal(program.module()(**feeds)[0], Evict(policy)(**feeds)[0])
