@@ -1,0 +1,44 @@
+"""The command `lcc`: parse flags, call the API, print. Answers on stdout, all else on stderr.
+
+Exit codes: 0 done; 1 done, and the answer is no (`lcc verify`, `lcc demo`); 2 what was asked cannot
+be done; 130 stopped by Ctrl-C. A mistake is one line on stderr; a traceback is a bug of lcc.
+"""
+
+import typer
+
+from lcc.cli import chat, compile, demo, inspect, run, targets, verify
+from lcc.cli.frame import CommandGroup, show_version
+
+app = typer.Typer(
+    name="lcc",
+    cls=CommandGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """lcc, the long-context compiler: read text of any length in memory fixed at compile time.
+
+    \b
+    A first session:
+      lcc demo                                        all of the below, on a small model
+      lcc compile MODEL -o model.lcc --memory 1GB     a Hugging Face folder or name, or a GGUF file
+      lcc inspect model.lcc                           what it holds and what memory it takes
+      lcc run model.lcc --file book.txt --prompt "Who is the narrator?"
+      lcc chat model.lcc                              a conversation without end
+    """
+    if version:
+        show_version()
+
+
+for module in (compile, run, chat, inspect, verify, targets, demo):
+    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,104 @@
+"""`lcc compile`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lcc.cli.frame import bytes_text, progress_bar, table
+from lcc.cli.options import merge, parse_bytes
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Folder, hub name, .gguf file, or smollm2.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact, a folder.")],
+    target: Annotated[str | None, typer.Option(help="See: lcc targets.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")
+    ] = None,
+    capacity: Annotated[int | None, typer.Option(help="Slots of the cache; never more.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Entries an eviction keeps [half of the capacity].")
+    ] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Tokens read in one step.")] = None,
+    catalyst_size: Annotated[int | None, typer.Option(help="Longest catalyst, in tokens.")] = None,
+    sink_size: Annotated[int | None, typer.Option(help="First tokens, never evicted.")] = None,
+    recent_size: Annotated[int | None, typer.Option(help="Newest tokens, kept once.")] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="contiguous (any length) or absolute (the trained one).")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="What an eviction keeps.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="infinipot: share of the budget ranked by novelty.")
+    ] = None,
+    attention_span: Annotated[
+        int | None, typer.Option(help="Neighbours over which attention is pooled.")
+    ] = None,
+    novelty_span: Annotated[
+        int | None, typer.Option(help="Neighbours over which novelty is averaged.")
+    ] = None,
+    catalyst: Annotated[
+        str | None, typer.Option(help="Default catalyst; a session can use another.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file; flags win over what it says.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Compile a model into an artifact that reads text of any length.
+
+    The memory table is computed first. With --memory, the largest budget that fits is taken; where
+    none fits, or a larger one was asked for, the answer is an error that names it.
+
+    \b
+    Examples:
+      lcc compile smollm2 -o smollm2.lcc
+      lcc compile ./Qwen3-0.6B -o qwen.lcc --memory 4GB
+      lcc compile org/name -o small.lcc --capacity 1024 --budget 512 --policy snapkv
+      lcc compile model.gguf -o model.lcc --config long.yaml
+
+    \b
+    The file of --config has the fields of the manifest's parts:
+      target: onnxruntime:cpu
+      memory_bytes: 2GB
+      cache: {capacity: 4096, budget: 2048, chunk_size: 256}
+      policy: {name: infinipot, alpha: 0.5}
+    """
+    settings = merge(
+        config,
+        {
+            "target": target,
+            "memory_bytes": None if memory is None else parse_bytes(memory),
+            "cache": {
+                "capacity": capacity,
+                "budget": budget,
+                "chunk_size": chunk_size,
+                "catalyst_size": catalyst_size,
+                "sink_size": sink_size,
+                "recent_size": recent_size,
+                "positions": positions,
+            },
+            "policy": {
+                "name": policy,
+                "alpha": alpha,
+                "attention_span": attention_span,
+                "novelty_span": novelty_span,
+                "catalyst": catalyst,
+            },
+        },
+    )
+    from lcc.artifact import manifest_bytes
+    from lcc.env import needs_extra
+
+    with needs_extra("compile"):
+        from lcc.compile import compile_model
+
+    with progress_bar(quiet=quiet) as report:
+        manifest = compile_model(model, output, settings, progress=report)
+    if json:
+        typer.echo(manifest_bytes(manifest).decode(), nl=False)
+        return
+    typer.echo(f"{output}: {manifest.model.name} for {manifest.target}")
+    rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
+    typer.echo(table(rows, right=(1,)))

@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def command() -> None:
+    """Not here yet."""
