@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,7 +100,7 @@ def bytes_text(count: int) -> str:
     raise AssertionError
 
 
-def table(rows: list[tuple[object, ...]], *, right: tuple[int, ...] = ()) -> str:
+def table(rows: Sequence[tuple[object, ...]], *, right: tuple[int, ...] = ()) -> str:
     """Lay out rows as text; the columns in `right` are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
