@@ -4,14 +4,16 @@ Attention is com.microsoft.GroupQueryAttention, which writes new entries into th
 one buffer is bound as past and present; rotation and norms are standard operators (opset 23).
 """
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-from lcc.program import Program
+from lcc.program import HEAD, Program
 
 OPSET = 23
 WEIGHTS_FILE = "weights.bin"
@@ -111,7 +113,7 @@ def to_onnx(program: Program) -> ir.Model:
             opset_version=OPSET,
             input_names=list(program.inputs),
             output_names=list(program.outputs),
-            optimize=True,
+            optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
             verbose=False,
         )
     return converted.model
@@ -122,7 +124,7 @@ class _Weights:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.offsets: dict[tuple, int] = {}
+        self.offsets: dict[bytes, int] = {}
         path.write_bytes(b"")
 
     def move_out(self, model: ir.Model) -> None:
@@ -133,7 +135,7 @@ class _Weights:
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
                 data = tensor.numpy()
-                key = (data.__array_interface__["data"][0], data.nbytes, str(data.dtype))
+                key = hashlib.blake2b(np.ascontiguousarray(data)).digest()
                 if key not in self.offsets:
                     file.seek(0, 2)
                     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
