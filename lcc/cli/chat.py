@@ -1,5 +1,112 @@
-"""Placeholder."""
+"""`lcc chat`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lcc.cli.frame import read_text
+from lcc.cli.load import load_session
+from lcc.cli.run import timing
+from lcc.errors import LccError
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
+
+HELP = """\
+/file PATH    put a text before the next message
+/stats        what was read and written, and the memory held
+/clear        forget everything
+/exit         leave; Ctrl-D does so too, Ctrl-C stops an answer"""
 
 
-def command() -> None:
-    """Not here yet."""
+def command(
+    artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", min=1, help="Longest answer.")
+    ] = 512,
+    temperature: Annotated[float | None, typer.Option(help="0 = the likeliest token.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+) -> None:
+    """Talk with a model; the conversation never outgrows its memory.
+
+    \b
+    Examples:
+      lcc chat m.lcc
+      lcc chat m.lcc --system "You answer in French."
+      printf 'Hello\\n/stats\\n' | lcc chat m.lcc
+    """
+    session = load_session(artifact, threads=threads)
+    talk = Talk(session, system)
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    typer.echo("/help lists the commands, /exit leaves", err=True)
+    while (line := _ask()) is not None:
+        try:
+            if line.startswith("/"):
+                if not talk.obey(line):
+                    return
+            elif line:
+                talk.answer(line, options)
+        except (LccError, OSError) as error:  # a mistake ends the turn, not the conversation
+            typer.echo(f"lcc: error: {error}", err=True)
+
+
+def _ask() -> str | None:
+    """Read one line; None at the end of the input."""
+    typer.echo("> ", nl=False, err=True)
+    try:
+        return input().strip()
+    except EOFError:
+        typer.echo(err=True)
+        return None
+
+
+class Talk:
+    """The conversation: the messages so far, and a session that has read them."""
+
+    def __init__(self, session: "Session", system: str | None) -> None:
+        """Begin with the system prompt, if there is one."""
+        self.session, self.system = session, system
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything but the system prompt."""
+        self.session.reset()
+        self.messages = [{"role": "system", "content": self.system}] if self.system else []
+        self.text = ""
+
+    def answer(self, text: str, options: dict) -> None:
+        """Answer one message; Ctrl-C ends the answer, and the conversation goes on."""
+        content, self.text = f"{self.text}{text}", ""
+        self.messages.append({"role": "user", "content": content})
+        pieces = []
+        try:
+            for piece in self.session.chat(self.messages, **options):
+                typer.echo(piece, nl=False)
+                pieces.append(piece)
+        except KeyboardInterrupt:
+            pass
+        typer.echo()
+        self.messages.append({"role": "assistant", "content": "".join(pieces)})
+
+    def obey(self, line: str) -> bool:
+        """Carry out a line that begins with a slash; returns False to leave."""
+        name, _, argument = line.partition(" ")
+        argument = argument.strip()
+        if name in ("/exit", "/quit", "/bye"):
+            return False
+        if name == "/file" and not argument:
+            typer.echo("lcc: error: /file wants a path", err=True)
+        elif name == "/help":
+            typer.echo(HELP, err=True)
+        elif name == "/stats":
+            typer.echo(timing(self.session), err=True)
+        elif name == "/clear":
+            self.clear()
+        elif name == "/file":
+            self.text += read_text(Path(argument)) + "\n\n"
+        else:
+            typer.echo(f"lcc: error: no command {name}; /help lists them", err=True)
+        return True

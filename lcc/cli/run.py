@@ -1,5 +1,136 @@
-"""Placeholder."""
+"""`lcc run`."""
+
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lcc.cli.frame import bytes_text, progress_bar, read_text
+from lcc.cli.load import load_session
+from lcc.errors import LccError
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
 
 
-def command() -> None:
-    """Not here yet."""
+def command(
+    artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The question.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", help="UTF-8 text to read first; - = stdin.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", min=1, help="Length of the answer.")
+    ] = 256,
+    catalyst: Annotated[
+        str | None, typer.Option(help="What evictions look for: a text, or `question`.")
+    ] = None,
+    load: Annotated[Path | None, typer.Option(help="Go on from a state made by --save.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the state, after the text, before the question.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 = the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw among so many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw among this much probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Least probability, of the best's.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="1 = none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text.")] = None,
+    capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="No chat template.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Times on stderr.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Answer and statistics as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Read a text of any length, then answer a question about it.
+
+    What an eviction keeps depends on the catalyst. The default one knows nothing of the question:
+    the state can be saved and asked anything. `--catalyst question` keeps what this question needs.
+
+    \b
+    Examples:
+      lcc run m.lcc --file book.txt --prompt "Who is the narrator?"
+      lcc run m.lcc --file book.txt --prompt "Who is the narrator?" --catalyst question
+      cat *.log | lcc run m.lcc --file - --prompt "What failed first?" --json
+      lcc run m.lcc --file book.txt --save book.lccstate
+      lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
+    """
+    texts = [read_text(path) for path in file or []]
+    if prompt is not None and not prompt.strip():
+        raise LccError("the prompt is empty; give a question with --prompt")
+    if prompt is None and save is None:
+        raise LccError("nothing to answer; give a question with --prompt, or --save the state")
+    if prompt is None and not texts:
+        raise LccError("nothing to read and nothing to answer; give --file and --prompt")
+    if catalyst == "question" and prompt is None:
+        raise LccError("--catalyst question needs a --prompt")
+
+    session = load_session(artifact, capacity=capacity, budget=budget, threads=threads)
+    if catalyst is not None:
+        session.catalyst = prompt if catalyst == "question" and prompt else catalyst
+    if load is not None:
+        session.load(load)
+
+    from lcc.evaluate.turn import user_turn
+
+    before, after = user_turn(session, raw=raw)
+    question = before + (prompt or "") + after
+    if texts or load:
+        question = f"\n\n{prompt or ''}{after}"
+    if texts:
+        _read(session, ("" if load else before) + "\n\n".join(texts), quiet=quiet)
+    if save is not None:
+        session.save(save)
+    if prompt is None:
+        return
+    pieces = session.generate(
+        question,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop or (),
+    )
+    if json:
+        answer = "".join(pieces)
+        page = {"answer": answer, "stats": session.stats().to_dict()}
+        typer.echo(json_.dumps(page, indent=2, ensure_ascii=False))
+    else:
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()
+    if verbose:
+        typer.echo(timing(session), err=True)
+
+
+def _read(session: "Session", text: str, *, quiet: bool) -> None:
+    with progress_bar(quiet=quiet) as report:
+        session.feed(
+            text,
+            progress=lambda at: report(f"{at.tokens:,} tokens, {at.cycles} cycles", at.fraction),
+        )
+
+
+def timing(session: "Session") -> str:
+    """Write what a session took and holds, in four lines."""
+    stats = session.stats()
+    first = stats.first_token_seconds
+    lines = [
+        f"read      {stats.prefill_tokens:>9,} tokens  {stats.prefill_tokens_per_second:8.1f} "
+        f"tokens/s  {stats.cycles} cycles in {stats.cycle_seconds:.2f} s",
+        f"wrote     {stats.decode_tokens:>9,} tokens  {stats.decode_tokens_per_second:8.1f} "
+        f"tokens/s  first after {first:.2f} s"
+        if first is not None
+        else "wrote nothing",
+        f"holds     {stats.entries:>9,} entries of {stats.capacity:,}  "
+        f"{bytes_text(stats.held_bytes)} of {bytes_text(stats.cache_bytes)}",
+    ]
+    if stats.peak_rss_bytes is not None:
+        lines.append(f"process   {bytes_text(stats.peak_rss_bytes)} at its peak")
+    return "\n".join(lines)

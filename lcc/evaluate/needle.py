@@ -113,10 +113,14 @@ def read_haystack(path: Path, pattern: str = "*.txt") -> list[str]:
     """Read a text file, or every file of a folder in the order of names, as sentences."""
     files = sorted(path.rglob(pattern)) if path.is_dir() else [path]
     text = " ".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
-    text = re.sub(r"\s+", " ", text).strip()
-    if not text:
+    if not text.strip():
         raise LccError(f"{path}: no text found; wanted a text file, or a folder with {pattern}")
-    return re.split(r"(?<=[.!?]) ", text)
+    return split_sentences(text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text after every full stop, question or exclamation mark; line ends become spaces."""
+    return re.split(r"(?<=[.!?]) ", re.sub(r"\s+", " ", text).strip())
 
 
 def string_match(answer: str, wanted: tuple[str, ...]) -> float:

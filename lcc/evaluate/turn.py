@@ -1,0 +1,34 @@
+"""One turn of a chat in two halves, so that a text can be read long before it is asked about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lcc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
+
+_MARK = "\u2060user text\u2060"
+
+
+def user_turn(session: Session, *, raw: bool = False) -> tuple[str, str]:
+    """Return what stands before the user's words, and what follows them until the answer begins.
+
+    Args:
+        session: its artifact's own chat template decides.
+        raw: leave the template out; so it is too with a model that has none.
+    """
+    from lcc.runtime.chat import load_template
+
+    if raw:
+        return "", "\n"
+    try:
+        template = load_template(session.tokenizer)
+    except ConfigError:
+        return "", "\n"
+    rendered = template.render([{"role": "user", "content": _MARK}])
+    before, found, after = rendered.partition(_MARK)
+    if not found:
+        raise ConfigError("chat template: it leaves out the user's words; use --raw")
+    return before, after

@@ -1,0 +1,88 @@
+"""Who may import whom, as docs/design.md's table says; read from the source, nothing is run."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir"}
+
+# folder or file -> modules that must not be imported anywhere in it, inside functions included
+NEVER = {
+    "lcc/errors.py": {*HEAVY, "numpy", "lcc"},
+    "lcc/config.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/env.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/artifact.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "passes": {"lcc.targets", "lcc.runtime", "onnx", "onnxscript", "onnxruntime", "transformers"},
+    "targets": {"lcc.runtime", "transformers"},
+    "runtime": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile", "lcc.models", "lcc.cli"},
+    "lcc/compile.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "onnxruntime"},
+    "lcc/cli": {"torch", "transformers", "onnx", "onnxruntime"},
+    "lcc/evaluate": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile"},
+}
+# folder -> modules that may be imported, but only inside functions: they are optional or slow
+ONLY_INSIDE = {
+    "runtime": {"onnxruntime", "tokenizers", "jinja2"},
+    "targets": {"onnx", "onnxscript", "onnx_ir", "onnxruntime"},
+    "lcc/cli": {"lcc.compile", "lcc.verify", "lcc.models", "lcc.passes", "lcc.runtime", "numpy"},
+    "lcc/models.py": HEAVY,
+    "lcc/tiny.py": {*HEAVY, "tokenizers"},
+    "lcc/__init__.py": {*HEAVY, "numpy", "lcc.compile", "lcc.models", "lcc.runtime"},
+}
+OWN_FILE = {"targets/onnx_runtime.py": {"onnx", "onnxscript", "onnx_ir", "onnxruntime"}}
+
+
+def files_of(place: str) -> list[Path]:
+    path = ROOT / place
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def imports(path: Path, *, inside: bool) -> set[str]:
+    """Modules that a file imports: all of them, or only those imported when it is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    pending, found = list(tree.body), set()
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names} | {node.module or ""}
+        pending += ast.iter_child_nodes(node)
+    return found
+
+
+def offences(path: Path, banned: set[str], *, inside: bool) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for name in sorted(imports(path, inside=inside))
+        if any(name == each or name.startswith(f"{each}.") for each in banned)
+    ]
+
+
+@pytest.mark.parametrize("place", NEVER)
+def test_never_imported(place: str) -> None:
+    files = files_of(place)
+    assert files, f"{place} has no Python files: this test would check nothing"
+    assert [o for path in files for o in offences(path, NEVER[place], inside=True)] == []
+
+
+@pytest.mark.parametrize("place", ONLY_INSIDE)
+def test_only_imported_inside_functions(place: str) -> None:
+    files = [path for path in files_of(place) if str(path.relative_to(ROOT)) not in OWN_FILE]
+    assert files, f"{place} has no Python files: this test would check nothing"
+    assert [o for path in files for o in offences(path, ONLY_INSIDE[place], inside=False)] == []
+
+
+def test_targets_do_not_import_each_other() -> None:
+    shared = {"__init__", "base", "devices"}
+    names = {path.stem for path in files_of("targets")} - shared
+    assert len(names) >= 2
+    for name in names:
+        others = {f"lcc.targets.{other}" for other in names - {name}}
+        assert offences(ROOT / "targets" / f"{name}.py", others, inside=True) == []

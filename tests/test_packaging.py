@@ -1,0 +1,91 @@
+"""The wheel holds what the tree holds, and the runtime is small."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SUBPACKAGES = ("passes", "targets", "runtime")
+
+
+def modules_of_tree() -> set[str]:
+    """Every Python file of the repository, by the path it must have in a wheel."""
+    found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lcc").rglob("*.py")}
+    for name in SUBPACKAGES:
+        found |= {f"lcc/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / name).rglob("*.py")}
+    return found
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_is_listed(pyproject: dict) -> None:
+    listed = set(pyproject["tool"]["setuptools"]["packages"])
+    needed = {path.rpartition("/")[0].replace("/", ".") for path in modules_of_tree()}
+    assert len(needed) >= 6
+    assert needed == listed
+
+
+def test_wheel_holds_the_tree(tmp_path: Path) -> None:
+    # Built from a copy: setuptools leaves a build/ folder behind, and takes what lies in an old one.
+    copy = tmp_path / "source"
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\n")  # fmt: skip
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*command, "-w", str(tmp_path), str(copy)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    assert names == modules_of_tree()
+
+
+def test_console_script(pyproject: dict) -> None:
+    module, _, function = pyproject["project"]["scripts"]["lcc"].partition(":")
+    assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "tqdm", "typer", "onnxruntime")
+
+
+@pytest.mark.parametrize("module", ["lcc", "lcc.runtime", "lcc.cli"])
+def test_import_is_light(module: str) -> None:
+    """A new process: modules that must not come along, and the time on this machine."""
+    heavy = HEAVY if module != "lcc.cli" else tuple(set(HEAVY) - {"typer"})
+    code = (
+        "import sys, time; start = time.perf_counter(); "
+        f"import {module}; seconds = time.perf_counter() - start; "
+        f"print(seconds, *[m for m in {heavy!r} if m in sys.modules])"
+    )
+    seconds = []
+    for _ in range(3):  # the fastest of three: other processes share this machine
+        result = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+        first, *loaded = result.stdout.split()
+        assert loaded == []
+        seconds.append(float(first))
+    assert min(seconds) < 0.5
+
+
+def test_constraints_pin_every_direct_dependency(pyproject: dict) -> None:
+    import re
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if line and not line.startswith("#")}
+    project = pyproject["project"]
+    asked = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        asked += extra
+    names = {re.match(r"[\w.-]+", each)[0].lower() for each in asked}  # type: ignore[index]
+    assert names - {"long-context-compiler"} - pinned == set()
