@@ -56,7 +56,7 @@ class _Strict(
     """Base of the entries: nothing unknown is read, nothing unset is written."""
 
 
-class TensorEntry(_Strict, kw_only=True):
+class TensorEntry(_Strict, frozen=True, kw_only=True):
     """One named input or output of a program; a string in `shape` is a size known at run time."""
 
     name: str
@@ -64,7 +64,7 @@ class TensorEntry(_Strict, kw_only=True):
     shape: list[int | str]
 
 
-class ProgramEntry(_Strict, kw_only=True):
+class ProgramEntry(_Strict, frozen=True, kw_only=True):
     """One program: its file, its signature, which outputs replace the storage of which inputs."""
 
     file: str
@@ -73,7 +73,7 @@ class ProgramEntry(_Strict, kw_only=True):
     updates: dict[str, str] = {}
 
 
-class LayerEntry(_Strict, kw_only=True):
+class LayerEntry(_Strict, frozen=True, kw_only=True):
     """One attention layer, and the programs that score and evict its cache."""
 
     query_heads: int
@@ -84,7 +84,7 @@ class LayerEntry(_Strict, kw_only=True):
     window_size: int | None = None
 
 
-class ModelEntry(_Strict, kw_only=True):
+class ModelEntry(_Strict, frozen=True, kw_only=True):
     """What the runtime must know of the model."""
 
     name: str
@@ -95,28 +95,28 @@ class ModelEntry(_Strict, kw_only=True):
     trained_window: int | None = None
 
 
-class PassEntry(_Strict, kw_only=True):
+class PassEntry(_Strict, frozen=True, kw_only=True):
     """What one pass rewrote."""
 
     name: str
     sites: int
 
 
-class MemoryEntry(_Strict, kw_only=True):
+class MemoryEntry(_Strict, frozen=True, kw_only=True):
     """One row of the memory table."""
 
     name: str
     bytes: int
 
 
-class FileEntry(_Strict, kw_only=True):
+class FileEntry(_Strict, frozen=True, kw_only=True):
     """Size in bytes and sha256 (64 hex digits) of one file."""
 
     bytes: int
     sha256: str
 
 
-class Manifest(_Strict, kw_only=True):
+class Manifest(_Strict, frozen=True, kw_only=True):
     """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
 
     format: Literal["lcc"] = "lcc"

@@ -1,0 +1,86 @@
+"""Runs an artifact: numpy, one engine and a tokenizer; no torch.
+
+session = lcc.runtime.load("smollm2.lcc")
+"""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lcc.artifact import Manifest, read_manifest, verify_files
+from lcc.config import CacheConfig
+from lcc.errors import CacheError, ConfigError
+from lcc.runtime.engine import Engine
+from lcc.runtime.session import Session
+from lcc.runtime.text import Tokenizer
+
+__all__ = ["Session", "load"]
+
+
+def load(
+    folder: str | Path,
+    *,
+    capacity: int | None = None,
+    budget: int | None = None,
+    chunk_size: int | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
+    verify: Literal["full", "size"] = "full",
+) -> Session:
+    """Open an artifact: read and verify it, load its programs, allocate the cache once.
+
+    capacity, budget, chunk_size    lower than compiled, to take less memory; None = as compiled
+    threads                         of the engine; None = as many as there are cores
+    engine                          None = the one that the artifact's target asks for
+    verify                          "size" leaves out the hashes of the files
+
+    Raises:
+        ArtifactError: the artifact is missing, damaged or newer than this lcc.
+        CacheError, ConfigError: sizes that this artifact cannot have.
+        TargetError: the engine is not installed, or its device not there.
+    """
+    begin = time.perf_counter()
+    manifest = read_manifest(folder)
+    asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
+    cache = _lowered(manifest, {name: size for name, size in asked.items() if size is not None})
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}, wanted 1 or more")
+    verify_files(folder, manifest, level=verify)
+    tokenizer = Tokenizer(folder)
+    if engine is None:
+        from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+
+        engine = OnnxRuntimeEngine(folder, manifest, threads=threads)
+    session = Session(manifest, cache, tokenizer, engine)
+    session.loaded_in(time.perf_counter() - begin)
+    return session
+
+
+def _lowered(manifest: Manifest, sizes: dict[str, int]) -> CacheConfig:
+    """The compiled sizes with some of them lowered."""
+    for name, size in sizes.items():
+        compiled = getattr(manifest.cache, name)
+        if size > compiled:
+            raise CacheError(
+                f"{name} is {size}, the artifact was compiled for {compiled}; ask for no more than "
+                f"that, or compile with --{name.replace('_', '-')} {size}"
+            )
+        if size < compiled and name in _fixed(manifest):
+            raise CacheError(
+                f"{name} is {size}, and {manifest.target} has it fixed at {compiled}; compile anew"
+            )
+    return msgspec.structs.replace(manifest.cache, **sizes)
+
+
+def _fixed(manifest: Manifest) -> set[str]:
+    """Sizes that the programs have as numbers, not as names."""
+    places = {"key_0": ("capacity", 2), "tokens": ("chunk_size", 1), "new_slots": ("budget", 0)}
+    fixed = set()
+    for program in manifest.programs.values():
+        for tensor in program.inputs:
+            name, axis = places.get(tensor.name, ("", 0))
+            if name and isinstance(tensor.shape[axis], int) and tensor.shape[axis] != 1:
+                fixed.add(name)
+    return fixed

@@ -19,7 +19,11 @@ class Runner(Protocol):
     def __call__(
         self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """Run once with these inputs besides the bound ones; return the outputs named in `fetch`."""
+        """Run once with these inputs besides the bound ones; return the outputs named in `fetch`.
+
+        What is returned may be the engine's own memory: it is valid until the next call of this
+        runner.
+        """
 
 
 class Engine(Protocol):

@@ -138,6 +138,10 @@ BROKEN = {
         lambda a: change(a, ["cache", "tiers"], 3),
         r"unknown field `tiers` - at `\$\.cache`",
     ),
+    "unknown field of a layer": (
+        lambda a: change(a, ["model", "layers", 0, "dilation"], 3),
+        r"unknown field `dilation` - at `\$\.model\.layers\[0\]`",
+    ),
     "wrong type": (
         lambda a: change(a, ["model", "hidden_size"], "8"),
         r"Expected `int`, got `str` - at `\$\.model\.hidden_size`",

@@ -1,0 +1,148 @@
+"""Messages to text, by the model's own template; and what of it a session has not read yet."""
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lcc.errors import ConfigError
+from lcc.runtime.text import Tokenizer
+
+Message = Mapping[str, Any]
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+
+
+class ChatTemplate:
+    """A jinja template, rendered in a sandbox with the names that transformers gives it."""
+
+    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+        """`special`: bos_token, eos_token, ... as text."""
+        import jinja2
+        import jinja2.ext
+        import jinja2.sandbox
+
+        class Generation(jinja2.ext.Extension):
+            """`{% generation %}` marks the answers for training: here its body alone counts."""
+
+            tags = {"generation"}  # noqa: RUF012
+
+            def parse(self, parser: Any) -> Any:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        self._error = jinja2.TemplateError
+        self._special = dict(special)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"chat template: {error}") from None
+
+    def render(
+        self, messages: Sequence[Message], *, generation_prompt: bool = True, **more: Any
+    ) -> str:
+        """The text of a conversation; `more` is handed to the template (tools, ...).
+
+        Raises:
+            ConfigError: the messages are none, or the template refuses them.
+        """
+        check_messages(messages)
+        names = {"tools": None, "documents": None} | self._special | more
+        try:
+            return self._template.render(
+                messages=list(messages), add_generation_prompt=generation_prompt, **names
+            )
+        except (self._error, TypeError, AttributeError) as error:
+            raise ConfigError(f"chat template: {error}") from None
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse what is no list of {"role": ..., "content": ...}."""
+    if isinstance(messages, str | Mapping) or not messages:
+        raise ConfigError('messages: wanted a list like [{"role": "user", "content": "Hello"}]')
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ConfigError(
+                f'messages[{i}] is {message!r}, wanted {{"role": ..., "content": ...}}'
+            )
+
+
+def load_template(tokenizer: Tokenizer) -> ChatTemplate:
+    """The template of an artifact: chat_template.jinja, else tokenizer_config.json's.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    path = tokenizer.folder / "chat_template.jinja"
+    source = tokenizer.config.get("chat_template")
+    if path.exists():
+        source = path.read_text(encoding="utf-8")
+    elif isinstance(source, list):  # several, by name
+        source = {entry["name"]: entry["template"] for entry in source}.get("default")
+    if not isinstance(source, str):
+        raise ConfigError(
+            "this model has no chat template; use feed() and generate(), or put a "
+            "chat_template.jinja beside the model and compile anew"
+        )
+    special = {name: text for name in SPECIAL if (text := tokenizer.special(name)) is not None}
+    return ChatTemplate(source, special)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a session holds of the conversation it is in.
+
+    size, digest    characters and sha256 of the text up to the generation prompt, as it was read
+    answer          what was generated after it
+    eos             text of the token that ended the answer and is in the session too; None = the
+                    answer was cut short
+    """
+
+    size: int
+    digest: str
+    answer: str
+    eos: str | None
+
+    @classmethod
+    def of(cls, rendered: str, answer: str, eos: str | None) -> "Conversation":
+        """The conversation after an answer to `rendered`."""
+        return cls(len(rendered), _digest(rendered), answer, eos)
+
+    def unread(self, rendered: str) -> str | None:
+        """The part of a rendered conversation that is new; None if it is not this conversation.
+
+        Templates may strip an answer or not, so spaces around it do not count.
+        """
+        if _digest(rendered[: self.size]) != self.digest:
+            return None
+        rest, answer = rendered[self.size :], self.answer.strip()
+        place = rest.find(answer)
+        if place < 0 or rest[:place].strip():
+            return None
+        rest = rest[place + len(answer) :]
+        return rest.removeprefix(self.eos or "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _tojson(value: Any, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    import jinja2
+
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.datetime.now().strftime(pattern)

@@ -1,0 +1,161 @@
+"""Runs ONNX programs with ONNX Runtime, on the caller's own buffers.
+
+Inputs and outputs are bound by address, so a step reads and writes the cache where it lies. The
+kernels that update a cache in place (GroupQueryAttention, TensorScatter) do so when the past and
+the present are one buffer; nothing of the cache's size is copied then.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcc.artifact import Manifest, ProgramEntry, TensorEntry
+from lcc.errors import ArtifactError, TargetError
+from lcc.runtime.kv_cache import zeros
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeEngine:
+    """One `InferenceSession` per file of the artifact, made when first asked for."""
+
+    def __init__(
+        self, folder: str | Path, manifest: Manifest, *, threads: int | None = None
+    ) -> None:
+        """`threads`: None = as many as ONNX Runtime finds cores.
+
+        Raises:
+            TargetError: the artifact is for another engine, or for a device that is not here.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise TargetError("onnxruntime is not installed; pip install onnxruntime") from None
+        self._onnxruntime = onnxruntime
+        self._folder, self._manifest = Path(folder), manifest
+        self._provider = _provider(manifest.target, onnxruntime.get_available_providers())
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 3
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+        # Chunks differ in length. An arena keeps the largest block of every length it has seen,
+        # and a memory pattern is planned anew for each of them; without both the resident memory
+        # stays flat, at the same speed.
+        self._options.enable_cpu_mem_arena = False
+        self._options.enable_mem_pattern = False
+        self._sessions: dict[str, Any] = {}
+        self._runners: dict[str, OnnxRuntimeRunner] = {}
+
+    def runner(self, program: str) -> "OnnxRuntimeRunner":
+        """Load a program by its name in the manifest, once; programs of one file share it."""
+        if program not in self._runners:
+            entry = self._manifest.programs[program]
+            self._runners[program] = OnnxRuntimeRunner(self._session(entry.file), entry)
+        return self._runners[program]
+
+    def _session(self, file: str) -> Any:
+        if file not in self._sessions:
+            try:
+                self._sessions[file] = self._onnxruntime.InferenceSession(
+                    str(self._folder / file), self._options, providers=[self._provider]
+                )
+            except Exception as error:  # its own types share no other base
+                line = str(error).splitlines()[0]
+                raise ArtifactError(
+                    f"{self._folder / file}: ONNX Runtime cannot load it: {line}"
+                ) from error
+            if self._provider not in self._sessions[file].get_providers():
+                raise TargetError(f"{self._manifest.target}: ONNX Runtime found no such device")
+        return self._sessions[file]
+
+
+def _provider(target: str, available: Sequence[str]) -> str:
+    engine, _, device = target.partition(":")
+    if engine != "onnxruntime" or device not in PROVIDERS:
+        wanted = ", ".join(f"onnxruntime:{name}" for name in PROVIDERS)
+        raise TargetError(f'target is "{target}", this engine runs {wanted}')
+    if PROVIDERS[device] not in available:
+        raise TargetError(f"target is {target}, this ONNX Runtime has only {', '.join(available)}")
+    return PROVIDERS[device]
+
+
+class OnnxRuntimeRunner:
+    """One program: its signature over a session that other programs may share."""
+
+    def __init__(self, session: Any, entry: ProgramEntry) -> None:
+        self._session, self._entry = session, entry
+        self._inputs = {tensor.name: tensor for tensor in entry.inputs}
+        self._outputs = {tensor.name: tensor for tensor in entry.outputs}
+        self._symbols = {  # inputs that have some
+            tensor.name: tensor.shape
+            for tensor in entry.inputs
+            if any(isinstance(size, str) for size in tensor.shape)
+        }
+        self._bound: dict[str, np.ndarray] = {}
+        self._bindings: dict[tuple[str, ...], Any] = {}  # fetched names -> binding
+        self._fed: dict[tuple[str, ...], Mapping[str, np.ndarray]] = {}  # keeps addresses valid
+        self._scratch: dict[str, np.ndarray] = {}
+        known = {size for tensor in entry.inputs for size in tensor.shape}
+        for tensor in entry.outputs:
+            if unknown := {size for size in tensor.shape if isinstance(size, str)} - known:
+                raise ArtifactError(
+                    f"{entry.file}: output {tensor.name} has size {', '.join(sorted(unknown))}, "
+                    "which no input has"
+                )
+
+    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """See `Runner.bind`; the arrays are C-contiguous and of the signature's dtype."""
+        for name, array in arrays.items():
+            if name not in self._inputs and name not in self._outputs:
+                raise KeyError(f"{name} is no input or output of {self._entry.file}")
+            self._bound[name] = array
+        for output, source in self._entry.updates.items():
+            if source in arrays and output not in arrays:
+                self._bound[output] = arrays[source]
+        for binding in self._bindings.values():
+            self._point(binding, self._bound)
+
+    def __call__(
+        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """See `Runner.__call__`."""
+        key = tuple(fetch)
+        if key not in self._bindings:
+            self._bindings[key] = self._session.io_binding()
+            self._point(self._bindings[key], self._bound)
+        if missing := self._inputs.keys() - self._bound.keys() - feeds.keys():
+            raise KeyError(f"{self._entry.file}: no array for {', '.join(sorted(missing))}")
+        sizes = self._sizes({**self._bound, **feeds})
+        results = {name: self._result(self._outputs[name], sizes) for name in fetch}
+        self._point(self._bindings[key], {**feeds, **results})
+        self._fed[key] = feeds
+        self._session.run_with_iobinding(self._bindings[key])
+        return results
+
+    def _point(self, binding: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        """Bind arrays by address, each as what its name says; the last binding of a name counts."""
+        for name, array in arrays.items():
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name}: the array is not C-contiguous")
+            bind = binding.bind_input if name in self._inputs else binding.bind_output
+            bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Value of each symbol of the signature, read off the inputs."""
+        return {
+            symbol: size
+            for name, axes in self._symbols.items()
+            for symbol, size in zip(axes, arrays[name].shape, strict=True)
+            if isinstance(symbol, str)
+        }
+
+    def _result(self, tensor: TensorEntry, sizes: Mapping[str, int]) -> np.ndarray:
+        """The array to write an output to: the beginning of one block that grows to the largest."""
+        shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
+        count = int(np.prod(shape))
+        block = self._scratch.get(tensor.name)
+        if block is None or block.size < count:
+            block = self._scratch[tensor.name] = zeros([count], np.dtype(tensor.dtype).type)
+        return block[:count].reshape(shape)

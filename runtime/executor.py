@@ -1,0 +1,260 @@
+"""Runs the programs over the cache: one step, one cycle, the logits. Knows no text.
+
+The cache and the numbers beside it change together or not at all: a step writes behind `used`, and
+the fields that make its entries part of the cache are set last.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcc.artifact import Manifest
+from lcc.config import CacheConfig
+from lcc.errors import ArtifactError, CacheError
+from lcc.runtime import scalars
+from lcc.runtime.cycle import Limits
+from lcc.runtime.engine import Engine
+from lcc.runtime.kv_cache import KVCache, zeros
+from lcc.runtime.recent_queries import RecentQueries
+
+HEAD_ROWS = 64  # rows the head program takes in one call
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one eviction did.
+
+    tokens          tokens read before it
+    used_before     entries per KV head before and after
+    used_after
+    seconds         it took, scoring included
+    """
+
+    tokens: int
+    used_before: int
+    used_after: int
+    seconds: float
+
+
+class Executor:
+    """The cache of one session and the programs that work on it.
+
+    used            entries per KV head, in slots 0 .. used-1
+    tokens          tokens read since the beginning, which is the position of the next one
+    protected       leading slots that no cycle evicts, besides the sinks
+    since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
+    """
+
+    def __init__(
+        self, manifest: Manifest, cache: CacheConfig, engine: Engine, *, seed: int = 0
+    ) -> None:
+        for name in ("prefill_chunk", "decode", "head"):
+            if name not in manifest.programs:
+                raise ArtifactError(f"the artifact has no program {name}; compile it anew")
+        self.layers, self.config, self._engine = manifest.model.layers, cache, engine
+        self._seed = seed
+        self._programs = manifest.programs
+        self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
+        self._queries = manifest.queries if self._scored else None
+        self._memory = np.float32(manifest.policy.memory)
+        self.limits = Limits.of(
+            cache,
+            catalyst=self._queries == "catalyst",
+            evicts=all(layer.evict is not None for layer in self.layers),
+        )
+        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars)
+        rolling = self._scored if self._queries == "recent" else []
+        self.recent = RecentQueries(
+            {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
+        )
+        self._new_slots = np.arange(cache.budget, dtype=np.int64)
+        self._spares = {
+            (layer.kv_heads, layer.head_size): [
+                zeros((1, layer.kv_heads, cache.budget, layer.head_size)) for _ in range(2)
+            ]
+            for layer in self.layers
+            if layer.evict is not None
+        }
+        self._attention = {
+            layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
+        }
+        buffers = {f"key_{i}": array for i, array in enumerate(self.cache.keys)}
+        buffers |= {f"value_{i}": array for i, array in enumerate(self.cache.values)}
+        self._step, self._decode = engine.runner("prefill_chunk"), engine.runner("decode")
+        self._step.bind(buffers)
+        self._decode.bind(buffers)
+        self._head = engine.runner("head")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that was read; buffers stay as they are."""
+        self.used = self.tokens = self.protected = 0
+        self.since_cycle: list[int] = []
+        self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
+        self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
+        self.recent.clear()
+        self._logits: np.ndarray | None = None
+        self.broken = False
+
+    def check(self) -> None:
+        """Refuse to go on with a cache that a failed cycle left half compacted."""
+        if self.broken:
+            raise CacheError("a cycle failed half-way and the cache is lost; reset() the session")
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read 1 .. chunk_size tokens into the slots after `used`; the caller has made room."""
+        self.check()
+        count = len(ids)
+        new_scalars = {}
+        if "novelty" in self.cache.scalar_names:
+            self._find_hidden()
+        scored_now = self._queries in ("recent", "all")
+        hidden = self._run(ids, self.used, self.tokens, fetch_queries=scored_now)
+        if "novelty" in self.cache.scalar_names:
+            new_scalars["novelty"] = self._novelty(ids, hidden)
+        if "noise" in self.cache.scalar_names:
+            heads = max(layer.kv_heads for layer in self.layers)
+            new_scalars["noise"] = scalars.noise(
+                self._seed, len(self.layers), heads, self.tokens, count
+            )
+        self.cache.place(self.used, self.tokens, count, **new_scalars)
+        if self._queries == "recent":
+            self.recent.append(self._new_queries)
+        elif self._queries == "all":
+            self._score(self._new_queries, self.used)
+        self.hidden, self._logits = hidden[-1:].copy(), None
+        self.since_cycle += ids
+        self.used, self.tokens = self.used + count, self.tokens + count
+
+    def _run(
+        self, ids: Sequence[int], slot: int, position: int, *, fetch_queries: bool = False
+    ) -> np.ndarray:
+        """Run a step at `slot`; returns hidden [n, h], sets `_new_queries`: layer -> [Hq, n, D]."""
+        tokens = np.asarray(ids, np.int64)[None]
+        first = slot if self.config.positions == "contiguous" else position
+        feeds: dict[str, np.ndarray] = {
+            "tokens": tokens,
+            "positions": np.arange(first, first + tokens.size, dtype=np.int64)[None],
+            "used": np.array([slot], np.int32),
+        }
+        fetch = ["hidden", *(f"queries_{i}" for i in self._scored if fetch_queries)]
+        runner = self._decode if tokens.size == 1 else self._step
+        results = runner(feeds, fetch)
+        self._new_queries = {i: results[f"queries_{i}"] for i in self._scored if fetch_queries}
+        hidden: np.ndarray = results["hidden"][0]
+        return hidden
+
+    def _find_hidden(self) -> None:
+        """After a rewind the last token's hidden state is not known: read that token once more."""
+        if self.hidden is None and self.used > 0:
+            hidden = self._run(self.since_cycle[-1:], self.used - 1, self.tokens - 1)
+            self.hidden = hidden.copy()
+
+    def logits(self) -> np.ndarray:
+        """[V] float32 for the token after the last one read; the same array until the next step."""
+        self.check()
+        if self._logits is None:
+            self._find_hidden()
+            if self.hidden is None:
+                raise CacheError("nothing was read yet, nothing to go on from; feed a text")
+            feeds = {"hidden": self.hidden, "next_tokens": np.zeros(1, np.int64)}
+            self._logits = self._head(feeds, ["logits"])["logits"][0].copy()
+        return self._logits
+
+    def _novelty(self, ids: Sequence[int], hidden: np.ndarray) -> np.ndarray:
+        """[n] float32, of each token given those before it; hidden [n, h] of the tokens."""
+        if self.hidden is not None and self._logits is not None and len(ids) == 1:
+            return np.array([scalars.novelty(self._logits, ids[0])], np.float32)
+        first = np.zeros_like(hidden[:1]) if self.hidden is None else self.hidden
+        rows = np.concatenate([first, hidden[:-1]])
+        following = np.asarray(ids, np.int64)
+        result = np.empty(len(ids), np.float32)
+        for start in range(0, len(ids), HEAD_ROWS):
+            part = slice(start, start + HEAD_ROWS)
+            feeds = {"hidden": rows[part], "next_tokens": following[part]}
+            result[part] = self._head(feeds, ["novelty"])["novelty"]
+        if self.hidden is None:
+            result[0] = scalars.FIRST_NOVELTY
+        return result
+
+    def _score(self, queries: dict[int, np.ndarray], start: int) -> None:
+        """Add to memory * attention what these queries see; [Hq, n, D], the first at slot `start`."""
+        for i, of_layer in queries.items():
+            layer = self.layers[i]
+            runner = self._engine.runner(str(layer.score))
+            new = self._attention[layer.kv_heads]
+            runner.bind({"key": self.cache.keys[i], "attention": new})
+            runner({"queries": of_layer, "start": np.array([start], np.int32)})
+            attention = self.cache.scalar("attention", i)
+            attention *= self._memory
+            attention += new
+
+    def evict(self, catalyst: Sequence[int], on_cycle: Callable[[], None] | None = None) -> Cycle:
+        """One cycle: score, then keep `budget` entries of every layer; needs used > budget.
+
+        catalyst    ids run over the full cache where the policy asks for them; not kept
+        """
+        self.check()
+        begin, before = time.perf_counter(), self.used
+        if self._queries == "catalyst":
+            self._score(self._catalyst_queries(catalyst), self.used)
+        elif self._queries == "recent":
+            count = self.recent.count
+            self._score({i: self.recent.get(i) for i in self._scored}, self.used - count)
+        self._find_hidden()
+        self.broken = True
+        numbers: dict[str, np.ndarray] = {
+            "used": np.array([self.used], np.int32),
+            "prefix": np.array([max(self.config.sink_size, self.protected)], np.int32),
+            "recent": np.array([self.config.recent_size], np.int32),
+            "new_slots": self._new_slots,
+        }
+        for i in range(len(self.layers)):
+            self._evict_layer(i, numbers)
+        self.used, self.since_cycle, self.cycle_hidden = self.config.budget, [], self.hidden
+        self.recent.clear()
+        self.broken = False
+        return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
+
+    def _catalyst_queries(self, ids: Sequence[int]) -> dict[int, np.ndarray]:
+        """Queries of the catalyst prompt behind the full cache: layer -> [Hq, n, D]."""
+        size, parts = self.limits.chunk_size, []
+        for start in range(0, len(ids), size):
+            part = ids[start : start + size]
+            self._run(part, self.used + start, self.tokens + start, fetch_queries=True)
+            parts.append({i: queries.copy() for i, queries in self._new_queries.items()})
+        return {i: np.concatenate([part[i] for part in parts], axis=1) for i in self._scored}
+
+    def _evict_layer(self, i: int, numbers: dict[str, np.ndarray]) -> None:
+        layer = self.layers[i]
+        kept_key, kept_value = self._spares[layer.kv_heads, layer.head_size]
+        runner = self._engine.runner(str(layer.evict))
+        runner.bind(
+            {
+                "key": self.cache.keys[i],
+                "value": self.cache.values[i],
+                "kept_key": kept_key,
+                "kept_value": kept_value,
+            }
+        )
+        reads = {tensor.name for tensor in self._programs[str(layer.evict)].inputs}
+        of_entries = {n: self.cache.scalar(n, i) for n in self.cache.scalar_names if n in reads}
+        kept = runner(numbers | of_entries, ["kept"])["kept"]
+        self.cache.compact(i, kept, kept_key, kept_value)
+
+    def rewind(self, count: int) -> None:
+        """Take back the newest `count` tokens, all of them read since the last cycle.
+
+        Attention that their queries paid (policy h2o) stays with the entries.
+        """
+        if count == 0:
+            return
+        left = len(self.since_cycle) - count
+        self.since_cycle = self.since_cycle[:left]
+        self.used, self.tokens = self.used - count, self.tokens - count
+        self.protected = min(self.protected, self.used)
+        self.hidden = self.cycle_hidden if left == 0 else None
+        self._logits = None
+        self.recent.drop(count)

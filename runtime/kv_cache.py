@@ -1,0 +1,90 @@
+"""The cache: keys, values and per-entry numbers of all layers, allocated once.
+
+Entries are contiguous in slots 0 .. used-1 and in token order; what lies in the slots after them
+means nothing. `used` itself belongs to the executor, so that a step is done when `used` says so.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lcc.artifact import LayerEntry, Scalar
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
+
+
+def zeros(shape: Sequence[int], dtype: type = np.float32) -> np.ndarray:
+    """A new array, aligned for vector loads; pages are taken as they are first written."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class KVCache:
+    """Buffers of one session.
+
+    keys[i], values[i]      [1, Hkv_i, S, D_i] float32
+    token_index(i)          [Hkv_i, S] int64, place in the text of the token in each slot
+    scalar(name, i)         [Hkv_i, S] float32; attention, novelty, noise: those the policy reads
+    """
+
+    def __init__(self, layers: Sequence[LayerEntry], capacity: int, scalars: Sequence[Scalar]):
+        self.layers, self.capacity = layers, capacity
+        shapes = [(1, layer.kv_heads, capacity, layer.head_size) for layer in layers]
+        self.keys = [zeros(shape) for shape in shapes]
+        self.values = [zeros(shape) for shape in shapes]
+        # One array for all layers, so that a step writes its numbers with one assignment.
+        most = max(layer.kv_heads for layer in layers)
+        self._token_index = zeros((len(layers), most, capacity), np.int64)
+        self._scalars: dict[str, np.ndarray] = {
+            name: zeros((len(layers), most, capacity)) for name in scalars
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated."""
+        arrays = [*self.keys, *self.values, self._token_index, *self._scalars.values()]
+        return sum(array.nbytes for array in arrays)
+
+    def bytes_of(self, used: int) -> int:
+        """Bytes that `used` entries take of them."""
+        return self.bytes // self.capacity * used
+
+    def token_index(self, layer: int) -> np.ndarray:
+        """[Hkv, S] int64, a view."""
+        return self._token_index[layer, : self.layers[layer].kv_heads]
+
+    def scalar(self, name: str, layer: int) -> np.ndarray:
+        """[Hkv, S] float32, a view."""
+        return self._scalars[name][layer, : self.layers[layer].kv_heads]
+
+    @property
+    def scalar_names(self) -> list[str]:
+        """Those that are kept, in the manifest's order."""
+        return list(self._scalars)
+
+    def place(self, slot: int, first_token: int, count: int, **scalars: np.ndarray) -> None:
+        """Write the numbers of `count` new entries; keys and values are written by the step.
+
+        scalars     name -> what broadcasts to [L, Hkv, count]; one that is not given is 0
+        """
+        where = slice(slot, slot + count)
+        self._token_index[:, :, where] = np.arange(first_token, first_token + count)
+        for name, array in self._scalars.items():
+            array[:, :, where] = scalars.get(name, 0.0)
+
+    def compact(
+        self, layer: int, kept: np.ndarray, kept_key: np.ndarray, kept_value: np.ndarray
+    ) -> None:
+        """Make the `kept` entries of a layer the first ones of every head.
+
+        kept                    [Hkv, n] int64, slots, ascending
+        kept_key, kept_value    [1, Hkv, n, D] float32, already gathered (and rotated)
+        """
+        count = kept.shape[1]
+        self.keys[layer][:, :, :count] = kept_key
+        self.values[layer][:, :, :count] = kept_value
+        numbers = [self.token_index(layer), *(self.scalar(name, layer) for name in self._scalars)]
+        for array in numbers:
+            array[:, :count] = np.take_along_axis(array, kept, axis=1)

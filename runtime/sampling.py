@@ -1,0 +1,106 @@
+"""Logits to a token: greedy, or drawn after temperature, top-k, top-p and min-p."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lcc.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen; the meaning of each is that of transformers.
+
+    temperature         0 = the most probable token; otherwise logits are divided by it
+    top_k               draw among the k most probable; 0 = all
+    top_p               then among the fewest whose probabilities sum to at least p; 1 = all
+    min_p               then among those at least min_p times as probable as the best; 0 = all
+    repetition_penalty  logits of tokens of this call (prompt and answer) are divided by it where
+                        positive, multiplied where negative; 1 = no penalty
+    seed                None = another answer every time
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "more than 0, at most 1"),
+            "min_p": (0 <= self.min_p < 1, "0 or more, less than 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "more than 0"),
+            "seed": (self.seed is None or self.seed >= 0, "0 or more"),
+        }
+        for name, (fits, wanted) in checks.items():
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted {wanted}")
+
+    @classmethod
+    def of(cls, defaults: Mapping[str, Any], **asked: Any) -> "Sampling":
+        """What is asked for (None = not asked), else what generation_config.json says.
+
+        As in transformers: without `do_sample` there, and without a temperature asked for, the
+        answer is greedy.
+
+        Raises:
+            ConfigError: a value out of range, or a choice among tokens asked for a greedy answer.
+        """
+        options = {name: value for name, value in asked.items() if value is not None}
+        drawing = ("temperature", "top_k", "top_p", "min_p")
+        if options.get("temperature", 1 if defaults.get("do_sample") else 0) > 0:
+            known = {name: defaults[name] for name in drawing if defaults.get(name) is not None}
+            options = {"temperature": 1.0} | known | options
+        else:
+            for name in drawing[1:]:
+                if name in options:
+                    raise ConfigError(
+                        f"{name} is {options[name]} but the answer is greedy; pass temperature > 0"
+                    )
+        if (penalty := defaults.get("repetition_penalty")) is not None:
+            options = {"repetition_penalty": penalty} | options
+        return cls(**options)
+
+
+class Sampler:
+    """Draws one token after another, with a random stream of its own."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._random = np.random.default_rng(sampling.seed)
+
+    def __call__(self, logits: np.ndarray, seen: np.ndarray) -> int:
+        """The next token; logits [V] float32, seen [n] int64 ids of this call; both unchanged."""
+        options = self._sampling
+        if options.repetition_penalty != 1.0 and len(seen):
+            logits, rows = logits.copy(), logits[seen]
+            penalty = np.float32(options.repetition_penalty)
+            logits[seen] = np.where(rows > 0, rows / penalty, rows * penalty)
+        if options.temperature == 0:
+            return int(logits.argmax())
+        tokens, probabilities = self._candidates(logits)
+        edges = probabilities.cumsum()
+        place = np.searchsorted(edges, self._random.random() * edges[-1], side="right")
+        return int(tokens[min(place, len(tokens) - 1)])
+
+    def _candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that may be drawn, and weights: [n] int64, [n] float64, the best first."""
+        options = self._sampling
+        tokens = np.arange(len(logits))
+        if 0 < options.top_k < len(logits):
+            tokens = np.argpartition(-logits, options.top_k - 1)[: options.top_k]
+        # By probability, and by id where that is equal, so that the order is defined.
+        tokens = tokens[np.lexsort((tokens, -logits[tokens]))]
+        scaled = logits[tokens].astype(np.float64) / options.temperature
+        weights = np.exp(scaled - scaled[0])
+        if options.top_p < 1:
+            before = weights.cumsum() - weights  # of the better ones
+            weights = weights[before < options.top_p * weights.sum()]
+        weights = weights[weights >= options.min_p * weights[0]]
+        return tokens[: len(weights)], weights

@@ -1,0 +1,197 @@
+"""The distilled context in a file: what a session holds, and nothing that it does not need.
+
+A safetensors file. Of every layer the first `used` rows:
+
+    key_0 ... value_0 ...   [Hkv, used, D]  float32 or float16
+    token_index_0 ...       [Hkv, used]     int64
+    attention_0 ...         [Hkv, used]     float32; novelty, noise likewise: what the policy reads
+    hidden, cycle_hidden    [1, h]          float32, of the last token, and of the last one before
+                                            the last cycle (absent where there is none)
+    since_cycle             [n]             int64, ids read since the last cycle
+    queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
+    __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
+                            protected, pending, conversation
+
+A state belongs to the artifact it was made with, file by file: other weights read other keys.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lcc.errors import ArtifactError, CacheError, ConfigError
+from lcc.runtime.chat import Conversation
+from lcc.runtime.executor import Executor
+
+VERSION = 1
+DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
+
+
+def save(
+    path: str | Path,
+    executor: Executor,
+    *,
+    artifact: str,
+    pending: list[int],
+    conversation: Conversation | None,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Write the state beside `path` and rename it; one layer at a time, without a second cache.
+
+    dtype       of keys and values; float16 halves the file and rounds to 11 bits
+
+    Raises:
+        ConfigError: a dtype that is none of the two, or keys too large for float16.
+    """
+    if dtype not in ("float32", "float16"):
+        raise ConfigError(f'dtype is "{dtype}", wanted float32 or float16')
+    path = Path(path)
+    page = {
+        "version": VERSION,
+        "artifact": artifact,
+        "used": executor.used,
+        "tokens": executor.tokens,
+        "protected": executor.protected,
+        "pending": pending,
+        "conversation": None if conversation is None else asdict(conversation),
+    }
+    header: dict[str, Any] = {"__metadata__": {"lcc": json.dumps(page, sort_keys=True)}}
+    offset = 0
+    for name, array in _arrays(executor):
+        kind = dtype if name.startswith(("key_", "value_")) else str(array.dtype)
+        size = array.size * np.dtype(kind).itemsize
+        header[name] = {
+            "dtype": DTYPES[kind],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with staging.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name, array in _arrays(executor):
+                file.write(_cast(name, array, dtype).tobytes())
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    if not name.startswith(("key_", "value_")) or dtype == "float32":
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(np.float16)
+    if not np.isfinite(cast).all():
+        raise ConfigError(f'{name} holds numbers too large for float16; save with dtype="float32"')
+    return cast
+
+
+def _arrays(executor: Executor) -> Iterator[tuple[str, np.ndarray]]:
+    """Everything that is saved, by name; views of the cache."""
+    used, cache = executor.used, executor.cache
+    for i in range(len(executor.layers)):
+        yield f"key_{i}", cache.keys[i][0, :, :used]
+        yield f"value_{i}", cache.values[i][0, :, :used]
+        yield f"token_index_{i}", cache.token_index(i)[:, :used]
+        for name in cache.scalar_names:
+            yield f"{name}_{i}", cache.scalar(name, i)[:, :used]
+    for i in executor.recent.layers:
+        yield f"queries_{i}", executor.recent.get(i)
+    yield "since_cycle", np.asarray(executor.since_cycle, np.int64)
+    for name in ("hidden", "cycle_hidden"):
+        if (array := getattr(executor, name)) is not None:
+            yield name, array
+
+
+def load(
+    path: str | Path, executor: Executor, artifact: str
+) -> tuple[list[int], Conversation | None]:
+    """Put a saved state into the executor; returns the pending ids and the conversation.
+
+    Everything is checked before the first buffer is touched: after an error the executor is as it
+    was.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, newer, or of another artifact.
+        CacheError: it holds more entries than this session has slots.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            page = _page(file, path, artifact)
+            used = page["used"]
+            if used > executor.limits.usable:
+                raise CacheError(
+                    f"{path}: {used} entries, this session has room for {executor.limits.usable}; "
+                    "load the artifact with a larger capacity"
+                )
+            _check_tensors(file, path, executor, used)
+            executor.reset()
+            executor.broken = True  # until all is in
+            _fill(file, executor, page)
+            executor.broken = False
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: not a whole state file: {error}") from None
+    saved = page["conversation"]
+    return list(page["pending"]), None if saved is None else Conversation(**saved)
+
+
+def _page(file: Any, path: str | Path, artifact: str) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if "lcc" not in metadata:
+        raise ArtifactError(f"{path}: a safetensors file, but no state of a session")
+    page: dict[str, Any] = json.loads(metadata["lcc"])
+    if page.get("version") != VERSION:
+        raise ArtifactError(
+            f"{path}: version {page.get('version')}, this lcc reads version {VERSION}"
+        )
+    if page["artifact"] != artifact:
+        raise ArtifactError(
+            f"{path}: made with another artifact ({page['artifact'][:12]}, this one is "
+            f"{artifact[:12]}); load it with the artifact that saved it"
+        )
+    return page
+
+
+def _check_tensors(file: Any, path: str | Path, executor: Executor, used: int) -> None:
+    """Every buffer is there, in the shape it will be read in."""
+    wanted: dict[str, list[int]] = {}
+    for i, layer in enumerate(executor.layers):
+        for name in ("key", "value"):
+            wanted[f"{name}_{i}"] = [layer.kv_heads, used, layer.head_size]
+        for name in ("token_index", *executor.cache.scalar_names):
+            wanted[f"{name}_{i}"] = [layer.kv_heads, used]
+    names = set(file.keys())
+    for name, shape in wanted.items():
+        got = list(file.get_slice(name).get_shape()) if name in names else "nothing"
+        if got != shape:
+            raise ArtifactError(f"{path}: {name} is {got}, wanted {shape}")
+
+
+def _fill(file: Any, executor: Executor, page: dict[str, Any]) -> None:
+    names, cache, used = set(file.keys()), executor.cache, page["used"]
+    for i in range(len(executor.layers)):
+        cache.keys[i][0, :, :used] = file.get_tensor(f"key_{i}")
+        cache.values[i][0, :, :used] = file.get_tensor(f"value_{i}")
+        cache.token_index(i)[:, :used] = file.get_tensor(f"token_index_{i}")
+        for name in cache.scalar_names:
+            cache.scalar(name, i)[:, :used] = file.get_tensor(f"{name}_{i}")
+    queries = {i: file.get_tensor(f"queries_{i}") for i in executor.recent.layers}
+    if queries and next(iter(queries.values())).shape[1] > 0:
+        executor.recent.append(queries)
+    executor.since_cycle = [int(token) for token in file.get_tensor("since_cycle")]
+    for name in ("hidden", "cycle_hidden"):
+        if name in names:
+            setattr(executor, name, file.get_tensor(name))
+    executor.used, executor.tokens = used, page["tokens"]
+    executor.protected = page["protected"]

@@ -1,0 +1,92 @@
+"""What a session has done and what it holds."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Counts that only grow; times in seconds. Cycles are part of the time they happened in."""
+
+    load_seconds: float = 0.0
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    cycles: int = 0
+    cycle_seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Stats(Clock):
+    """A moment of a session: its clock, and what it holds.
+
+    prefill, decode     tokens read as input, tokens generated, and the seconds they took
+    first_token_seconds from the last call of generate() or chat() to its first token
+    tokens              read since the beginning
+    entries             held now per KV head, of `capacity`
+    cache_bytes         allocated for the cache, which never changes
+    held_bytes          of them in use
+    peak_rss_bytes      the most the whole process ever took; None = the system does not say
+    """
+
+    tokens: int
+    entries: int
+    capacity: int
+    cache_bytes: int
+    held_bytes: int
+    peak_rss_bytes: int | None
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """0 where nothing was read."""
+        return _rate(self.prefill_tokens, self.prefill_seconds)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """0 where nothing was generated."""
+        return _rate(self.decode_tokens, self.decode_seconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number by name, for JSON."""
+        rates = ("prefill_tokens_per_second", "decode_tokens_per_second")
+        return asdict(self) | {name: getattr(self, name) for name in rates}
+
+    def __str__(self) -> str:
+        peak = "unknown" if self.peak_rss_bytes is None else f"{self.peak_rss_bytes / 1e6:,.0f} MB"
+        first = self.first_token_seconds
+        rows = [
+            ("load", f"{self.load_seconds:.2f} s"),
+            (
+                "prefill",
+                f"{self.prefill_tokens:,} tokens, {self.prefill_seconds:.2f} s, "
+                f"{self.prefill_tokens_per_second:.1f} tokens/s",
+            ),
+            ("first token", "-" if first is None else f"{first * 1000:.0f} ms"),
+            (
+                "decode",
+                f"{self.decode_tokens:,} tokens, {self.decode_seconds:.2f} s, "
+                f"{self.decode_tokens_per_second:.1f} tokens/s",
+            ),
+            ("cycles", f"{self.cycles:,}, {self.cycle_seconds:.2f} s"),
+            ("cache", f"{self.entries:,} of {self.capacity:,} entries for {self.tokens:,} tokens"),
+            ("", f"{self.held_bytes / 1e6:,.1f} of {self.cache_bytes / 1e6:,.1f} MB"),
+            ("peak memory", peak),
+        ]
+        return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
+
+
+def peak_rss_bytes() -> int | None:
+    """The most resident memory this process ever had; None where the system does not say."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
