@@ -136,7 +136,12 @@ def find_rotation(
     source = _source(rotated, positions, texts)
     if source is None:
         return None
-    if len(shape(source)) != 4 or shape(source)[-1] != shape(rotated)[-1]:
+    while not _is_heads(source, shape(rotated)[-1]):
+        above = [i for i in source.all_input_nodes if i in texts]
+        if not _is_linear(source) or len(above) != 1:
+            break
+        source = above[0]
+    if not _is_heads(source, shape(rotated)[-1]):
         raise PassError(
             f"find_attention: {rotated.name} is rotated from {source.name} of shape "
             f"{list(shape(source))}, wanted [1, H, Q, {shape(rotated)[-1]}]"
@@ -150,6 +155,12 @@ def find_rotation(
             found = _read(matrix, source, rotated)
         _check(matrix, found)
     return found
+
+
+def _is_heads(node: fx.Node, dim: int) -> bool:
+    return (
+        len(shape(node)) == 4 and shape(node)[-1] == dim and node.meta["val"].is_floating_point()
+    )
 
 
 def _read(matrix: torch.Tensor, source: fx.Node, rotated: fx.Node) -> FoundRotation:

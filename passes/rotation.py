@@ -32,8 +32,7 @@ class Rotation:
         frequencies   [R/2]  radians per position; a float32 angle of a few thousand radians is
                              already wrong by 1e-4, hence float64 until the last step
         """
-        steps = torch.arange(positions, dtype=torch.float64)
-        angles = steps[:, None] * frequencies.to(torch.float64)  # [M, R/2]
+        angles = torch.arange(positions)[:, None] * frequencies.to(torch.float64)  # [M, R/2]
         return cls(angles.cos().float(), angles.sin().float(), interleaved)
 
 

@@ -30,9 +30,12 @@ class Score(nn.Module):
         scale: float,
         query_pool: Literal["sum", "max"] = "sum",
         group_pool: Literal["mean", "max"] = "mean",
+        softcap: float = 0.0,
     ) -> None:
+        """`softcap` bounds the logits as the layer itself does (Gemma 2); 0 = it does not."""
         super().__init__()
-        self.scale, self.query_pool, self.group_pool = scale, query_pool, group_pool
+        self.scale, self.softcap = scale, softcap
+        self.query_pool, self.group_pool = query_pool, group_pool
 
     def forward(self, queries: Tensor, key: Tensor, start: Tensor) -> Tensor:
         """See the class."""
@@ -42,6 +45,8 @@ class Score(nn.Module):
         hidden = slot > start + torch.arange(n)[:, None]  # [n, S]
         grouped = (queries * self.scale).reshape(heads, -1, size)  # [Hkv, Hq/Hkv*n, D]
         logits = grouped @ key[0].transpose(1, 2)
+        if self.softcap:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
         logits = logits.reshape(heads, query_heads // heads, n, slots)
         attention = logits.masked_fill(hidden, -torch.inf).softmax(-1)
         attention = attention.sum(2) if self.query_pool == "sum" else attention.amax(2)

@@ -1,5 +1,7 @@
 """The programs `score` and `evict`: numbers, exactness, drift, and the same answer from ONNX."""
 
+import math
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -70,6 +72,13 @@ def test_score_is_the_oracles(query_pool, group_pool):
     got = Score(scale=0.4, **pools)(queries, key, torch.tensor([start], dtype=torch.int32))
     assert got[:, : start + n].tolist() == [pytest.approx(row, rel=1e-5) for row in expected]
     assert (got[:, start + n :] == 0).all()
+
+
+def test_score_bounds_the_logits_as_the_layer_does():
+    key = torch.tensor([[[[1.0], [0.0]]]])
+    got = Score(scale=3.0, softcap=2.0)(torch.ones(1, 1, 1), key, torch.ones(1, dtype=torch.int32))
+    first = math.exp(2 * math.tanh(3 / 2))
+    assert got.tolist() == [pytest.approx([first / (first + 1), 1 / (first + 1)])]
 
 
 def test_score_in_onnx_of_any_size(tmp_path):

@@ -130,6 +130,13 @@ def test_infinipot_as_published_spelled_out():
     assert kept == [[0, 1, 2, 4, 6]]  # 0 and 2 are novel, 1, 4 and 6 attended to
 
 
+def test_an_unknown_novelty_ranks_first_and_lifts_no_neighbour():
+    novelty = torch.tensor([[1e30, 0.0, 0.0, 5.0, 6.0, 5.0, 0.0, 9.0]])
+    config = PolicyConfig(alpha=1.0, novelty_span=3)
+    kept = select(config, torch.ones(1, 8, 2), {"novelty": novelty}, used=7, budget=4)
+    assert kept == [[0, 3, 4, 5]]  # 9 is in an empty slot: it lifts none either
+
+
 def test_infinipot_reads_only_what_it_needs():
     needs = {
         alpha: (policy.scalars, policy.queries)
