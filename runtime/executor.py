@@ -180,7 +180,7 @@ class Executor:
         return result
 
     def _score(self, queries: dict[int, np.ndarray], start: int) -> None:
-        """Add to memory * attention what these queries see; [Hq, n, D], the first at slot `start`."""
+        """Add what these [Hq, n, D] queries see, the first in slot `start`, to the attention."""
         for i, of_layer in queries.items():
             layer = self.layers[i]
             runner = self._engine.runner(str(layer.score))

@@ -247,8 +247,8 @@ class Reader:
         available = len(self._executor.since_cycle) + len(self._pending)
         if not 0 <= count <= available:
             raise CacheError(
-                f"rewind({count}): {available} tokens were read since the last cycle, only they can "
-                "be taken back; save() before feeding more, and load() to go further back"
+                f"rewind({count}): {available} tokens were read since the last cycle, only they "
+                "can be taken back; save() before feeding more, and load() to go further back"
             )
         self._epoch += 1
         pending = min(count, len(self._pending))

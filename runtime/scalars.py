@@ -18,7 +18,8 @@ def noise(seed: int, layers: int, heads: int, first_token: int, count: int) -> n
         mixed = (np.uint64(seed) << np.uint64(32)) + token  # a text of 2**32 tokens per seed
         mixed = _splitmix64(mixed) + (layer << np.uint64(16)) + head
         mixed = _splitmix64(mixed)
-    return np.asarray((mixed >> np.uint64(40)) * 2.0**-24, np.float32)
+    result: np.ndarray = (mixed >> np.uint64(40)) * np.float32(2.0**-24)  # 24 bits: exact
+    return result.astype(np.float32)
 
 
 def _splitmix64(number: np.ndarray) -> np.ndarray:
