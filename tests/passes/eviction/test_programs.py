@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from lcc import testing
 from lcc.config import PolicyConfig
 from lcc.passes.eviction import POLICIES, make_policy
 from lcc.passes.eviction.programs import (
@@ -113,6 +114,22 @@ def test_an_entry_that_does_not_move_is_untouched(interleaved):
     assert (kept[:, -1] > 19).all()  # others do move
     for head in range(HEADS):
         assert torch.equal(bits[2][0, head], bits[3][0, head, kept[head]])
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_moved_keys_have_the_angle_of_their_new_slot(interleaved):
+    policy = make_policy(PolicyConfig(name="random"))
+    feeds = case(policy, slots=40, used=30, budget=20)
+    rotation = table(40, interleaved)
+    raw = feeds["key"]
+    feeds["key"] = rotate(raw, rotation.cos, rotation.sin, interleaved)
+    kept, key, _ = Evict(policy, rotation)(**feeds)
+    for head in range(HEADS):
+        for new, old in enumerate(kept[head].tolist()):
+            expected = testing.rotate(
+                raw[0, head, old].tolist(), new, FREQUENCIES, interleaved=interleaved
+            )
+            assert key[0, head, new].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_without_rotation_keys_are_only_moved():
