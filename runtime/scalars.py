@@ -18,8 +18,7 @@ def noise(seed: int, layers: int, heads: int, first_token: int, count: int) -> n
         mixed = (np.uint64(seed) << np.uint64(32)) + token  # a text of 2**32 tokens per seed
         mixed = _splitmix64(mixed) + (layer << np.uint64(16)) + head
         mixed = _splitmix64(mixed)
-    result: np.ndarray = (mixed >> np.uint64(40)) * np.float32(2.0**-24)  # 24 bits: exact
-    return result.astype(np.float32)
+    return np.asarray((mixed >> np.uint64(40)) * 2.0**-24, np.float32)  # 24 bits: exact
 
 
 def _splitmix64(number: np.ndarray) -> np.ndarray:
@@ -27,7 +26,8 @@ def _splitmix64(number: np.ndarray) -> np.ndarray:
     number = number + np.uint64(0x9E3779B97F4A7C15)
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return number ^ (number >> np.uint64(31))
+    number ^= number >> np.uint64(31)
+    return number
 
 
 def novelty(logits: np.ndarray, token: int) -> float:

@@ -1,0 +1,363 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from lcc.errors import CacheError, ConfigError
+from lcc.tiny import END
+
+TEXT = "the cat sat on the mat and the dog ran far away over the hills again and again " * 2
+RULES = {
+    "infinipot": {},
+    "with memory": {"memory": 0.5},
+    "snapkv": {"scalars": ("attention",), "queries": "recent"},
+    "h2o": {"scalars": ("attention",), "queries": "all", "memory": 1.0},
+    "random": {"scalars": ("noise",), "queries": None},
+    "novelty alone": {"scalars": ("novelty",), "queries": None},
+    "absolute": {"positions": "absolute"},
+    "long catalyst": {"catalyst": "sum it up", "catalyst_size": 9},
+    "chunks of one": {"chunk_size": 1},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_session_holds_what_the_oracle_holds(make_session, make_oracle, rule):
+    session = make_session(**RULES[rule])
+    ids = session.encode(TEXT)
+    catalyst = session.catalyst if session.manifest.queries == "catalyst" else ""
+    oracle = make_oracle(session.manifest, list(catalyst.encode()))
+    for part in (ids[:17], ids[17:60], ids[60:]):  # feeds of any length
+        assert session.feed(part) == len(part)
+        oracle.read(part)
+    assert oracle.cycles >= 3
+    assert len(session.cycles) == session.stats().cycles == oracle.cycles
+    for layer in range(2):
+        assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
+    same = (session.kept_tokens(0)[0] == session.kept_tokens(0)[1]).all()
+    assert same == (rule == "novelty alone")  # one number per token; the others differ by head
+    np.testing.assert_allclose(session._executor.logits(), oracle.logits(), atol=2e-4)
+    # Generation goes through the same cycles.
+    new = list(session.generate_ids(max_new_tokens=20, eos=[]))
+    for token in new:
+        assert token == int(oracle.logits().argmax())
+        oracle.read([token])
+    session.feed("!")
+    oracle.read([ord("!")])
+    for layer in range(2):
+        assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
+    np.testing.assert_allclose(session._executor.logits(), oracle.logits(), atol=2e-4)
+
+
+def test_cache_is_allocated_once_and_never_passed(make_session):
+    session = make_session()
+    before = [array.ctypes.data for array in session._executor.cache.keys]
+    highest = 0
+
+    def watch(progress):
+        nonlocal highest
+        highest = max(highest, progress.used)
+
+    session.feed(TEXT * 3, progress=watch)
+    assert highest == 32 - 8  # capacity without what is reserved for the catalyst
+    assert [array.ctypes.data for array in session._executor.cache.keys] == before
+    bound = session.engine.runner("decode").bound["key_0"]
+    assert bound.ctypes.data == before[0]
+
+
+def test_no_logits_where_nobody_reads_them(make_session):
+    session = make_session(scalars=("attention",))
+    session.feed("a" * 20)
+    assert session.engine.calls == ["prefill_chunk 5"] * 4
+    next(session.generate_ids())
+    assert session.engine.calls[4:] == ["head"]
+
+
+def test_protected_prefix_survives_every_cycle(make_session, make_oracle):
+    session = make_session()
+    with pytest.raises(CacheError, match=r"9 \+ 3 = 12\) must be smaller than budget \(12\)"):
+        session.feed("rule: abc", protect=True)
+    assert session.tokens == 0
+    session.feed("rule: ab", protect=True)
+    session.feed(TEXT)
+    oracle = make_oracle(session.manifest, session.encode(session.catalyst), prefix=8)
+    oracle.read(session.encode("rule: ab" + TEXT))
+    for layer in range(2):
+        assert session.kept_tokens(layer)[:, :8].tolist() == [list(range(8))] * 2
+        assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
+
+
+@pytest.mark.parametrize("stops", ["returns False", "raises", "asked before"])
+def test_a_stopped_feed_can_go_on(make_session, stops):
+    whole, session = make_session(), make_session()
+    ids = session.encode(TEXT)
+    whole.feed(ids)
+    steps = itertools.count()
+
+    def progress(now):
+        if next(steps) == 9:
+            if stops == "raises":
+                raise KeyboardInterrupt
+            return False
+        return True
+
+    if stops == "raises":
+        with pytest.raises(KeyboardInterrupt):
+            session.feed(ids, progress=progress)
+    elif stops == "asked before":
+        session.feed(ids, stop=lambda: next(steps) == 9)
+    else:
+        session.feed(ids, progress=progress)
+    assert 0 < session.tokens < len(ids)
+    session.feed(ids[session.tokens :])
+    assert session.tokens == len(ids)
+    assert session.kept_tokens(0).tolist() == whole.kept_tokens(0).tolist()
+    assert (session._executor.logits() == whole._executor.logits()).all()
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step(make_session):
+    import os
+    import signal
+
+    session, whole = make_session(), make_session()
+    ids = session.encode(TEXT)
+    runner = session.engine.runner("evict_0")
+    evict = runner.evict
+
+    def interrupted(arrays):
+        os.kill(os.getpid(), signal.SIGINT)  # in the middle of the first layer's eviction
+        return evict(arrays)
+
+    runner.evict = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        session.feed(ids)
+    runner.evict = evict
+    assert session.used == 12  # the cycle was finished
+    session.feed(ids[session.tokens :])
+    whole.feed(ids)
+    assert session.kept_tokens(1).tolist() == whole.kept_tokens(1).tolist()
+    assert (session._executor.logits() == whole._executor.logits()).all()
+
+
+def test_a_cycle_that_fails_half_way_is_not_hidden(make_session):
+    session = make_session()
+    session.engine.fail_in = "evict_0"
+    with pytest.raises(RuntimeError, match="out of order"):
+        session.feed(TEXT)
+    session.engine.fail_in = None
+    for call in (lambda: session.feed("x"), lambda: next(session.generate_ids())):
+        with pytest.raises(CacheError, match=r"reset\(\) the session"):
+            call()
+    session.reset()
+    assert session.feed("x") == 1
+
+
+def test_a_step_that_fails_changes_nothing(make_session):
+    session, other = make_session(), make_session()
+    session.feed("abc")
+    session.engine.fail_in = "prefill_chunk"
+    with pytest.raises(RuntimeError):
+        session.feed("defgh")
+    session.engine.fail_in = None
+    assert session.tokens == 3
+    session.feed("defgh")
+    other.feed("abcdefgh")
+    assert session._executor.logits() == pytest.approx(other._executor.logits())
+
+
+def test_leaving_the_loop_keeps_what_was_given_out(make_session):
+    session, other = make_session(), make_session()
+    session.feed("once upon")
+    for count, token in enumerate(session.generate_ids(eos=[])):
+        given = [token] if count == 0 else [*given, token]
+        if count == 4:
+            break
+    assert session.tokens == 9 + 5
+    other.feed([*other.encode("once upon"), *given])
+    assert next(session.generate_ids()) == next(other.generate_ids())
+
+
+def test_rewind(make_session):
+    session, other = make_session(), make_session()
+    session.feed("abcdefgh")
+    list(session.generate_ids(max_new_tokens=4, eos=[]))
+    session.rewind(7)
+    other.feed("abcde")
+    assert session.tokens == 5
+    assert session._executor.logits() == pytest.approx(other._executor.logits(), abs=1e-5)
+    session.feed(TEXT)
+    other.feed(TEXT)
+    assert session.kept_tokens(0).tolist() == other.kept_tokens(0).tolist()
+    session.rewind(len(session._executor.since_cycle))  # to the cycle, and no further
+    assert session.used == 12
+    session._executor.logits()
+    with pytest.raises(CacheError, match=r"rewind\(1\): 0 tokens were read since the last cycle"):
+        session.rewind(1)
+
+
+def test_rewind_to_the_beginning(make_session):
+    session = make_session()
+    session.feed("abc")
+    session.rewind(3)
+    assert (session.tokens, session.used) == (0, 0)
+    with pytest.raises(CacheError, match="nothing was read yet"):
+        session.generate_ids()
+
+
+@pytest.mark.parametrize("queries", ["recent", "catalyst"])
+def test_rewound_queries_score_nothing(make_session, make_oracle, queries):
+    session = make_session(scalars=("attention",), queries=queries)
+    ids = session.encode(TEXT)
+    session.feed([*ids[:15], 1, 2, 3])
+    session.rewind(3)
+    session.feed(ids[15:])
+    oracle = make_oracle(session.manifest, session.encode("sum up"))
+    oracle.read(ids)
+    assert session.kept_tokens(1).tolist() == oracle.kept(1)
+
+
+def test_catalyst_at_run_time(make_session, make_oracle):
+    session = make_session()
+    session.catalyst = "why?"
+    ids = session.encode(TEXT)
+    session.feed(ids)
+    oracle = make_oracle(session.manifest, list(b"why?"))
+    oracle.read(ids)
+    assert session.kept_tokens(0).tolist() == oracle.kept(0)
+    default = make_session()
+    default.feed(ids)
+    assert default.kept_tokens(0).tolist() != oracle.kept(0)
+    once = make_session()
+    once.feed(ids, catalyst=list(b"why?"))
+    assert once.kept_tokens(0).tolist() == oracle.kept(0)
+    assert once.catalyst == "sum up"
+
+
+def test_catalyst_that_cannot_be(make_session):
+    session = make_session()
+    with pytest.raises(CacheError, match="has 9 tokens, catalyst_size is 8"):
+        session.catalyst = "123456789"
+    with pytest.raises(ConfigError, match="catalyst is empty"):
+        session.catalyst = ""
+    assert session.catalyst == "sum up"
+    with pytest.raises(ConfigError, match="reads no catalyst prompt"):
+        make_session(queries="recent").catalyst = "why?"
+    with pytest.raises(CacheError, match="has 11 tokens, catalyst_size is 8"):
+        make_session(catalyst="hello there")
+
+
+def test_on_cycle_sees_what_survived(make_session):
+    session = make_session()
+    seen = []
+    session.on_cycle = lambda cycle: seen.append((cycle.tokens, session.kept_tokens(0)))
+    session.feed(TEXT)
+    assert [tokens for tokens, _ in seen] == [cycle.tokens for cycle in session.cycles]
+    assert seen[0][0] == 24
+    assert all(kept.shape == (2, 12) for _, kept in seen)
+    assert all((kept[:, -3:] == [n - 3, n - 2, n - 1]).all() for n, kept in seen)
+
+
+def test_distill(make_session):
+    session = make_session()
+    session.feed("a" * 20)
+    session.distill()
+    assert (session.used, len(session.cycles)) == (12, 1)
+    session.distill()
+    assert len(session.cycles) == 1
+
+
+def test_policy_none_ends_where_the_cache_does(make_session):
+    session = make_session(evicts=False, queries=None, scalars=())
+    session.feed("a" * 32)
+    with pytest.raises(CacheError, match="the cache is full: 32 entries in 32 slots"):
+        session.feed("b")
+    assert session.tokens == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "text is empty"),
+        ([], "text is empty"),
+        (b"bytes", "text is bytes, wanted str or a list of token ids"),
+        (None, "text is NoneType, wanted str"),
+        ([1.5], "text is list, wanted str"),
+        ([[1]], "text is list, wanted str"),
+        ([5, 260], "token 1 is 260, wanted 0 to 259"),
+        ([-1], "token 0 is -1"),
+    ],
+)
+def test_what_cannot_be_fed(make_session, text, message):
+    session = make_session()
+    with pytest.raises(ConfigError, match=message):
+        session.feed(text)
+    assert session.tokens == 0
+
+
+def test_progress_and_stats(make_session):
+    session = make_session()
+    seen = []
+    session.feed(TEXT, progress=seen.append)
+    assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
+    assert seen[-1].fraction == 1.0
+    assert seen[0].fraction == pytest.approx(5 / len(TEXT))
+    assert (seen[-1].tokens, seen[-1].cycles) == (len(TEXT), len(session.cycles))
+    list(session.generate_ids(max_new_tokens=3, eos=[]))
+    stats = session.stats()
+    assert (stats.prefill_tokens, stats.decode_tokens) == (len(TEXT), 3)
+    assert (stats.tokens, stats.capacity) == (len(TEXT) + 3, 32)
+    assert 0 < stats.first_token_seconds <= stats.decode_seconds
+    numbers = 2 * 2 * (2 * 4 * 4 + 8 + 2 * 4)  # layers, heads; key, value, index, two scalars
+    assert stats.cache_bytes == 32 * numbers
+    assert stats.held_bytes == session.used * numbers
+    assert stats.peak_rss_bytes > 10_000_000
+    assert stats.to_dict()["decode_tokens_per_second"] == 3 / stats.decode_seconds
+    assert "entries for" in str(stats)
+
+
+def test_the_end_is_part_of_the_session(make_session, monkeypatch):
+    session = make_session()
+    session.feed("abc")
+    first = next(session.generate_ids())
+    session.reset()
+    session.feed("abc")
+    assert list(session.generate_ids(eos=first, max_new_tokens=9)) == [first]
+    assert session.tokens == 4
+    session.reset()
+    assert "".join(session.generate("abc", eos=[first], max_new_tokens=9)) == ""
+    assert END != first
+
+
+def test_an_old_loop_cannot_go_on_behind_a_new_one(make_session):
+    session = make_session()
+    old = session.generate_ids("abc", eos=[])
+    next(old)
+    session.feed("d")
+    with pytest.raises(CacheError, match="another call has moved the session"):
+        next(old)
+
+
+def test_options_are_checked_at_once(make_session):
+    session = make_session()
+    for options, message in (
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"top_p": 0.9}, "the answer is greedy"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            session.generate("abc", **options)
+    with pytest.raises(ConfigError, match="prompt is empty"):
+        session.generate("")
+    with pytest.raises(CacheError, match="nothing was read yet"):
+        session.generate()
+
+
+def test_defaults_come_from_the_generation_config(make_session):
+    drawn = make_session(generation={"do_sample": True, "temperature": 3.0, "max_new_tokens": 7})
+    a = list(drawn.generate_ids("abc", seed=1, eos=[]))
+    drawn.reset()
+    assert a == list(drawn.generate_ids("abc", seed=1, eos=[]))
+    assert len(a) == 7
+    drawn.reset()
+    greedy = list(drawn.generate_ids("abc", temperature=0, eos=[]))
+    assert greedy == list(make_session().generate_ids("abc", max_new_tokens=7, eos=[]))
+    assert a != greedy
