@@ -20,7 +20,6 @@ from lcc.artifact import Manifest, read_manifest, verify_files
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, LccError
 from lcc.evaluate.needle import Sample, magic_number, passkey, read_haystack, split_sentences
-from lcc.evaluate.turn import user_turn
 
 POINTS = 48  # measurements of memory while the text is read
 ANSWER_TOKENS = 16
@@ -118,7 +117,6 @@ def serve(artifact: Path, request: dict[str, Any], tell: Callable[[dict], None])
     sample = request["sample"]
     if request["catalyst"] is not None:
         session.catalyst = request["catalyst"]
-    before, after = user_turn(session)
     told = -1
 
     def step(at: Any) -> None:
@@ -127,8 +125,8 @@ def serve(artifact: Path, request: dict[str, Any], tell: Callable[[dict], None])
             told = int(at.fraction * POINTS)
             tell({"tokens": at.tokens, "fraction": at.fraction, "rss": resident_bytes()})
 
-    session.feed(before + sample["context"], progress=step)
-    question = f"\n{sample['question']}{after}{sample['answer_prefix']}"
+    session.feed(sample["context"], progress=step)
+    question = f"\n{sample['question']} {sample['answer_prefix']}"
     answer = "".join(session.generate(question, max_new_tokens=ANSWER_TOKENS))
     heavy = [name for name in ("torch", "transformers", "onnx") if name in sys.modules]
     tell({"answer": answer, "stats": session.stats().to_dict(), "modules": heavy})

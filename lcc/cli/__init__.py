@@ -6,7 +6,7 @@ be done; 130 stopped by Ctrl-C. A mistake is one line on stderr; a traceback is 
 
 import typer
 
-from lcc.cli import chat, compile, demo, inspect, run, targets, verify
+from lcc.cli import chat, compile, demo, evaluate, inspect, run, targets, verify
 from lcc.cli.frame import CommandGroup, show_version
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         show_version()
 
 
-for module in (compile, run, chat, inspect, verify, targets, demo):
+for module in (compile, run, chat, inspect, verify, evaluate, targets, demo):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
 

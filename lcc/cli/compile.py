@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lcc.cli.frame import bytes_text, progress_bar, table
+from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
 from lcc.cli.options import merge, parse_bytes
 
 
@@ -94,11 +94,12 @@ def command(
     with needs_extra("compile"):
         from lcc.compile import compile_model
 
-    with progress_bar(quiet=quiet) as report:
+    with quiet_torch(), progress_bar(quiet=quiet) as report:
         manifest = compile_model(model, output, settings, progress=report)
     if json:
         typer.echo(manifest_bytes(manifest).decode(), nl=False)
         return
     typer.echo(f"{output}: {manifest.model.name} for {manifest.target}")
     rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
+    rows.append(("  total", bytes_text(sum(entry.bytes for entry in manifest.memory))))
     typer.echo(table(rows, right=(1,)))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lcc.cli.frame import bytes_text, progress_bar
+from lcc.cli.frame import bytes_text, progress_bar, quiet_torch
 
 
 def command(
@@ -37,7 +37,7 @@ def command(
     from lcc import demo
     from lcc.cli.options import merge
 
-    with progress_bar(quiet=quiet) as report:
+    with quiet_torch(), progress_bar(quiet=quiet) as report:
         artifact, manifest = demo.compile_demo(model, merge(config, {}), report)
     typer.echo(f"artifact  {artifact}")
     sample = demo.hide(artifact, haystack, tokens, depth, seed)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -72,6 +73,23 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Hide what torch's exporter tells its own developers, unless the log is asked for."""
+    if env.log_level() in ("debug", "info"):
+        yield
+        return
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def read_text(path: Path) -> str:

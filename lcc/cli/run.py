@@ -40,7 +40,9 @@ def command(
     capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="No chat template.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Times on stderr.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer and statistics as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,

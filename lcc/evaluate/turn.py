@@ -17,15 +17,15 @@ def user_turn(session: Session, *, raw: bool = False) -> tuple[str, str]:
 
     Args:
         session: its artifact's own chat template decides.
-        raw: leave the template out; so it is too with a model that has none.
+        raw: no template and nothing else around the words.
     """
     from lcc.runtime.chat import load_template
 
     if raw:
-        return "", "\n"
+        return "", ""
     try:
         template = load_template(session.tokenizer)
-    except ConfigError:
+    except ConfigError:  # the model has none: it goes on from where the question ends
         return "", "\n"
     rendered = template.render([{"role": "user", "content": _MARK}])
     before, found, after = rendered.partition(_MARK)

@@ -1,0 +1,131 @@
+"""Samples put to a session, and how many it answers.
+
+The text is read before the question is known, as in any use of a distilled context. What the
+evictions look for meanwhile is the *view*, and results of different views do not compare:
+
+    generic     the artifact's own catalyst: nothing is known of the question
+    task        a sentence that names the kind of thing wanted, but not which one
+    question    the question itself
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lcc.errors import ConfigError
+from lcc.evaluate.needle import Sample, string_match
+from lcc.evaluate.turn import user_turn
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
+
+View = Literal["generic", "task", "question"]
+VIEWS: tuple[View, ...] = ("generic", "task", "question")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one sample.
+
+    score           RULER's: share of the wanted strings that occur in the answer
+    answer          the model's words, without the prefix that was put into its mouth
+    read_seconds    reading the text, cycles included
+    cycle_seconds   of them, in cycles
+    peak_rss_bytes  the most the whole process ever took; None = the system does not say
+    """
+
+    view: View
+    depth: float
+    tokens: int
+    score: float
+    answer: str
+    wanted: tuple[str, ...]
+    cycles: int
+    read_seconds: float
+    cycle_seconds: float
+    peak_rss_bytes: int | None
+
+    @property
+    def found(self) -> bool:
+        """Everything wanted is in the answer."""
+        return self.score == 1
+
+    def to_dict(self) -> dict:
+        """Every field by name, for JSON."""
+        return dataclasses.asdict(self) | {"found": self.found}
+
+
+def ask(
+    session: Session,
+    sample: Sample,
+    *,
+    view: View = "generic",
+    chat: bool = False,
+    max_new_tokens: int = 24,
+) -> Outcome:
+    """Read one sample's text in an empty session, ask, and score the answer.
+
+    Args:
+        session: is reset first; its catalyst is put back at the end.
+        sample: what to read and to ask.
+        view: what the evictions look for. A policy without catalyst has the generic view only.
+        chat: put text and question into the model's chat template. RULER does so for chat models;
+            very small ones answer better without.
+        max_new_tokens: length of the answer.
+    """
+    if view != "generic" and session.manifest.queries != "catalyst":
+        raise ConfigError(
+            f"view is {view!r}, but policy {session.manifest.policy.name!r} reads no catalyst; "
+            "wanted generic"
+        )
+    own = session.catalyst
+    session.reset()
+    cycles = session.stats().cycles, session.stats().cycle_seconds
+    if view != "generic":
+        session.catalyst = sample.task if view == "task" else sample.question
+    try:
+        before, after = user_turn(session, raw=not chat)
+        start = time.perf_counter()
+        session.feed(before + sample.context)
+        seconds = time.perf_counter() - start
+        read = session.stats()
+        question = f"\n{sample.question}{after or ' '}{sample.answer_prefix}"
+        answer = "".join(session.generate(question, max_new_tokens=max_new_tokens))
+    finally:
+        if view != "generic":
+            session.catalyst = own
+    return Outcome(
+        view=view,
+        depth=sample.depth,
+        tokens=sample.tokens,
+        score=string_match(answer, sample.answers),
+        answer=answer,
+        wanted=sample.answers,
+        cycles=read.cycles - cycles[0],
+        read_seconds=seconds,
+        cycle_seconds=read.cycle_seconds - cycles[1],
+        peak_rss_bytes=session.stats().peak_rss_bytes,
+    )
+
+
+def run(
+    session: Session,
+    samples: Iterable[Sample],
+    *,
+    view: View = "generic",
+    chat: bool = False,
+    max_new_tokens: int = 24,
+    progress: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Ask one sample after the other; `progress` gets each outcome as it comes."""
+    outcomes = []
+    for sample in samples:
+        outcome = ask(session, sample, view=view, chat=chat, max_new_tokens=max_new_tokens)
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(outcome)
+    return outcomes
