@@ -35,9 +35,10 @@ class Detokenizer:
 
     def _give(self, text: str) -> str:
         piece = text[len(self._old) :]
-        self._ids = self._ids[self._shown :]
-        self._shown = len(self._ids)
-        self._old = self._decode(self._ids)
+        new = self._ids[self._shown :]
+        if self._decode(new):  # special tokens alone are no context: a space after them is lost
+            self._ids = new
+        self._shown, self._old = len(self._ids), self._decode(self._ids)
         return piece
 
 

@@ -167,9 +167,10 @@ def test_a_step_that_fails_changes_nothing(make_session):
 def test_leaving_the_loop_keeps_what_was_given_out(make_session):
     session, other = make_session(), make_session()
     session.feed("once upon")
-    for count, token in enumerate(session.generate_ids(eos=[])):
-        given = [token] if count == 0 else [*given, token]
-        if count == 4:
+    given: list[int] = []
+    for token in session.generate_ids(eos=[]):
+        given.append(token)
+        if len(given) == 5:
             break
     assert session.tokens == 9 + 5
     other.feed([*other.encode("once upon"), *given])
