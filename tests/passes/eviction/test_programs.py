@@ -89,7 +89,7 @@ def test_score_in_onnx_of_any_size(tmp_path):
     names = [n.name for n in program.graph.nodes if n.op == "placeholder"]
     assert names == ["queries", "key", "start"]
     onnx = session(program, tmp_path / "score.onnx", SCORE_OUTPUTS)
-    for slots, n, start in ((24, 5, 10), (50, 1, 49), (7, 7, 0)):
+    for slots, n, start in ((24, 5, 10), (50, 1, 49), (8, 7, 0)):
         feeds = {
             "queries": torch.randn(6, n, D),
             "key": torch.randn(1, HEADS, slots, D),
