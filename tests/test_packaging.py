@@ -33,7 +33,7 @@ def test_every_package_is_listed(pyproject: dict) -> None:
 
 
 def test_wheel_holds_the_tree(tmp_path: Path) -> None:
-    # Built from a copy: setuptools leaves a build/ folder behind, and takes what lies in an old one.
+    # Built from a copy: setuptools leaves build/ behind, and takes what lies in an old one.
     copy = tmp_path / "source"
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

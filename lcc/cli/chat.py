@@ -7,7 +7,6 @@ import typer
 
 from lcc.cli.frame import read_text
 from lcc.cli.load import load_session
-from lcc.cli.run import timing
 from lcc.errors import LccError
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Talk:
         elif name == "/help":
             typer.echo(HELP, err=True)
         elif name == "/stats":
-            typer.echo(timing(self.session), err=True)
+            typer.echo(str(self.session.stats()), err=True)
         elif name == "/clear":
             self.clear()
         elif name == "/file":

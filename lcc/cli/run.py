@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcc.cli.frame import bytes_text, progress_bar, read_text
+from lcc.cli.frame import progress_bar, read_text
 from lcc.cli.load import load_session
 from lcc.errors import LccError
 
@@ -108,7 +108,7 @@ def command(
             typer.echo(piece, nl=False)
         typer.echo()
     if verbose:
-        typer.echo(timing(session), err=True)
+        typer.echo(str(session.stats()), err=True)
 
 
 def _read(session: "Session", text: str, *, quiet: bool) -> None:
@@ -117,22 +117,3 @@ def _read(session: "Session", text: str, *, quiet: bool) -> None:
             text,
             progress=lambda at: report(f"{at.tokens:,} tokens, {at.cycles} cycles", at.fraction),
         )
-
-
-def timing(session: "Session") -> str:
-    """Write what a session took and holds, in four lines."""
-    stats = session.stats()
-    first = stats.first_token_seconds
-    lines = [
-        f"read      {stats.prefill_tokens:>9,} tokens  {stats.prefill_tokens_per_second:8.1f} "
-        f"tokens/s  {stats.cycles} cycles in {stats.cycle_seconds:.2f} s",
-        f"wrote     {stats.decode_tokens:>9,} tokens  {stats.decode_tokens_per_second:8.1f} "
-        f"tokens/s  first after {first:.2f} s"
-        if first is not None
-        else "wrote nothing",
-        f"holds     {stats.entries:>9,} entries of {stats.capacity:,}  "
-        f"{bytes_text(stats.held_bytes)} of {bytes_text(stats.cache_bytes)}",
-    ]
-    if stats.peak_rss_bytes is not None:
-        lines.append(f"process   {bytes_text(stats.peak_rss_bytes)} at its peak")
-    return "\n".join(lines)

@@ -1,5 +1,49 @@
-"""Placeholder."""
+"""`lcc verify`."""
+
+import json as json_
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lcc.cli.frame import quiet_torch, table
+from lcc.env import needs_extra
 
 
-def command() -> None:
-    """Not here yet."""
+def command(
+    artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
+    model: Annotated[str, typer.Option(help="What it was compiled from, as in lcc compile.")],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Compare an artifact with its model in eager PyTorch, program by program.
+
+    Shows the largest error of each program, and whether a whole prompt gives the same tokens. Exit
+    code 1 if something differs by more than it may.
+
+    \b
+    Examples:
+      lcc verify m.lcc --model ./my-model
+      lcc verify smollm2.lcc --model smollm2 --json
+    """
+    import msgspec
+
+    with needs_extra("compile"):
+        from lcc.verify import verify
+
+    with quiet_torch():
+        report = verify(artifact, model)
+    rows = msgspec.to_builtins(list(report.rows))
+    if json:
+        typer.echo(json_.dumps({"ok": report.ok, "rows": rows}, indent=2))
+    else:
+        head = tuple(name.replace("_", " ") for name in rows[0])
+        typer.echo(table([head, *(tuple(_text(cell) for cell in row.values()) for row in rows)]))
+        typer.echo("the same" if report.ok else "NOT the same")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "NO"
+    return f"{cell:.2e}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,318 @@
+"""The command line: what it prints where, its exit codes, and one clear line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from lcc.artifact import read_manifest
+from lcc.cli import app
+from lcc.cli.options import merge, parse_bytes
+from lcc.config import CompileConfig
+from lcc.errors import ConfigError
+from lcc.tiny import save_tiny
+
+
+def lcc(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=stdin)
+
+
+def refused(*arguments: object, words: str, stdin: str | bytes | None = None) -> None:
+    """A user's mistake: exit code 2, nothing on stdout, one line on stderr with these words."""
+    result = lcc(*arguments, stdin=stdin)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("lcc: error: ")
+    assert words in line
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("It is a truth universally acknowledged. " * 20, encoding="utf-8")
+    return path
+
+
+SMALL = ("--capacity", 128, "--chunk-size", 16, "--catalyst-size", 32, "--recent-size", 8)
+SMALL = (*SMALL, "--catalyst", "What matters?")
+
+
+def test_help_is_complete() -> None:
+    result = lcc("--help")
+    assert result.exit_code == 0
+    assert "A first session:\n    lcc demo" in result.stdout
+    assert lcc("--version").stdout == "lcc 0.1.0\n"
+
+
+def test_usage_errors() -> None:
+    for arguments in (["compile"], ["no-such-command"], ["run", "x", "--no-such-flag"]):
+        result = lcc(*arguments)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "Error: " in result.stderr
+
+
+def test_compile_and_config_file(tiny_folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text("cache: {capacity: 128, chunk_size: 16, catalyst_size: 0, recent_size: 8}\n")
+    flags = ("--config", config, "--policy", "sink_window", "--budget", 32)
+    result = lcc("compile", tiny_folder, "-o", tmp_path / "out.lcc", *flags)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.stdout.startswith(f"{tmp_path / 'out.lcc'}: tiny-llama for onnxruntime:cpu\n")
+    assert "  total " in result.stdout
+    manifest = read_manifest(tmp_path / "out.lcc")
+    assert (manifest.cache.capacity, manifest.cache.budget, manifest.policy.name) == (
+        128,
+        32,
+        "sink_window",
+    )
+
+
+def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.lcc"
+    save_tiny(tmp_path / "bert")
+    config = tmp_path / "bert" / "config.json"
+    page = json.loads(config.read_text())
+    config.write_text(json.dumps(page | {"model_type": "t5", "is_encoder_decoder": True}))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("x")
+
+    def case(model: object, *flags: object, words: str, output: Path = out) -> None:
+        refused("compile", model, "-o", output, *flags, words=words)
+        assert not out.exists()
+
+    case(tmp_path / "nothing", words="nothing: no such file or folder")
+    case(tmp_path / "file", words="not a model")
+    case(tmp_path / "full", words="it has no config.json")
+    case(tmp_path / "bert", words="encoder-decoder")
+    case(tiny_folder, "--budget", 4096, words="budget (4096) must be smaller than capacity (2048)")
+    case(tiny_folder, "--chunk-size", 4096, words="raise --capacity to 5184")
+    case(tiny_folder, "--policy", "magic", words="policy is 'magic', wanted one of infinipot, ")
+    case(tiny_folder, "--target", "magic", words="target is 'magic', wanted one of onnxruntime:cpu")
+    case(tiny_folder, "--positions", "magic", words="Invalid enum value 'magic' - at `$.cache.pos")
+    case(tiny_folder, "--memory", "much", words="'much' is not a size; wanted a number with a unit")
+    case(tiny_folder, "--memory", "1MB", words="no budget fits")
+    case(tiny_folder, "--config", tmp_path / "no.yaml", words="no.yaml: No such file or directory")
+    # The whole way, up to the writing:
+    case(tiny_folder, *SMALL, output=tmp_path / "full", words="exists and is no artifact")
+    case(tiny_folder, *SMALL, output=tmp_path / "file" / "x.lcc", words="Not a directory")
+
+
+def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) -> None:
+    budgets = []
+    for memory in ("88MB", "90MB"):
+        out = tmp_path / f"{memory}.lcc"
+        result = lcc("compile", tiny_folder, "-o", out, "--memory", memory, "--json")
+        assert result.exit_code == 0, (result.output, result.exception)
+        manifest = json.loads(result.stdout)
+        assert sum(row["bytes"] for row in manifest["memory"]) <= parse_bytes(memory)
+        budgets.append(manifest["cache"]["budget"])
+    assert 64 < budgets[0] < budgets[1]
+
+
+def test_run(tiny_artifact: Path, text: Path) -> None:
+    flags = ("--file", text, "--prompt", "Who?", "-n", 8)
+    plain = lcc("run", tiny_artifact, *flags)
+    assert plain.exit_code == 0, (plain.output, plain.exception)
+    assert plain.stderr == ""
+    page = json.loads(lcc("run", tiny_artifact, *flags, "--json").stdout)
+    assert page["answer"] + "\n" == plain.stdout
+    assert page["stats"]["cycles"] > 5
+    assert page["stats"]["tokens"] > 800
+    assert "peak memory" in lcc("run", tiny_artifact, *flags, "-v").stderr
+    piped = lcc("run", tiny_artifact, "--file", "-", *flags[2:], stdin=text.read_bytes())
+    assert piped.stdout == plain.stdout
+
+
+def test_run_with_a_catalyst(tiny_artifact: Path, text: Path) -> None:
+    flags = ("--file", text, "--prompt", "Who?", "-n", 8, "--json")
+    kept = [
+        json.loads(lcc("run", tiny_artifact, *flags, *more).stdout)["answer"]
+        for more in ((), ("--catalyst", "question"), ("--catalyst", "Who?"))
+    ]
+    assert kept[1] == kept[2]
+
+
+def test_run_saves_and_loads(tiny_artifact: Path, text: Path, tmp_path: Path) -> None:
+    state = tmp_path / "text.lccstate"
+    saved = lcc("run", tiny_artifact, "--file", text, "--save", state)
+    assert (saved.exit_code, saved.stdout) == (0, "")
+    ask = ("--prompt", "Who?", "-n", 8, "--json")
+    loaded = json.loads(lcc("run", tiny_artifact, "--load", state, *ask).stdout)
+    direct = json.loads(lcc("run", tiny_artifact, "--file", text, *ask).stdout)
+    assert loaded["answer"] == direct["answer"]
+    assert loaded["stats"]["tokens"] == direct["stats"]["tokens"]
+
+
+def test_run_refuses(tiny_artifact: Path, text: Path, tmp_path: Path) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("Grüße".encode("latin-1"))
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+
+    def case(*flags: object, words: str, stdin: str | None = None) -> None:
+        refused("run", tiny_artifact, *flags, words=words, stdin=stdin)
+
+    ask = ("--prompt", "Who?")
+    refused("run", tmp_path, *ask, words="is not an artifact")
+    refused("run", tmp_path / "none.lcc", *ask, words="none.lcc: cannot read manifest.json")
+    case("--file", tmp_path / "none.txt", *ask, words="none.txt: No such file or directory")
+    case("--file", tmp_path, *ask, words="Is a directory")
+    case("--file", latin, *ask, words="latin.txt: not UTF-8 text, byte 0xfc at offset 2; convert")
+    case("--file", empty, *ask, words="empty.txt: no text in it")
+    case("--file", "-", *ask, words="standard input: no text in it", stdin="")
+    case("--file", text, "--prompt", " ", words="the prompt is empty")
+    case("--file", text, words="nothing to answer; give a question with --prompt")
+    case("--file", text, "--catalyst", "question", "--save", "s", words="needs a --prompt")
+    case("--catalyst", "many words " * 9, *ask, words="catalyst_size is 32")
+    case("--temperature", "-1", *ask, words="temperature is -1.0, wanted 0 or more")
+    case("--capacity", 4096, *ask, words="capacity is 4096, the artifact was compiled for 128")
+    case("--load", text, *ask, words="text.txt")
+
+
+def test_state_of_another_artifact(tiny_artifact: Path, text: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "other", seed=9)
+    assert lcc("compile", tmp_path / "other", "-o", tmp_path / "o.lcc", *SMALL).exit_code == 0
+    assert lcc("run", tmp_path / "o.lcc", "--file", text, "--save", tmp_path / "s").exit_code == 0
+    refused("run", tiny_artifact, "--load", tmp_path / "s", "--prompt", "Who?", words="artifact")
+
+
+def test_damaged_artifacts(tiny_artifact: Path, tmp_path: Path) -> None:
+    import shutil
+
+    def damaged(name: str) -> Path:
+        return Path(shutil.copytree(tiny_artifact, tmp_path / name))
+
+    ask = ("--prompt", "Who?")
+    weights = damaged("cut") / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    refused("run", tmp_path / "cut", *ask, words="weights.bin: ")
+    content = bytearray((damaged("changed") / "step.onnx").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "changed" / "step.onnx").write_bytes(content)
+    refused("run", tmp_path / "changed", *ask, words="step.onnx: changed since it was written")
+    refused("inspect", tmp_path / "changed", "--check", words="step.onnx: changed")
+    page = json.loads((damaged("newer") / "manifest.json").read_text())
+    (tmp_path / "newer" / "manifest.json").write_text(json.dumps(page | {"version": 2}))
+    refused("run", tmp_path / "newer", *ask, words="version 2, this lcc reads version 1")
+    refused("inspect", tmp_path / "newer", words="version 2, this lcc reads version 1")
+    page["files"]["../weights.bin"] = page["files"].pop("weights.bin")
+    (damaged("leaves") / "manifest.json").write_text(json.dumps(page))
+    refused("run", tmp_path / "leaves", *ask, words="leaves the folder")
+
+
+def test_chat(tiny_artifact: Path, text: Path) -> None:
+    lines = (
+        f"Hello\n\n/stats\n/file {text}\nWhat is it?\n/file\n/nonsense\n/clear\n/help\nBye\n/exit\n"
+    )
+    result = lcc("chat", tiny_artifact, "-n", 4, "--system", "Be short.", stdin=lines)
+    assert result.exit_code == 0, (result.output, result.exception)
+    for words in ("peak memory", "/file wants a path", "no command /nonsense", "forget everything"):
+        assert words in result.stderr
+    assert lcc("chat", tiny_artifact, stdin="").exit_code == 0
+
+
+def test_inspect(tiny_artifact: Path) -> None:
+    shown = lcc("inspect", tiny_artifact).stdout
+    for words in (
+        "policy     infinipot (reads attention, novelty, queries: catalyst)",
+        "  0-1  full  4 query heads, 2 KV heads of 16  score_0, evict_0",
+        "in   key_0 .. key_1      float32 [1, 2, slots, 16]",
+        "  find_attention  2 sites",
+        "capacity 128, budget 64",
+    ):
+        assert words in shown
+    page = json.loads(lcc("inspect", tiny_artifact, "--json").stdout)
+    assert page == msgspec.json.decode((tiny_artifact / "manifest.json").read_bytes())
+    assert lcc("inspect", tiny_artifact, "--check").stderr.endswith("as they were written\n")
+
+
+def test_targets() -> None:
+    assert "onnxruntime:cpu  available\n" in lcc("targets").stdout
+    assert json.loads(lcc("targets", "--json").stdout)["reference"] == []
+
+
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "lcc.compile", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    words = "torch is not installed; do: pip install 'long-context-compiler[compile]'"
+    refused("compile", tiny_folder, "-o", tmp_path / "x.lcc", words=words)
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCC_TARGTE", "reference")
+    assert "LCC_TARGTE is set, but no variable of lcc has this name" in lcc("targets").stderr
+    monkeypatch.delenv("LCC_TARGTE")
+    monkeypatch.setenv("LCC_LOG", "loud")
+    refused("targets", words="LCC_LOG is 'loud', wanted one of debug, info, warning, error")
+    monkeypatch.setenv("LCC_TARGET", "reference")
+    assert merge(None, {}).target == "reference"
+    assert merge(None, {"target": "onnxruntime:cpu"}).target == "onnxruntime:cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512MB", 512_000_000), ("1.5 gb", 1_500_000_000), ("2GiB", 2 << 30), ("100", 100)],
+)
+def test_parse_bytes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_merge(tmp_path: Path) -> None:
+    def merged(yaml: str, **flags: object) -> CompileConfig:
+        (tmp_path / "c.yaml").write_text(yaml)
+        return merge(tmp_path / "c.yaml", flags)
+
+    assert merge(None, {}) == CompileConfig()
+    assert merged("") == CompileConfig()
+    config = merged("cache: {capacity: 4096}\npolicy: {alpha: 1}", policy={"alpha": None})
+    assert (config.cache.capacity, config.cache.budget, config.policy.alpha) == (4096, 2048, 1.0)
+    config = merged("memory_bytes: 1GB\ncache: {capacity: 4096}", cache={"budget": 100})
+    assert (config.memory_bytes, config.cache.budget, config.fit_budget) == (10**9, 100, False)
+    assert merged("memory_bytes: 1GB").fit_budget
+
+    for yaml, words in {
+        "cash: {}": "unknown key 'cash'; did you mean cache? known: target, cache, policy",
+        "cache: {bugdet: 4}": "cache: unknown key 'bugdet'; did you mean budget? known: capacity",
+        "cache: 4": "cache is 4, wanted names and values",
+        "- 1": "wanted names and values at the top",
+        "a: [": "not YAML",
+        "cache: {budget: '64'}": "Expected `int`, got `str` - at `$.cache.budget`",
+        "policy: {alpha: 2}": "alpha is 2.0, wanted 0 to 1",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            merged(yaml)
+        assert words in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 1_000_000)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from lcc.cli import main; main()", "run", str(tiny_artifact),
+         "--file", str(tmp_path / "long.txt"), "--prompt", "Who?"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "lcc: stopped"
+    assert "Traceback" not in err
+
+
+def test_closed_pipe(tiny_artifact: Path) -> None:
+    command = f"{sys.executable} -c 'from lcc.cli import main; main()' inspect {tiny_artifact}"
+    script = f"set -o pipefail; {command} --json | head -c 1"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert result.stdout == "{"
+    assert result.stderr == ""

@@ -1,0 +1,88 @@
+"""The README is true: its code runs, its flags exist, its second command is the gate."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from lcc.cli import app
+from lcc.passes.eviction import POLICIES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_quickstart_runs(tiny_artifact: Path, tmp_path: Path) -> None:
+    (code,) = blocks(README, "python")
+    assert len(code.splitlines()) <= 10
+    shutil.copytree(tiny_artifact, tmp_path / "model.lcc")
+    (tmp_path / "book.txt").write_text("Call me Ishmael. " * 50)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "850 tokens, " in result.stdout
+    assert "peak memory" in result.stdout
+    assert (tmp_path / "book.lccstate").exists()
+
+
+def test_ci_runs_the_second_command() -> None:
+    commands = [block.strip() for block in blocks(README, "bash") if "venv" in block]
+    assert len(commands) == 2
+    assert commands[1] in CONTRIBUTING
+    steps = [step.strip() for step in commands[1].split(" && ")]
+    script = (ROOT / ".ci" / "run").read_text().replace(" && ", "\n").splitlines()
+    assert [line for line in script if line in steps] == steps
+    assert commands[0].split(" && ")[-1] == "lcc demo"
+
+
+def lcc_commands() -> list[list[str]]:
+    lines = [line for text in (README, CONTRIBUTING) for b in blocks(text, "bash") for line in
+             b.splitlines()]  # fmt: skip
+    shown = [shlex.split(line, comments=True) for line in lines if line.startswith("lcc ")]
+    inline = re.findall(r"`(?:LCC_\w+=\S+ )?(lcc [a-z][^`]*)`", README + CONTRIBUTING)
+    return shown + [shlex.split(line.replace("...", "")) for line in inline]
+
+
+def test_commands_and_flags_exist() -> None:
+    group = typer.main.get_command(app)
+    commands = lcc_commands()
+    assert len(commands) >= 8
+    for _, name, *rest in commands:
+        assert name in group.commands, name  # type: ignore[attr-defined]
+        flags = {flag for each in group.commands[name].params for flag in each.opts}  # type: ignore[attr-defined]
+        assert {word for word in rest if word.startswith("-")} <= flags, (name, rest)
+
+
+def test_every_command_is_in_the_changelog_and_teaches() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert re.search(rf"`(lcc )?{name}`", changelog), name
+        assert f"  lcc {name}" in command.help, f"lcc {name} --help has no example"
+
+
+def test_policies_are_all_in_the_table() -> None:
+    section = README.partition("## Policies")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE) == list(POLICIES)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_and_paths_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(
+        r"`((?:lcc|passes|targets|runtime|tests|examples|docs)/[\w/.-]*)`", text
+    ):
+        if "name" not in path and "verb_object" not in path:
+            assert (ROOT / path).exists(), path
