@@ -166,23 +166,23 @@ def read_manifest(folder: str | Path) -> Manifest:
         wanted = f"{folder} is not an artifact: " if Path(folder).is_dir() else f"{folder}: "
         raise ArtifactError(f"{wanted}cannot read {MANIFEST} ({error.strerror})") from None
     try:
-        header = msgspec.json.decode(data, type=_Header)
-        if header.format != "lcc":
-            raise ArtifactError(f'{path}: format is "{header.format}", wanted "lcc"')
-        if header.version != FORMAT_VERSION:
-            older = header.version < FORMAT_VERSION
-            cure = "compile the model anew" if older else "install a newer lcc or compile anew"
-            raise ArtifactError(
-                f"{path}: version {header.version}, this lcc reads version {FORMAT_VERSION}; {cure}"
-            )
+        _check_header(msgspec.json.decode(data, type=_Header))
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:  # of which a wrong type or field is one
-        raise ArtifactError(f"{path}: {error}") from None
-    try:
         check(manifest)
-    except ArtifactError as error:
+    except (ArtifactError, msgspec.DecodeError) as error:  # of which a wrong type or field is one
         raise ArtifactError(f"{path}: {error}") from None
     return manifest
+
+
+def _check_header(header: _Header) -> None:
+    if header.format != "lcc":
+        raise ArtifactError(f'format is "{header.format}", wanted "lcc"')
+    if header.version != FORMAT_VERSION:
+        newer = "install a newer lcc or " if header.version > FORMAT_VERSION else ""
+        raise ArtifactError(
+            f"version {header.version}, this lcc reads version {FORMAT_VERSION}; "
+            f"{newer}compile the model anew"
+        )
 
 
 def check(manifest: Manifest) -> None:
@@ -234,11 +234,11 @@ def verify_files(
         size = path.stat().st_size
         if size != entry.bytes:
             raise ArtifactError(
-                f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it again"
+                f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew"
             )
         if level == "full" and _sha256(path) != entry.sha256:
             raise ArtifactError(
-                f"{path}: changed since it was written (sha256 differs); copy it again"
+                f"{path}: changed since it was written (sha256 differs); copy it anew"
             )
 
 
@@ -266,7 +266,11 @@ def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Mani
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _folder_beside(folder, "partial") as staging:
         manifest = msgspec.structs.replace(fill(staging), files={})
-        files = {name: _entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST}
+        files = {
+            name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
+            for name, path in sorted(_walk(staging))
+            if name != MANIFEST
+        }
         manifest = msgspec.structs.replace(manifest, files=files)
         check(manifest)
         (staging / MANIFEST).write_bytes(manifest_bytes(manifest))
@@ -284,10 +288,6 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             raise ArtifactError(f"{path.relative_to(root)} is a link; an artifact holds only files")
         if path.is_file():
             yield path.relative_to(root).as_posix(), path
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
 
 
 @contextlib.contextmanager

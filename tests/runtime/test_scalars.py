@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcc.runtime.recent_queries import RecentQueries
+from lcc.runtime.scalars import noise, novelty
+
+
+def test_the_first_token_is_more_novel_than_any(make_session):
+    session = make_session()
+    session.feed("abcdef")
+    values = session._executor.cache.scalar("novelty", 0)[0, :6]
+    assert values[0] == np.float32(1e30)
+    assert 0 < values[1:].min() <= values[1:].max() < 100
+
+
+def test_novelty_is_minus_log_probability():
+    logits = np.log(np.array([0.2, 0.5, 0.3], np.float32)) + 50
+    assert [novelty(logits, t) for t in range(3)] == pytest.approx(
+        -np.log([0.2, 0.5, 0.3]), abs=1e-5
+    )
+
+
+def test_noise_is_of_the_token_and_uniform():
+    whole = noise(3, 2, 2, 0, 5000)
+    assert whole.dtype == np.float32
+    parts = [noise(3, 2, 2, 0, 17), noise(3, 2, 2, 17, 4983)]
+    assert (np.concatenate(parts, axis=2) == whole).all()
+    assert (noise(4, 2, 2, 0, 5000) != whole).mean() > 0.99
+    assert 0 <= whole.min() < whole.max() < 1
+    histogram = np.histogram(whole, 10, (0, 1))[0] / whole.size
+    assert histogram == pytest.approx([0.1] * 10, abs=0.01)
+    rows = whole.reshape(4, -1)
+    assert np.abs(np.corrcoef(rows) - np.eye(4)).max() < 0.05
+    assert abs(np.corrcoef(rows[0, :-1], rows[0, 1:])[0, 1]) < 0.05
+
+
+@given(st.lists(st.tuples(st.sampled_from(["append", "drop"]), st.integers(1, 150)), max_size=30))
+def test_recent_queries_are_the_newest(steps):
+    recent, newest, number = RecentQueries({4: (2, 3)}), [], 0
+    for what, count in steps:
+        if what == "append":
+            rows = np.arange(number, number + count, dtype=np.float32)
+            recent.append({4: np.broadcast_to(rows[None, :, None], (2, count, 3))})
+            newest, number = (newest + rows.tolist())[-64:], number + count
+        else:
+            recent.drop(count)
+            newest = newest[: max(len(newest) - count, 0)]
+        assert recent.count == len(newest)
+        assert recent.get(4).shape == (2, len(newest), 3)
+        assert recent.get(4)[1, :, 2].tolist() == newest
+    recent.clear()
+    assert recent.get(4).shape == (2, 0, 3)
