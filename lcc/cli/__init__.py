@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 done, and the answer is no (`lcc verify`, `lcc demo`); 2 w
 be done; 130 stopped by Ctrl-C. A mistake is one line on stderr; a traceback is a bug of lcc.
 """
 
+from typing import Annotated
+
 import typer
 
 from lcc.cli import chat, compile, demo, evaluate, inspect, run, targets, verify
@@ -20,7 +22,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
     """lcc, the long-context compiler: read text of any length in memory fixed at compile time.
 
     \b
@@ -31,8 +40,6 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
       lcc run model.lcc --file book.txt --prompt "Who is the narrator?"
       lcc chat model.lcc                              a conversation without end
     """
-    if version:
-        show_version()
 
 
 for module in (compile, run, chat, inspect, verify, evaluate, targets, demo):

@@ -54,10 +54,11 @@ def _prepare() -> None:
         typer.echo(f"lcc: {name} is set, but no variable of lcc has this name", err=True)
 
 
-def show_version() -> NoReturn:
-    """Print the version and leave."""
-    typer.echo(f"lcc {lcc.__version__}")
-    raise typer.Exit(0)
+def show_version(asked: bool) -> None:
+    """Print the version and leave, if that was asked."""
+    if asked:
+        typer.echo(f"lcc {lcc.__version__}")
+        raise typer.Exit(0)
 
 
 @contextlib.contextmanager

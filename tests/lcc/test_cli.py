@@ -104,13 +104,15 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     case(tiny_folder, "--config", tmp_path / "no.yaml", words="no.yaml: No such file or directory")
     # The whole way, up to the writing:
     case(tiny_folder, *SMALL, output=tmp_path / "full", words="exists and is no artifact")
-    case(tiny_folder, *SMALL, output=tmp_path / "file" / "x.lcc", words="Not a directory")
+    case(tiny_folder, *SMALL, output=tmp_path / "file" / "x.lcc", words="File exists")
 
 
 def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.lcc"
+    refusal = lcc("compile", tiny_folder, "-o", out, "--memory", "1MB").stderr
+    least = int(refusal.partition(" alone take ")[2].partition(" bytes")[0].replace(",", ""))
     budgets = []
-    for memory in ("88MB", "90MB"):
-        out = tmp_path / f"{memory}.lcc"
+    for memory in (f"{least + 2_000_000}B", f"{least + 4_000_000}B"):
         result = lcc("compile", tiny_folder, "-o", out, "--memory", memory, "--json")
         assert result.exit_code == 0, (result.output, result.exception)
         manifest = json.loads(result.stdout)
