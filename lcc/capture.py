@@ -17,9 +17,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        return self.model(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False
-        ).logits
+        return self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
 
 
 def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
@@ -44,7 +42,9 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
                 function.eval(), (ids, positions), dynamic_shapes=({1: length}, {1: length})
             ).run_decompositions({})
     except Exception as error:  # torch.export raises many types, its own and the model's
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next(
+            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         raise CaptureError(
             f"{name}: torch.export failed: {reason.strip()}; the model must map (input_ids, "
             "position_ids), both [1, Q] int64, to logits without branching on their values"
@@ -54,11 +54,16 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
         raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")
     module = exported.module(check_guards=False)
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target is torch.ops.aten._assert_tensor_metadata.default:
+        if (
+            node.op == "call_function"
+            and node.target is torch.ops.aten._assert_tensor_metadata.default
+        ):
             module.graph.erase_node(node)
     module.graph.set_codegen(torch.fx.graph.CodeGen())  # plain positional inputs, a tuple out
     graph = ModelGraph(module)
-    for node, wanted in zip(graph.graph.find_nodes(op="placeholder"), ("input_ids", "position_ids"), strict=True):
+    for node, wanted in zip(
+        graph.graph.find_nodes(op="placeholder"), ("input_ids", "position_ids"), strict=True
+    ):
         if node.name != wanted:
             node.name = node.target = wanted
     graph.clean()

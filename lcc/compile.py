@@ -111,7 +111,7 @@ def compile_model(
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
             (folder / name).write_bytes(content)
-        return _manifest(special, config, files)
+        return manifest_of(special, config, files)
 
     manifest = write_artifact(output, fill)
     report("done", 1.0)
@@ -201,10 +201,14 @@ def program_entry(program: Program, file: str) -> ProgramEntry:
     )
 
 
-def _manifest(special: Specialized, config: CompileConfig, files: dict[str, str]) -> Manifest:
+def manifest_of(
+    special: Specialized, config: CompileConfig, files: dict[str, str] | None = None
+) -> Manifest:
+    """What an artifact says of itself; `files`: program -> its file, its name where not given."""
+    files = files or {}
     policy = special.policy
     entries = {
-        name: program_entry(program, files[name])
+        name: program_entry(program, files.get(name, name))
         for program in special.programs
         for name in program.names
     }

@@ -58,7 +58,8 @@ def eviction_programs(
             kind = ("score", query_heads, kv_heads, size, scale, softcap)
             if kind not in programs:
                 name = f"score_{sum(k[0] == 'score' for k in programs)}"
-                programs[kind] = _score(name, policy, scale, cache, (query_heads, kv_heads, size))
+                sizes = (query_heads, kv_heads, size)
+                programs[kind] = _score(name, policy, scale, softcap, cache, sizes)
             entry["score"] = programs[kind].names[0]
         layers.append(LayerEntry(**entry))
     return layers, list(programs.values())
@@ -92,10 +93,16 @@ def _score(
     name: str,
     policy: EvictionPolicy,
     scale: float,
+    softcap: float,
     cache: CacheConfig,
     sizes: tuple[int, int, int],
 ) -> Program:
-    module = Score(scale=scale, query_pool=policy.query_pool, group_pool=policy.config.group_pool)
+    module = Score(
+        scale=scale,
+        softcap=softcap,
+        query_pool=policy.query_pool,
+        group_pool=policy.config.group_pool,
+    )
     query_heads, kv_heads, head_size = sizes
     exported = export_score(
         module,

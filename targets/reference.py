@@ -34,6 +34,7 @@ class ReferenceRunner:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.module = program.exported.module(check_guards=False)
+        self.by_name = bool(program.exported.example_inputs[1])
         self.bound: dict[str, np.ndarray] = {}
 
     def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -45,9 +46,16 @@ class ReferenceRunner:
     ) -> dict[str, np.ndarray]:
         """Run once; the caches it returns are copied over the bound ones."""
         given = {**self.bound, **feeds}
-        tensors = [torch.from_numpy(np.ascontiguousarray(given[n])) for n in self.program.inputs]
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(given[name]))
+            for name in self.program.inputs
+        }
         with torch.no_grad():
-            values = self.module(*tensors)
+            if self.by_name:
+                values = self.module(**tensors)
+            else:
+                values = self.module(*tensors.values())
+        values = values if isinstance(values, tuple) else (values,)
         outputs = dict(zip(self.program.outputs, values, strict=True))
         for name, value in outputs.items():
             place = self.bound.get(self.program.updates.get(name, name))

@@ -136,7 +136,7 @@ def export_score(
         "key": torch.zeros(1, kv_heads, slots, head_size),
         "start": torch.zeros(1, dtype=torch.int32),
     }
-    shapes = {"queries": {1: Dim("queries", min=1)}, "key": {2: Dim("slots")}, "start": {}}
+    shapes = {"queries": {1: Dim("queries", min=1)}, "key": {2: Dim("slots", min=8)}, "start": {}}
     return torch.export.export(
         score, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
     )
@@ -159,7 +159,7 @@ def export_evict(
         "recent": count.clone(),
         "new_slots": torch.arange(budget),
     }
-    s = Dim("slots")
+    s = Dim("slots", min=8)
     shapes = {name: {} for name in inputs}
     shapes |= {"key": {2: s}, "value": {2: s}, "new_slots": {0: Dim("budget", min=1)}}
     scalars = {name: torch.zeros(kv_heads, slots) for name in evict.policy.scalars}

@@ -82,8 +82,12 @@ def test_rotation_tables_are_the_models_own() -> None:
 
 
 def test_yarn_scale_is_divided_out_of_the_tables() -> None:
-    scaling = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4,
-               "original_max_position_embeddings": 128}
+    scaling = {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "rope_theta": 1e4,
+        "original_max_position_embeddings": 128,
+    }
     model = tiny_model("llama", rope_parameters=scaling)
     found = FindAttention(table_size=16)(capture(model))
     (rotation,) = found.graph.rotations
@@ -165,7 +169,9 @@ class Toy(nn.Module):
             turns = torch.polar(torch.ones_like(cos), angles[:, None])
             pairs = torch.view_as_complex(t.unflatten(-1, (8, 2)).contiguous())
             return torch.view_as_real(pairs * turns).flatten(-2)
-        return torch.cat((t[..., :8] * cos - t[..., 8:] * sin, t[..., 8:] * cos + t[..., :8] * sin), -1)
+        return torch.cat(
+            (t[..., :8] * cos - t[..., 8:] * sin, t[..., 8:] * cos + t[..., :8] * sin), -1
+        )
 
 
 @pytest.mark.parametrize("kind", ["plain", "interleaved", "complex"])

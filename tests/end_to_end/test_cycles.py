@@ -1,0 +1,194 @@
+"""Whole texts through session, programs and policies: reference and ONNX Runtime against loops."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+import lcc.runtime
+from lcc.capture import capture
+from lcc.compile import compile_model, manifest_of, specialize
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.passes.graph import ModelGraph
+from lcc.runtime.scalars import noise
+from lcc.runtime.session import Session
+from lcc.runtime.text import Tokenizer
+from lcc.targets.reference import ReferenceEngine
+from lcc.testing import OracleCache
+from lcc.tiny import save_tiny, tiny_model
+
+MEMORY = {"h2o": 1.0}
+QUERIES = {"infinipot": "catalyst", "snapkv": "recent", "h2o": "all"}
+
+
+class OracleLlama:
+    """Reads one token at a time, its attention in loops over lists: the definition.
+
+    Only projections, norms and MLPs are the model's own modules.
+    """
+
+    def __init__(
+        self, model: LlamaForCausalLM, cache: CacheConfig, policy: PolicyConfig, catalyst: list[int]
+    ) -> None:
+        config = model.config
+        self.model, self.cache, self.policy, self.catalyst = model.double(), cache, policy, catalyst
+        self.size = config.hidden_size // config.num_attention_heads
+        theta = config.rope_parameters["rope_theta"]
+        self.layers = [
+            OracleCache(
+                kv_heads=config.num_key_value_heads,
+                scale=self.size**-0.5,
+                frequencies=[theta ** (-2 * i / self.size) for i in range(self.size // 2)],
+                positions=cache.positions,
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+        self.queries = QUERIES.get(policy.name)
+        self.recent: list[list[np.ndarray]] = [[] for _ in self.layers]
+        self.hidden = None
+        self.read_tokens = self.cycles = 0
+
+    @torch.no_grad()
+    def forward(self, token: int, **scalars: float) -> tuple[torch.Tensor, list[np.ndarray]]:
+        """Hidden state of one more token, and its unrotated queries per layer."""
+        body, queries = self.model.model, []
+        x = body.embed_tokens(torch.tensor([token]))
+        for i, (block, oracle) in enumerate(zip(body.layers, self.layers, strict=True)):
+            attention, normed = block.self_attn, block.input_layernorm(x)
+            q, k, v = (
+                p(normed).reshape(-1, self.size).numpy()
+                for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            own = {n: s[i] if isinstance(s, np.ndarray) else s for n, s in scalars.items()}
+            out = oracle.step(q, k, v, attention=0.0, **own)
+            x = x + attention.o_proj(torch.tensor(out, dtype=torch.float64).reshape(1, -1))
+            x = x + block.mlp(block.post_attention_layernorm(x))
+            queries.append(q)
+        return body.norm(x), queries
+
+    def logits(self) -> np.ndarray:
+        with torch.no_grad():
+            return self.model.lm_head(self.hidden)[0].numpy()
+
+    def novelty(self, token: int) -> float:
+        if self.hidden is None:
+            return 1e30
+        return -float(torch.log_softmax(torch.from_numpy(self.logits()), -1)[token])
+
+    def read(self, ids: list[int]) -> None:
+        reserved = self.cache.catalyst_size if self.queries == "catalyst" else 0
+        for token in ids:
+            if self.layers[0].used == self.cache.capacity - reserved:
+                self.cycle()
+            heads = len(self.layers[0].heads)
+            drawn = noise(0, len(self.layers), heads, self.read_tokens, 1)[:, :, 0]
+            hidden, queries = self.forward(token, novelty=self.novelty(token), noise=drawn)
+            self.hidden, self.read_tokens = hidden, self.read_tokens + 1
+            for recent, q in zip(self.recent, queries, strict=True):
+                recent.append(q)
+            if self.queries == "all":
+                self.score([[q] for q in queries], start=self.layers[0].used - 1)
+
+    def score(self, queries: list[list[np.ndarray]], start: int) -> None:
+        memory = MEMORY.get(self.policy.name, self.policy.memory)
+        pool = "sum" if self.policy.name == "h2o" else self.policy.query_pool
+        for oracle, of_layer in zip(self.layers, queries, strict=True):
+            pools = {"query_pool": pool, "group_pool": self.policy.group_pool}
+            oracle.remember(oracle.score(of_layer, start=start, **pools), memory=memory)
+
+    def cycle(self) -> None:
+        used = self.layers[0].used
+        if self.queries == "catalyst":
+            asked = [self.forward(token, novelty=0.0, noise=0.0)[1] for token in self.catalyst]
+            self.score([list(q) for q in zip(*asked, strict=True)], start=used)
+            for oracle in self.layers:
+                oracle.drop(len(self.catalyst))
+        elif self.queries == "recent":
+            last = [recent[-64:] for recent in self.recent]
+            self.score(last, start=used - len(last[0]))
+        limits = {"budget": self.cache.budget, "prefix": self.cache.sink_size}
+        for oracle in self.layers:
+            oracle.evict(self.policy, recent=self.cache.recent_size, **limits)
+        self.recent = [[] for _ in self.layers]
+        self.cycles += 1
+
+
+CACHE = {
+    "capacity": 24,
+    "budget": 12,
+    "chunk_size": 5,
+    "catalyst_size": 4,
+    "sink_size": 2,
+    "recent_size": 3,
+}
+CATALYST = [40, 41, 42]
+# No token twice: in the first layer its keys would tie for `knorm`, up to rounding.
+TEXT = np.random.default_rng(5).permutation(250)[:61].tolist()
+POLICIES = ["infinipot", "snapkv", "h2o", "sink_window", "keydiff", "knorm", "random"]
+CASES = [(p, "contiguous") for p in POLICIES] + [("infinipot", "absolute"), ("knorm", "absolute")]
+COMPILED = [("infinipot", "contiguous"), ("h2o", "contiguous"), ("infinipot", "absolute")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder, "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captured() -> ModelGraph:
+    return capture(tiny_model("llama"))
+
+
+def configured(policy: str, positions: str) -> CompileConfig:
+    return CompileConfig(
+        cache=CacheConfig(**CACHE, positions=positions),
+        policy=PolicyConfig(name=policy, attention_span=3, novelty_span=3, catalyst="abc"),
+    )
+
+
+def on_reference(captured: ModelGraph, folder: Path, config: CompileConfig) -> Session:
+    special = specialize(captured, config, "tiny", "llama", None)
+    engine = ReferenceEngine(special.programs)
+    return Session(manifest_of(special, config), config.cache, Tokenizer(folder), engine)
+
+
+def read(session: Session) -> np.ndarray:
+    if session.manifest.queries == "catalyst":
+        session.catalyst = CATALYST
+    session.feed(TEXT, prefix=False)
+    assert len(session.cycles) >= 3
+    return session._executor.logits()
+
+
+@pytest.mark.parametrize(("policy", "positions"), CASES)
+def test_every_policy_is_the_loops(
+    policy: str, positions: str, captured: ModelGraph, folder: Path
+) -> None:
+    config = configured(policy, positions)
+    session = on_reference(captured, folder, config)
+    oracle = OracleLlama(tiny_model("llama"), config.cache, config.policy, CATALYST)
+    oracle.read(TEXT)
+    np.testing.assert_allclose(read(session), oracle.logits(), atol=1e-4)
+    assert len(session.cycles) == oracle.cycles
+    for i, layer in enumerate(oracle.layers):
+        np.testing.assert_array_equal(session.kept_tokens(i), layer.tokens())
+
+
+@pytest.mark.parametrize(("policy", "positions"), COMPILED)
+def test_onnx_runtime_is_the_reference(
+    policy: str, positions: str, captured: ModelGraph, folder: Path, tmp_path: Path
+) -> None:
+    config = configured(policy, positions)
+    reference = on_reference(captured, folder, config)
+    compile_model(folder, tmp_path / "m.lcc", config)
+    session = lcc.runtime.load(tmp_path / "m.lcc")
+    np.testing.assert_allclose(read(session), read(reference), atol=1e-4)
+    for i in range(len(session.manifest.model.layers)):
+        np.testing.assert_array_equal(session.kept_tokens(i), reference.kept_tokens(i))
+    written = list(session.generate_ids(max_new_tokens=30, eos=[]))
+    assert written == list(reference.generate_ids(max_new_tokens=30, eos=[]))
+    assert len(session.cycles) >= 6  # generation went through cycles of its own
