@@ -39,6 +39,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError
@@ -47,12 +48,10 @@ FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 
 Queries = Literal["catalyst", "recent", "all"]
-Scalar = Literal["attention", "novelty", "noise"]
+Scalar = Literal["attention", "consensus", "novelty", "noise", "sentence"]
 
 
-class _Strict(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of the entries: nothing unknown is read, nothing unset is written."""
 
 
@@ -134,7 +133,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     files: dict[str, FileEntry] = {}
 
 
-class _Header(msgspec.Struct):
+class _Header(Struct):
     """What every version of the manifest has: read before anything else is believed."""
 
     format: str = ""
@@ -303,13 +302,11 @@ def _folder_beside(folder: Path, suffix: str) -> Iterator[Path]:
 
 def _replace(folder: Path, staging: Path) -> None:
     """Rename `staging` to `folder`; what was there is put back if that fails."""
-    if not folder.exists():
-        staging.rename(folder)
-        return
     with _folder_beside(folder, "old") as trash:
         old = trash / folder.name
         try:
-            folder.rename(old)
+            if folder.exists():
+                folder.rename(old)
             staging.rename(folder)
         except BaseException:
             if old.exists() and not folder.exists():

@@ -48,7 +48,7 @@ def load(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
     verify_files(folder, manifest, level=verify)
-    tokenizer = Tokenizer(folder)
+    tokenizer = Tokenizer(folder, manifest.files)
     if engine is None:
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 

@@ -80,9 +80,9 @@ def load_template(tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         ConfigError: the model has none.
     """
-    path = tokenizer.folder / "chat_template.jinja"
+    path = tokenizer.path("chat_template.jinja")
     source = tokenizer.config.get("chat_template")
-    if path.exists():
+    if path is not None:
         source = path.read_text(encoding="utf-8")
     elif isinstance(source, list):  # several, by name
         source = {entry["name"]: entry["template"] for entry in source}.get("default")

@@ -15,7 +15,7 @@ for a pre-tokenizer whose expression looks behind; the stretch of agreement is w
 
 import bisect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,17 @@ AGREE = 16  # tokens
 class Tokenizer:
     """The model's own tokenizer, from the files of the artifact."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Reads tokenizer.json, and tokenizer_config.json and generation_config.json if there."""
+    def __init__(self, folder: str | Path, files: Collection[str] | None = None) -> None:
+        """Read tokenizer.json, and tokenizer_config.json and generation_config.json if there.
+
+        files       names of the artifact's files: another one is not opened; None = any
+        """
         from tokenizers import Tokenizer as Backend
 
-        self.folder = Path(folder)
-        path = self.folder / "tokenizer.json"
+        self._folder, self._files = Path(folder), files
+        path = self.path("tokenizer.json")
+        if path is None:
+            raise ArtifactError(f"{folder}: no tokenizer.json; the model was compiled without one")
         try:
             self.backend: Any = Backend.from_file(str(path))
         except Exception as error:  # the library raises Exception itself
@@ -47,9 +52,14 @@ class Tokenizer:
         self._splits = len(set(self.backend.encode("a b\nc, 1").word_ids)) > 1  # has pre-tokens
         self.eos_ids = self._eos_ids()
 
+    def path(self, name: str) -> Path | None:
+        """Where a file of the artifact is; None = it has none of that name."""
+        path = self._folder / name
+        return path if path.is_file() and (self._files is None or name in self._files) else None
+
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        if not path.exists():
+        path = self.path(name)
+        if path is None:
             return {}
         try:
             page = json.loads(path.read_text(encoding="utf-8"))

@@ -94,6 +94,19 @@ def test_save_after_a_rewind(make_session, tmp_path):
     assert go_on(other) == go_on(session)
 
 
+def test_save_right_after_a_cycle(make_session, tmp_path):
+    session, other = make_session(), make_session()
+    session.feed("a" * 20)
+    session.distill()
+    session.save(tmp_path / "a")
+    other.load(tmp_path / "a")
+    assert other._executor.since_cycle == []  # so the last hidden state has to be in the file
+    assert next(other.generate_ids(eos=[])) == next(session.generate_ids(eos=[]))
+    other.feed("b")
+    other.rewind(2)
+    assert other._executor.logits() == pytest.approx(session._executor.logits(), abs=1e-5)
+
+
 def test_a_chat_goes_on(make_session, tmp_path):
     session, other = make_session(capacity=256), make_session(capacity=256)
     talk = [{"role": "user", "content": "Hello"}]

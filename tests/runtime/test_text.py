@@ -139,6 +139,22 @@ def test_one_endless_word(tokenizer, backend, small_windows):
     assert tokenizer.encode(text) == backend.encode(text, add_special_tokens=False).ids
 
 
+def test_windows_are_joined_at_a_border_of_words_alone():
+    size = 3 * text_module.AGREE
+    ids, offsets = list(range(size)), list(range(size))
+    words = [i % 4 == 0 for i in range(size)]
+
+    def window(borders, shift):
+        return text_module._Window(ids[shift:], offsets[shift:], borders[shift:], size)
+
+    seam = text_module._seam(window(words, 0), window(words, 2), 0)
+    assert seam is not None
+    assert seam[0] % 4 == 0
+    assert ids[seam[0]] == ids[2:][seam[1]]
+    assert text_module._seam(window(words, 0), window([False] * size, 2), 0) is None
+    assert text_module._seam(window([False] * size, 0), window(words, 2), 0) is None
+
+
 def test_lone_surrogates_are_no_crash(tokenizer):
     assert tokenizer.encode("a\ud800b") == tokenizer.encode("a?b")
 
