@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import torch
@@ -18,6 +19,7 @@ from lcc.artifact import (
     ModelEntry,
     PassEntry,
     ProgramEntry,
+    Scalar,
     TensorEntry,
     write_artifact,
 )
@@ -183,7 +185,7 @@ def _symbol(program: Program, name: str, axis: int) -> str:
     """What to call a size that the runtime chooses."""
     if name in ("new_slots", "kept", "kept_key", "kept_value"):
         return "budget"
-    if name.startswith(("key", "value", "attention", "novelty", "noise")):
+    if name.startswith(("key", "value", *get_args(Scalar))):
         return "n" if "logits" in program.outputs else "slots"
     return "n" if "logits" in program.outputs or "attention" in program.outputs else "tokens"
 

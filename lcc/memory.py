@@ -1,12 +1,13 @@
 """The memory contract: what a compiled model will hold, computed before anything is built."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lcc.artifact import LayerEntry, MemoryEntry
+from lcc.artifact import LayerEntry, MemoryEntry, Scalar
 from lcc.config import CacheConfig
 from lcc.errors import ConfigError
 from lcc.passes.split_programs import HEAD_ROWS
@@ -94,7 +95,7 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
                 continue
             if name == "new_slots":
                 largest = cache.budget
-            elif name.startswith(("key", "value", "attention", "novelty", "noise")):
+            elif name.startswith(("key", "value", *get_args(Scalar))):
                 largest = cache.capacity
             elif "logits" in program.outputs:
                 largest = HEAD_ROWS

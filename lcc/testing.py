@@ -8,6 +8,7 @@ A vector is a list of D floats; whatever has numbers in rows (array, tensor) is 
 """
 
 import cmath
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,26 @@ def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list
     return [-dot(unit, anchor) / math.hypot(*anchor) for unit in units]
 
 
+def sentence_ranks(
+    config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]
+) -> Vector:
+    """Policy consensus: one number per sentence, given to each of its entries."""
+    ranks: list[float] = []
+    for _, group in itertools.groupby(range(len(keys)), lambda slot: scalars["sentence"][slot]):
+        slots, rank = list(group), 0.0
+        if config.alpha > 0:
+            novelty = [scalars["novelty"][s] for s in slots]
+            total = math.fsum(min(x, 30.0) for x in novelty if x < UNKNOWN)
+            rank += config.alpha * math.log(max(total / math.sqrt(len(slots)), 1e-12))
+        if config.alpha < 1:
+            mean = math.fsum(scalars["consensus"][s] for s in slots) / len(slots)
+            rank += (1 - config.alpha) * math.log(max(mean, 1e-12))
+        ranks += [rank] * len(slots)
+    return ranks
+
+
 RANKS: dict[str, Callable[[PolicyConfig, dict[str, Vector], list[Vector]], Vector]] = {
+    "consensus": sentence_ranks,
     "infinipot": _attention_spans,
     "snapkv": _attention_spans,
     "h2o": lambda config, scalars, keys: scalars["attention"],

@@ -101,7 +101,7 @@ def _score(
         scale=scale,
         softcap=softcap,
         query_pool=policy.query_pool,
-        group_pool=policy.config.group_pool,
+        group_pool=policy.group_pool,
     )
     query_heads, kv_heads, head_size = sizes
     exported = export_score(

@@ -18,6 +18,7 @@ from lcc.runtime.cycle import Limits
 from lcc.runtime.engine import Engine
 from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
+from lcc.runtime.sentences import Sentences
 
 HEAD_ROWS = 64  # rows the head program takes in one call
 
@@ -45,16 +46,24 @@ class Executor:
     tokens          tokens read since the beginning, which is the position of the next one
     protected       leading slots that no cycle evicts, besides the sinks
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
+    cycle_token     id of the last token read before the last cycle; None = there was none
     """
 
     def __init__(
-        self, manifest: Manifest, cache: CacheConfig, engine: Engine, *, seed: int = 0
+        self,
+        manifest: Manifest,
+        cache: CacheConfig,
+        engine: Engine,
+        *,
+        sentences: Sentences | None = None,
+        seed: int = 0,
     ) -> None:
+        """`sentences` is needed where the policy reads the scalar of that name."""
         for name in ("prefill_chunk", "decode", "head"):
             if name not in manifest.programs:
                 raise ArtifactError(f"the artifact has no program {name}; compile it anew")
         self.layers, self.config, self._engine = manifest.model.layers, cache, engine
-        self._seed = seed
+        self._seed, self._sentences = seed, sentences
         self._programs = manifest.programs
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
@@ -64,6 +73,9 @@ class Executor:
             catalyst=self._queries == "catalyst",
             evicts=all(layer.evict is not None for layer in self.layers),
         )
+        names = list(manifest.scalars)
+        # Attention is summed up where the policy reads it, if only as the mean of all heads.
+        self._scored_into = "consensus" if "consensus" in names else "attention"
         self.cache = KVCache(self.layers, cache.capacity, manifest.scalars)
         rolling = self._scored if self._queries == "recent" else []
         self.recent = RecentQueries(
@@ -92,6 +104,7 @@ class Executor:
         """Forget everything that was read; buffers stay as they are."""
         self.used = self.tokens = self.protected = 0
         self.since_cycle: list[int] = []
+        self.cycle_token: int | None = None
         self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
         self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
         self.recent.clear()
@@ -119,6 +132,8 @@ class Executor:
             new_scalars["noise"] = scalars.noise(
                 self._seed, len(self.layers), heads, self.tokens, count
             )
+        if self._sentences is not None and "sentence" in self.cache.scalar_names:
+            new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
         self.cache.place(self.used, self.tokens, count, **new_scalars)
         if self._queries == "recent":
             self.recent.append(self._new_queries)
@@ -127,6 +142,12 @@ class Executor:
         self.hidden, self._logits = hidden[-1:].copy(), None
         self.since_cycle += ids
         self.used, self.tokens = self.used + count, self.tokens + count
+
+    def _sentence_starts(self, sentences: Sentences, ids: Sequence[int]) -> np.ndarray:
+        """[n] float32, equal for the tokens of one sentence."""
+        previous = self.since_cycle[-1] if self.since_cycle else self.cycle_token
+        start = int(self.cache.scalar("sentence", 0)[0, self.used - 1]) if self.used else 0
+        return sentences.starts(ids, self.tokens, previous, start)
 
     def _run(
         self, ids: Sequence[int], slot: int, position: int, *, fetch_queries: bool = False
@@ -187,7 +208,7 @@ class Executor:
             new = self._attention[layer.kv_heads]
             runner.bind({"key": self.cache.keys[i], "attention": new})
             runner({"queries": of_layer, "start": np.array([start], np.int32)})
-            attention = self.cache.scalar("attention", i)
+            attention = self.cache.scalar(self._scored_into, i)
             attention *= self._memory
             attention += new
 
@@ -203,7 +224,11 @@ class Executor:
         elif self._queries == "recent":
             count = self.recent.count
             self._score({i: self.recent.get(i) for i in self._scored}, self.used - count)
+        if self._scored_into == "consensus" and self._scored:
+            self.cache.agree("consensus", self._scored, self.used)
         self._find_hidden()
+        if self.since_cycle:
+            self.cycle_token = self.since_cycle[-1]
         self.broken = True
         numbers: dict[str, np.ndarray] = {
             "used": np.array([self.used], np.int32),

@@ -26,7 +26,7 @@ class KVCache:
 
     keys[i], values[i]      [1, Hkv_i, S, D_i] float32
     token_index(i)          [Hkv_i, S] int64, place in the text of the token in each slot
-    scalar(name, i)         [Hkv_i, S] float32; attention, novelty, noise: those the policy reads
+    scalar(name, i)         [Hkv_i, S] float32; those of `manifest.scalars`
     """
 
     def __init__(self, layers: Sequence[LayerEntry], capacity: int, scalars: Sequence[Scalar]):
@@ -73,6 +73,16 @@ class KVCache:
         self._token_index[:, :, where] = np.arange(first_token, first_token + count)
         for name, array in self._scalars.items():
             array[:, :, where] = scalars.get(name, 0.0)
+
+    def agree(self, name: str, layers: Sequence[int], used: int) -> None:
+        """Give every entry the mean of a scalar over all heads of these layers.
+
+        A policy that reads it ranks entries alike in all of them, so that they hold the same tokens
+        in the same slots for ever, and the mean is taken slot by slot.
+        """
+        array = self._scalars[name]
+        heads = [array[i, : self.layers[i].kv_heads, :used] for i in layers]
+        array[:, :, :used] = np.concatenate(heads).mean(axis=0, dtype=np.float64)
 
     def compact(
         self, layer: int, kept: np.ndarray, kept_key: np.ndarray, kept_value: np.ndarray

@@ -14,6 +14,7 @@ from lcc.runtime.engine import Engine
 from lcc.runtime.executor import Cycle, Executor
 from lcc.runtime.feeding import Part, Progress, TokenQueue
 from lcc.runtime.interrupts import uninterrupted
+from lcc.runtime.sentences import Sentences
 from lcc.runtime.stats import Clock
 from lcc.runtime.text import Tokenizer
 
@@ -45,7 +46,10 @@ class Reader:
         self.manifest, self.tokenizer = manifest, tokenizer
         self.on_cycle: Callable[[Cycle], None] | None = None
         self.cycles: deque[Cycle] = deque(maxlen=CYCLES_KEPT)
-        self._executor = Executor(manifest, cache, engine)
+        sentences = None
+        if "sentence" in manifest.scalars:
+            sentences = Sentences(tokenizer, manifest.model.vocab_size)
+        self._executor = Executor(manifest, cache, engine, sentences=sentences)
         self._load_seconds = 0.0
         self._pending: list[int] = []  # generated, given out, not yet in the cache
         self._epoch = 0  # of the last call that moved the session

@@ -4,13 +4,13 @@ A safetensors file. Of every layer the first `used` rows:
 
     key_0 ... value_0 ...   [Hkv, used, D]  float32 or float16
     token_index_0 ...       [Hkv, used]     int64
-    attention_0 ...         [Hkv, used]     float32; novelty, noise likewise: what the policy reads
+    attention_0 ...         [Hkv, used]     float32; likewise each scalar the policy reads
     hidden, cycle_hidden    [1, h]          float32, of the last token, and of the last one before
                                             the last cycle (absent where there is none)
     since_cycle             [n]             int64, ids read since the last cycle
     queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
-                            protected, pending, conversation
+                            protected, pending, cycle_token, conversation
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
@@ -59,6 +59,7 @@ def save(
         "tokens": executor.tokens,
         "protected": executor.protected,
         "pending": pending,
+        "cycle_token": executor.cycle_token,
         "conversation": None if conversation is None else asdict(conversation),
     }
     header: dict[str, Any] = {"__metadata__": {"lcc": json.dumps(page, sort_keys=True)}}
@@ -194,4 +195,5 @@ def _fill(file: Any, executor: Executor, page: dict[str, Any]) -> None:
         if name in names:
             setattr(executor, name, file.get_tensor(name))
     executor.used, executor.tokens = used, page["tokens"]
+    executor.cycle_token = page["cycle_token"]
     executor.protected = page["protected"]

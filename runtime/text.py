@@ -52,6 +52,12 @@ class Tokenizer:
         self._splits = len(set(self.backend.encode("a b\nc, 1").word_ids)) > 1  # has pre-tokens
         self.eos_ids = self._eos_ids()
 
+    def vocabulary(self, size: int) -> list[str]:
+        """The text of every token id below `size`, one by one, special tokens included."""
+        each = [[token] for token in range(size)]
+        texts: list[str] = self.backend.decode_batch(each, skip_special_tokens=False)
+        return texts
+
     def path(self, name: str) -> Path | None:
         """Where a file of the artifact is; None = it has none of that name."""
         path = self._folder / name

@@ -3,6 +3,7 @@
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
 from lcc.passes.eviction.base import Entries, EvictionPolicy
+from lcc.passes.eviction.consensus import Consensus
 from lcc.passes.eviction.h2o import H2O
 from lcc.passes.eviction.infinipot import InfiniPot
 from lcc.passes.eviction.keydiff import KeyDiff
@@ -16,7 +17,17 @@ __all__ = ["POLICIES", "Entries", "EvictionPolicy", "make_policy"]
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
     policy.name: policy
-    for policy in (InfiniPot, SnapKV, H2O, SinkWindow, KeyDiff, KNorm, RandomControl, NoEviction)
+    for policy in (
+        Consensus,
+        InfiniPot,
+        SnapKV,
+        H2O,
+        SinkWindow,
+        KeyDiff,
+        KNorm,
+        RandomControl,
+        NoEviction,
+    )
 }
 
 

@@ -64,7 +64,8 @@ class EvictionPolicy(ABC):
     """Which entries of a full cache survive.
 
     name      what the user types
-    scalars   per-entry numbers that `rank` reads: of "attention", "novelty", "noise", in that order
+    scalars   per-entry numbers that `rank` reads: of "attention", "consensus" (attention, the
+              mean of all heads and layers), "novelty", "noise", "sentence", in that order
     queries   whose attention makes the scalar `attention`: the catalyst prompt's, the last tokens'
               before the eviction, every token's; None = the scalar is not read
     evicts    False: the cache may only grow, and there is no evict program
@@ -87,6 +88,11 @@ class EvictionPolicy(ABC):
     def query_pool(self) -> Literal["sum", "max"]:
         """How the attention of several queries becomes one number."""
         return self.config.query_pool
+
+    @property
+    def group_pool(self) -> Literal["mean", "max"]:
+        """How the attention of the query heads of one KV head becomes one number."""
+        return self.config.group_pool
 
     @abstractmethod
     def rank(self, entries: Entries) -> Tensor:

@@ -61,7 +61,8 @@ class Evict(nn.Module):
     prefix       [1]             int32, leading slots that are protected
     recent       [1]             int32, newest slots that are protected
     new_slots    [budget]        int64, 0 .. budget-1; its length is the budget
-    attention, novelty, noise    [Hkv, S] float32, only those of `policy.scalars`
+    attention, consensus, novelty, noise, sentence
+                 [Hkv, S]        float32, only those of `policy.scalars`
 
     gives
     kept         [Hkv, budget]         int64, slots, ascending
@@ -88,8 +89,10 @@ class Evict(nn.Module):
         recent: Tensor,
         new_slots: Tensor,
         attention: Tensor | None = None,
+        consensus: Tensor | None = None,
         novelty: Tensor | None = None,
         noise: Tensor | None = None,
+        sentence: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
         heads, slots, size = key.shape[1:]
@@ -97,7 +100,13 @@ class Evict(nn.Module):
         slot = torch.arange(slots)
         valid = slot < used
         protected = valid & ((slot < prefix) | (slot >= used - recent))
-        scalars = {"attention": attention, "novelty": novelty, "noise": noise}
+        scalars = {
+            "attention": attention,
+            "consensus": consensus,
+            "novelty": novelty,
+            "noise": noise,
+            "sentence": sentence,
+        }
         entries = Entries(key[0], value[0], slot, valid, protected, budget, scalars)
         kept = self.policy.select(entries)
         # Whole rows of [Hkv * S, D]: a gather along S would address every single number.

@@ -39,3 +39,23 @@ def span_mean(x: Tensor, valid: Tensor, span: int) -> Tensor:
         return functional.avg_pool1d(y[:, None], span, stride=1, padding=span // 2)[:, 0]
 
     return share(torch.where(valid, x, 0.0)) / share(valid.float()).clamp(min=0.5 / span)
+
+
+def sentence_index(sentence: Tensor) -> Tensor:
+    """Number the sentences of each head 0, 1, ... in slot order.
+
+    sentence  [Hkv, S]  float32, equal in neighbouring slots of one sentence, else different
+    returns   [Hkv, S]  int64; in empty slots anything below S
+    """
+    begins = sentence[:, 1:] != sentence[:, :-1]
+    return functional.pad(begins.long(), (1, 0)).cumsum(1)
+
+
+def sentence_sum(x: Tensor, index: Tensor) -> Tensor:
+    """The sum over each entry's sentence, given to all of its entries.
+
+    x         [Hkv, S]  float32, 0 in empty slots
+    index     [Hkv, S]  int64, from `sentence_index`
+    returns   [Hkv, S]
+    """
+    return torch.zeros_like(x).scatter_add(1, index, x).gather(1, index)

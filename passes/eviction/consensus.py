@@ -1,0 +1,56 @@
+"""Consensus: whole sentences, by InfiniPot's two scores, the same ones in all heads of all layers."""
+
+import torch
+from torch import Tensor
+
+from lcc.config import PolicyConfig
+from lcc.passes.eviction.base import Entries, EvictionPolicy
+from lcc.passes.eviction.spans import sentence_index, sentence_sum
+
+HIGHEST_NOVELTY = 30.0  # nats; more than that is no better
+UNKNOWN = 1e30  # novelty of the first token of a text, which nothing predicted: counts as 0
+LOWEST = 1e-12  # of a score, so that its logarithm exists
+
+
+class Consensus(EvictionPolicy):
+    """Sentences by novelty^alpha * attention^(1 - alpha); lcc's own, made of InfiniPot's scores.
+
+    novelty     of a sentence: the sum over its entries, divided by the root of their number. A mean
+                would favour short sentences, a sum long ones
+    attention   of an entry: what the catalyst prompt pays it at most, over its tokens and over the
+                query heads of a group, then the mean over all KV heads and layers that still hold
+                the token (`consensus`, made by the runtime); of a sentence: the mean of its entries
+
+    One head's attention is noisy, the mean of all of them is not: in essays it ranks a sentence
+    that is asked for among the first hundredth, where single heads do not (docs/fidelity.md).
+    """
+
+    name = "consensus"
+    query_pool = "max"
+    group_pool = "max"
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        alpha = config.alpha
+        self.scalars = (
+            ("consensus",) * (alpha < 1) + ("novelty",) * (alpha > 0) + ("sentence",)
+        )
+        self.queries = "catalyst" if alpha < 1 else None
+
+    def rank(self, entries: Entries) -> Tensor:
+        """Logarithm of the weighted product, equal for all entries of a sentence."""
+        index = sentence_index(entries.scalars["sentence"])
+        valid = entries.valid.float().expand_as(index)
+        count = sentence_sum(valid, index).clamp(min=1.0)
+        alpha = self.config.alpha
+        rank = torch.zeros_like(valid)
+        if alpha > 0:
+            novelty = entries.scalars["novelty"]
+            novelty = torch.where(novelty > HIGHEST_NOVELTY, HIGHEST_NOVELTY, novelty)
+            novelty = torch.where(entries.scalars["novelty"] >= UNKNOWN, 0.0, novelty)
+            total = sentence_sum(novelty * valid, index) / count.sqrt()
+            rank = rank + alpha * total.clamp(min=LOWEST).log()
+        if alpha < 1:
+            attention = sentence_sum(entries.scalars["consensus"] * valid, index) / count
+            rank = rank + (1.0 - alpha) * attention.clamp(min=LOWEST).log()
+        return rank
