@@ -7,6 +7,8 @@ and what memory it takes.
 """
 
 import dataclasses
+import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from lcc import env
 from lcc.artifact import Manifest, read_manifest, verify_files
@@ -47,13 +51,7 @@ class Result:
 
 def compile_demo(model: str, config: CompileConfig, progress: Progress) -> tuple[Path, Manifest]:
     """Compile a model into the cache folder, unless the same artifact is there and whole."""
-    import hashlib
-
-    import msgspec
-
-    import lcc
-
-    page = msgspec.json.encode([lcc.__version__, model, config], order="sorted")
+    page = msgspec.json.encode([model, config, compiler_digest()], order="sorted")
     name = f"{Path(model).name}-{hashlib.sha256(page).hexdigest()[:12]}.lcc"
     folder = env.cache_folder() / name
     try:
@@ -64,6 +62,17 @@ def compile_demo(model: str, config: CompileConfig, progress: Progress) -> tuple
             from lcc.compile import compile_model
         manifest = compile_model(model, folder, config, progress=progress)
     return folder, manifest
+
+
+def compiler_digest() -> str:
+    """Return the sha256 of the compiler's own source: another compiler, another artifact."""
+    digest = hashlib.sha256()
+    for package in ("lcc", "lcc.passes", "lcc.targets"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def hide(artifact: Path, haystack: str, tokens: int, depth: float, seed: int) -> Sample:

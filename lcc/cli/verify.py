@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lcc.cli.frame import quiet_torch, table
+from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.env import needs_extra
 
 
@@ -14,6 +14,7 @@ def command(
     artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
     model: Annotated[str, typer.Option(help="What it was compiled from, as in lcc compile.")],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Compare an artifact with its model in eager PyTorch, program by program.
 
@@ -30,8 +31,8 @@ def command(
     with needs_extra("compile"):
         from lcc.verify import verify
 
-    with quiet_torch():
-        report = verify(artifact, model)
+    with quiet_torch(), progress_bar(quiet=quiet) as progress:
+        report = verify(artifact, model, progress=progress)
     rows = msgspec.to_builtins(list(report.rows))
     if json:
         typer.echo(json_.dumps({"ok": report.ok, "rows": rows}, indent=2))

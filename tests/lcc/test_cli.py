@@ -247,6 +247,22 @@ def test_inspect(tiny_artifact: Path) -> None:
     assert lcc("inspect", tiny_artifact, "--check").stderr.endswith("as they were written\n")
 
 
+def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    result = lcc("verify", tiny_artifact, "--model", tiny_folder)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.stdout.endswith("\nthe same\n")
+    page = json.loads(lcc("verify", tiny_artifact, "--model", tiny_folder, "--json").stdout)
+    assert page["ok"]
+    assert {"what", "against", "max_error", "tolerance", "ok"} == set(page["rows"][0])
+    save_tiny(tmp_path / "other", seed=5)
+    result = lcc("verify", tiny_artifact, "--model", tmp_path / "other")
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert result.stdout.endswith("NOT the same\n")
+    refused("verify", tiny_artifact, "--model", tmp_path / "none", words="no such file or folder")
+    save_tiny(tmp_path / "gpt2", "gpt2")
+    refused("verify", tiny_artifact, "--model", tmp_path / "gpt2", words="")
+
+
 def test_targets() -> None:
     assert "onnxruntime:cpu  available\n" in lcc("targets").stdout
     assert json.loads(lcc("targets", "--json").stdout)["reference"] == []
