@@ -17,8 +17,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
                 tokens) and the names of the programs that score and evict its cache
     cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
     policy      `PolicyConfig`, with the values in force
-    scalars     per-entry numbers the evict programs read, in order; consensus is attention too, its mean
-                over all heads
+    scalars     per-entry numbers the evict programs read, in order; consensus is attention
+                too, its mean over all heads
     queries     which queries the score programs are given: catalyst, recent, all; absent = none
     programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
                 time), updates (output -> the input whose storage it replaces)

@@ -13,7 +13,6 @@ from torch import nn
 import lcc
 from lcc import env
 from lcc.artifact import (
-    LayerEntry,
     Manifest,
     MemoryEntry,
     ModelEntry,
@@ -123,7 +122,7 @@ def compile_model(
 def specialize_within_memory(
     captured: ModelGraph, config: CompileConfig, loaded: LoadedModel
 ) -> Specialized:
-    """Specialize; with `memory_bytes`, check the contract or choose the largest budget that fits."""
+    """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
     facts = (loaded.name, loaded.architecture, loaded.trained_window)
     special = specialize(captured, config, *facts)
     limit = config.memory_bytes

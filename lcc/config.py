@@ -1,4 +1,4 @@
-"""What the user asks for: strict, frozen structs, checked at birth, written into the manifest as is.
+"""What the user asks for: strict frozen structs, checked at birth, in the manifest as they are.
 
 Sizes count entries or tokens; there is no ratio but `alpha`, which is the paper's own parameter.
 """
@@ -55,7 +55,7 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if protected >= self.budget:
             raise ConfigError(
                 f"sink_size + recent_size ({self.sink_size} + {self.recent_size} = {protected}) "
-                f"must be smaller than budget ({self.budget}); otherwise no ranked entry can be kept"
+                f"must be smaller than budget ({self.budget}); else no ranked entry can be kept"
             )
 
 

@@ -17,8 +17,10 @@ RUNTIME_BYTES = 80 << 20  # Python, numpy, ONNX Runtime's library and the tokeni
 
 
 def weight_bytes(programs: Sequence[Program]) -> int:
-    """Bytes of all distinct weights. A tensor read as embedding and as LM head counts twice:
-    the head keeps a copy packed for its matrix product.
+    """Bytes of all distinct weights.
+
+    A tensor read as embedding and as LM head counts twice: the head keeps a copy packed for its
+    matrix product.
     """
     held: dict[tuple[int, bool], int] = {}
     for program in programs:

@@ -25,6 +25,7 @@ Vector = list[float]
 TOLERANCE = {"float32": 1e-5, "float16": 1e-3}
 """Largest relative difference between two ways to compute the same thing, by dtype."""
 
+Pool = Callable[[Sequence[float]], float]
 UNKNOWN = 1e30
 """Novelty of the first token of a text, which nothing predicted."""
 
@@ -79,9 +80,7 @@ def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list
     return [-dot(unit, anchor) / math.hypot(*anchor) for unit in units]
 
 
-def sentence_ranks(
-    config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]
-) -> Vector:
+def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
     """Policy consensus: one number per sentence, given to each of its entries."""
     ranks: list[float] = []
     for _, group in itertools.groupby(range(len(keys)), lambda slot: scalars["sentence"][slot]):
@@ -207,7 +206,7 @@ class OracleCache:
         """One token: `key`, `value` [Hkv, D]; each scalar one number, or one per head."""
         key, value = _rows(key), _rows(value)
         for h, entries in enumerate(self.heads):
-            own = {n: float(x[h] if np.ndim(x) else x) for n, x in scalars.items()}
+            own = {n: float(np.broadcast_to(x, len(self.heads))[h]) for n, x in scalars.items()}
             entries.append(Entry(self.next_token, key[h], value[h], own))
         self.next_token += 1
 
@@ -242,8 +241,9 @@ class OracleCache:
 
         Pooled over the queries, then over the query heads of one KV head.
         """
-        pools = {"sum": math.fsum, "max": max, "mean": lambda x: math.fsum(x) / len(x)}
-        seen: list[list[list[Vector]]] = []  # [n][Hq][used]
+        mean: Pool = lambda x: math.fsum(x) / len(x)  # noqa: E731
+        pools: dict[str, Pool] = {"sum": math.fsum, "max": max, "mean": mean}
+        seen: list[list[Vector]] = []  # [n][Hq][used]
         for j, query in enumerate(_rows(queries)):
             rows = [weights for _, weights in self._attention(query, start + j)]
             seen.append([row + [0.0] * (self.used - len(row)) for row in rows])

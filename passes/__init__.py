@@ -1,4 +1,4 @@
-"""Graph passes: a captured model -> a specialized one -> programs. The order is written here only."""
+"""Graph passes: captured model -> specialized one -> programs. The order is written here only."""
 
 from lcc.config import CacheConfig
 from lcc.passes.base import Pass

@@ -3,12 +3,12 @@
     fused    scaled_dot_product_attention(q, k, v, mask | is_causal, scale, enable_gqa)
     spelled  matmul(q, k^T) [* scale] [softcap] [+ mask] -> softmax -> matmul(., v)
 
-In both, k and v may be repeated over the query heads of their group (`repeat_kv`, repeat_interleave).
+In both, k and v may be repeated over the query heads of their group (repeat_kv).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Number
 
 from torch import fx
 
@@ -23,6 +23,7 @@ _SAME_VALUES = (
     aten.dropout.default,
 )
 _RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+_NUMBERS = (int, float)
 _PRODUCTS = (aten.matmul.default, aten.bmm.default)
 
 
@@ -43,7 +44,7 @@ class AttentionSite:
     softcap: float
 
 
-def _through(node: fx.Node, *targets: object) -> fx.Node:
+def _through(node: fx.Node, *targets: Callable) -> fx.Node:
     """The node that holds the same values, above copies and casts."""
     while is_call(node, *_SAME_VALUES, *targets):
         node = node.args[0]
@@ -79,9 +80,9 @@ def _split_scalar(node: fx.Node) -> tuple[fx.Node, float]:
     factor = 1.0
     while True:
         node = _through(node)
-        if is_call(node, aten.mul.Tensor, aten.mul.Scalar) and isinstance(node.args[1], Number):
+        if is_call(node, aten.mul.Tensor, aten.mul.Scalar) and isinstance(node.args[1], _NUMBERS):
             factor *= float(node.args[1])
-        elif is_call(node, aten.div.Tensor, aten.div.Scalar) and isinstance(node.args[1], Number):
+        elif is_call(node, aten.div.Tensor, aten.div.Scalar) and isinstance(node.args[1], _NUMBERS):
             factor /= float(node.args[1])
         else:
             return node, factor
@@ -112,7 +113,7 @@ def _fused_site(node: fx.Node) -> AttentionSite:
 
 
 def _spelled_site(softmax: fx.Node) -> AttentionSite:
-    """The matmuls around a softmax; raises PassError that names the first node that does not fit."""
+    """The matmuls around a softmax; PassError names the first node that does not fit."""
 
     def refuse(node: object, wanted: str) -> PassError:
         name = node.name if isinstance(node, fx.Node) else str(node)

@@ -25,7 +25,9 @@ class Pass(ABC):
     @property
     def name(self) -> str:
         """The file's name: FindAttention is find_attention."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        return re.sub(
+            r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__
+        ).lower()
 
     def requires(self, graph: ModelGraph) -> None:  # noqa: B027 - most passes need nothing
         """Raise PassError if the graph is not fit for this pass."""

@@ -23,8 +23,13 @@ from lcc.program import Program
 class EvictOldest(Evict):
     """For a layer with a window of the model's own: what counts is the newest entries, unbroken."""
 
-    def forward(
-        self, key: Tensor, value: Tensor, used: Tensor, prefix: Tensor, recent: Tensor,
+    def forward(  # type: ignore[override]  # it reads no scalars
+        self,
+        key: Tensor,
+        value: Tensor,
+        used: Tensor,
+        prefix: Tensor,
+        recent: Tensor,
         new_slots: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As Evict, but nothing at the beginning is protected."""
@@ -39,6 +44,7 @@ def eviction_programs(
     Layers that agree in heads, sizes, rotation and window share their programs.
     """
     layers: list[LayerEntry] = []
+    kind: tuple
     programs: dict[tuple, Program] = {}
     for site in graph.calls(torch.ops.lcc.cached_attention.default):
         q, _, _, key, _, _, scale, window, softcap, rotation = site.args

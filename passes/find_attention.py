@@ -24,7 +24,8 @@ from lcc.passes.rotation import Rotation
 class FindAttention(Pass):
     """One operator per attention, with its rotation factored out of query and key.
 
-        before   mul(k, cos), neg, cat, mul(., sin), add -> repeat_kv -> sdpa or matmul-softmax-matmul
+        before   mul(k, cos), neg, cat, mul(., sin), add -> repeat_kv
+                   -> sdpa, or matmul -> softmax -> matmul
         after    cos_0, sin_0 once
                  lcc.rotate(q, cos_0, sin_0), lcc.rotate(k, cos_0, sin_0), v -> lcc.attention
 
@@ -72,7 +73,9 @@ class FindAttention(Pass):
 
     def ensures(self, graph: ModelGraph) -> None:
         """No attention and no unexplained use of positions is left."""
-        left = graph.calls(aten.softmax.int) + graph.calls(aten.scaled_dot_product_attention.default)
+        left = graph.calls(aten.softmax.int) + graph.calls(
+            aten.scaled_dot_product_attention.default
+        )
         if left:
             raise PassError(f"find_attention: {left[0].name} is still there")
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])
@@ -113,7 +116,13 @@ class _Rotations:
         if found is None:
             return token_major(self.graph.graph, rotated), -1
         roots = position_roots(found, self.positions)
-        key = (roots, found.size, found.interleaved, round(found.scale, 6), shape(found.rotated)[-1])
+        key = (
+            roots,
+            found.size,
+            found.interleaved,
+            round(found.scale, 6),
+            shape(found.rotated)[-1],
+        )
         if key not in self._known:
             self._known[key] = self._add(found)
         index, cos, sin = self._known[key]

@@ -158,9 +158,7 @@ def find_rotation(
 
 
 def _is_heads(node: fx.Node, dim: int) -> bool:
-    return (
-        len(shape(node)) == 4 and shape(node)[-1] == dim and node.meta["val"].is_floating_point()
-    )
+    return len(shape(node)) == 4 and shape(node)[-1] == dim and node.meta["val"].is_floating_point()
 
 
 def _read(matrix: torch.Tensor, source: fx.Node, rotated: fx.Node) -> FoundRotation:

@@ -37,7 +37,8 @@ class ModelGraph:
     def copy(self) -> "ModelGraph":
         """Another graph over the same weights."""
         graph = fx.Graph()
-        output = graph.graph_copy(self.graph, copies := {})
+        copies: dict[fx.Node, fx.Node] = {}
+        output = graph.graph_copy(self.graph, copies)
         last = self.graph.output_node()
         graph.output(output).meta = dict(last.meta)
         for old, new in copies.items():

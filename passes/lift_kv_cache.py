@@ -35,7 +35,9 @@ class LiftKVCache(Pass):
     def requires(self, graph: ModelGraph) -> None:
         """There are attentions without a cache."""
         if not graph.calls(torch.ops.lcc.attention.default):
-            raise PassError("lift_kv_cache: no lcc.attention in the graph; run find_attention first")
+            raise PassError(
+                "lift_kv_cache: no lcc.attention in the graph; run find_attention first"
+            )
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Add the cache; return the number of layers."""
@@ -57,7 +59,9 @@ class LiftKVCache(Pass):
         previous = used
         for i, site in enumerate(sites):
             q, k, v, scale, window, softcap, rotation = site.args
-            slots = torch.zeros(1, shape(k)[2], self.capacity, shape(k)[3], dtype=k.meta["val"].dtype)
+            slots = torch.zeros(
+                1, shape(k)[2], self.capacity, shape(k)[3], dtype=k.meta["val"].dtype
+            )
             with nodes.inserting_after(previous):
                 key = placeholder(f"key_{i}", slots)
             with nodes.inserting_after(key):
@@ -80,7 +84,3 @@ class LiftKVCache(Pass):
         output = nodes.output_node()
         output.args = ((output.args[0][0], *queries, *caches),)
         return len(sites)
-
-
-
-

@@ -17,8 +17,8 @@ class LMHead(nn.Module):
 
     hidden       [n, h]     after the final norm
     next_tokens  [n] int64  the token that follows each row
-    returns      logits [1, V] of the last row; novelty [n] = -log softmax(logits)[next] (InfiniPot's
-                 NuC, arXiv 2410.01518), so that [n, V] never leaves the program
+    returns      logits [1, V] of the last row; novelty [n] = -log softmax(logits)[next], so that
+                 [n, V] never leaves the program (NuC of InfiniPot, arXiv 2410.01518)
     """
 
     def __init__(self, logits: fx.GraphModule) -> None:
@@ -47,7 +47,7 @@ def _last_linear(graph: ModelGraph) -> fx.Node:
 
 
 def _head_module(graph: ModelGraph, linear: fx.Node) -> fx.GraphModule:
-    """hidden [1, n, h] -> logits [1, n, V] as a graph of its own."""
+    """Hidden [1, n, h] -> logits [1, n, V] as a graph of its own."""
     old = graph.graph.output_node().args[0][0]
     head = fx.Graph()
     copies = {linear.args[0]: head.placeholder("hidden")}
@@ -102,9 +102,7 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
         dynamic.append({2: slots})
     module = copy.copy(step.module)
     with torch.no_grad():
-        exported = torch.export.export(
-            module, tuple(values), dynamic_shapes=tuple(dynamic)
-        )
+        exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))
     count = len(step.graph.output_node().args[0])
     queries = [f"queries_{i}" for i in range(count - 1 - 2 * layers)]
     caches = [f"{kind}_{i}_out" for i in range(layers) for kind in ("key", "value")]

@@ -11,7 +11,7 @@ import msgspec
 
 from lcc.artifact import Manifest, read_manifest, verify_files
 from lcc.config import CacheConfig
-from lcc.errors import CacheError, ConfigError
+from lcc.errors import CacheError, ConfigError, TargetError
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
@@ -49,6 +49,11 @@ def load(
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
     verify_files(folder, manifest, level=verify)
     tokenizer = Tokenizer(folder, manifest.files)
+    if engine is None and manifest.target == "reference":
+        raise TargetError(
+            f"{folder} is for target reference, which is PyTorch and no part of the runtime; give "
+            "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
+        )
     if engine is None:
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 

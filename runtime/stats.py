@@ -83,6 +83,13 @@ def _rate(count: int, seconds: float) -> float:
 
 def peak_rss_bytes() -> int | None:
     """The most resident memory this process ever had; None where the system does not say."""
+    try:  # Linux: of this program alone; ru_maxrss would begin with the parent's
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     try:
         import resource
         import sys

@@ -26,7 +26,8 @@ def find_target(name: str) -> "Target":
         raise TargetError(f"target is {name!r}, wanted one of {', '.join(TARGETS)}")
     if lacking := missing(name):
         raise TargetError(
-            f"target {name} needs {', '.join(lacking)}: pip install 'long-context-compiler[compile]'"
+            f"target {name} needs {', '.join(lacking)}; "
+            "do: pip install 'long-context-compiler[compile]'"
         )
     module, _, attribute = TARGETS[name][0].partition(":")
     return getattr(importlib.import_module(module), attribute)()

@@ -1,7 +1,7 @@
 """Programs -> ONNX files for ONNX Runtime; the weights once, beside them.
 
-Attention is com.microsoft.GroupQueryAttention, which writes new entries into the cache in place when
-one buffer is bound as past and present; rotation and norms are standard operators (opset 23).
+Attention is com.microsoft.GroupQueryAttention, which writes new entries into the cache in place
+when one buffer is bound as past and present; rotation and norms are standard (opset 23).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def _flat(x: Tensor) -> Tensor:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     """RotaryEmbedding on [1, Q, H*D], with the cosines of each token given."""
     flat = _flat(x)
-    attributes = {"num_heads": x.shape[2], "interleaved": int(interleaved)}
+    attributes: dict = {"num_heads": x.shape[2], "interleaved": int(interleaved)}
     if 2 * cos.shape[2] < x.shape[3]:
         attributes["rotary_embedding_dim"] = 2 * cos.shape[2]
     out = symbolic(
@@ -73,7 +73,6 @@ def _cached_attention(
     return out.reshape(q.shape), keys, values
 
 
-
 def _lowerings() -> dict:
     """What each lcc:: operator becomes; a program that holds them has registered them."""
     lcc = torch.ops.lcc
@@ -93,7 +92,7 @@ class OnnxRuntime:
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""
         weights = _Weights(folder / WEIGHTS_FILE)
-        files = {}
+        files: dict[str, str] = {}
         for program in programs:
             model = to_onnx(program)
             weights.move_out(model)
@@ -116,6 +115,7 @@ def to_onnx(program: Program) -> ir.Model:
             optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
             verbose=False,
         )
+    assert converted is not None  # it is None only for the old exporter
     return converted.model
 
 
@@ -135,7 +135,7 @@ class _Weights:
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
                 data = tensor.numpy()
-                key = hashlib.blake2b(np.ascontiguousarray(data)).digest()
+                key = hashlib.blake2b(np.ascontiguousarray(data).data).digest()
                 if key not in self.offsets:
                     file.seek(0, 2)
                     file.write(b"\0" * (-file.tell() % _ALIGNMENT))

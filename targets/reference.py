@@ -1,4 +1,4 @@
-"""Programs run as they stand in eager PyTorch: the oracle that every other target is held against."""
+"""Programs run as they stand in eager PyTorch: the oracle every other target is held against."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lcc.artifact import Manifest
 from lcc.program import Program
 
 
@@ -20,7 +21,7 @@ class Reference:
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Save the exported programs; each file carries its own weights."""
-        files = {}
+        files: dict[str, str] = {}
         for program in programs:
             file = f"{program.file_stem}.pt2"
             torch.export.save(program.exported, folder / file)
@@ -68,7 +69,7 @@ class ReferenceEngine:
     """All programs of an artifact in eager PyTorch; implements the runtime's `Engine`."""
 
     def __init__(self, programs: list[Program]) -> None:
-        self.runners = {}
+        self.runners: dict[str, ReferenceRunner] = {}
         for program in programs:
             runner = ReferenceRunner(program)
             self.runners |= dict.fromkeys(program.names, runner)
@@ -76,3 +77,21 @@ class ReferenceEngine:
     def runner(self, program: str) -> ReferenceRunner:
         """A program by name."""
         return self.runners[program]
+
+
+def open_engine(folder: Path, manifest: Manifest) -> ReferenceEngine:
+    """The engine of an artifact that was compiled for this target.
+
+    The `lcc::` operators must be registered: import lcc.passes.ops first.
+    """
+    programs: dict[str, Program] = {}
+    for name, entry in manifest.programs.items():
+        if entry.file not in programs:
+            programs[entry.file] = Program(
+                names=tuple(n for n, e in manifest.programs.items() if e.file == entry.file),
+                exported=torch.export.load(Path(folder) / entry.file),
+                inputs=tuple(tensor.name for tensor in entry.inputs),
+                outputs=tuple(tensor.name for tensor in entry.outputs),
+                updates=manifest.programs[name].updates,
+            )
+    return ReferenceEngine(list(programs.values()))

@@ -20,7 +20,14 @@ def load_session(
 ) -> Session:
     """Load an artifact; the threads not given here are those of LCC_THREADS."""
     from lcc import runtime
+    from lcc.artifact import read_manifest
 
-    return runtime.load(
-        artifact, capacity=capacity, budget=budget, threads=threads or env.default_threads()
-    )
+    manifest, engine = read_manifest(artifact), None
+    if manifest.target == "reference":
+        with env.needs_extra("compile"):
+            import lcc.passes.ops  # noqa: F401 - registers the operators
+            from lcc.targets.reference import open_engine
+
+        engine = open_engine(artifact, manifest)
+    threads = threads or env.default_threads()
+    return runtime.load(artifact, capacity=capacity, budget=budget, threads=threads, engine=engine)

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
 
 Queries = Literal["catalyst", "recent", "all"]
@@ -36,6 +37,12 @@ class Entries:
     protected: Tensor
     budget: int
     scalars: dict[str, Tensor | None]
+
+    def scalar(self, name: str) -> Tensor:
+        """[Hkv, S] float32, of those that the policy asked for."""
+        value = self.scalars[name]
+        assert value is not None, f"the policy reads {name} but does not list it in `scalars`"
+        return value
 
     def guard(self, rank: Tensor) -> Tensor:
         """`rank` [Hkv, S] with protected entries above all others, and empty slots below."""
@@ -72,7 +79,7 @@ class EvictionPolicy(ABC):
     """
 
     name: ClassVar[str]
-    scalars: tuple[str, ...] = ()
+    scalars: tuple[Scalar, ...] = ()
     queries: Queries | None = None
     evicts: ClassVar[bool] = True
 

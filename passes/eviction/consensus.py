@@ -1,8 +1,9 @@
-"""Consensus: whole sentences, by InfiniPot's two scores, the same ones in all heads of all layers."""
+"""Consensus: whole sentences, by InfiniPot's two scores, the same in all heads and layers."""
 
 import torch
 from torch import Tensor
 
+from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
 from lcc.passes.eviction.base import Entries, EvictionPolicy
 from lcc.passes.eviction.spans import sentence_index, sentence_sum
@@ -32,25 +33,25 @@ class Consensus(EvictionPolicy):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
         alpha = config.alpha
-        self.scalars = (
-            ("consensus",) * (alpha < 1) + ("novelty",) * (alpha > 0) + ("sentence",)
-        )
+        attention: tuple[Scalar, ...] = ("consensus",) if alpha < 1 else ()
+        novelty: tuple[Scalar, ...] = ("novelty",) if alpha > 0 else ()
+        self.scalars = (*attention, *novelty, "sentence")
         self.queries = "catalyst" if alpha < 1 else None
 
     def rank(self, entries: Entries) -> Tensor:
         """Logarithm of the weighted product, equal for all entries of a sentence."""
-        index = sentence_index(entries.scalars["sentence"])
+        index = sentence_index(entries.scalar("sentence"))
         valid = entries.valid.float().expand_as(index)
         count = sentence_sum(valid, index).clamp(min=1.0)
         alpha = self.config.alpha
         rank = torch.zeros_like(valid)
         if alpha > 0:
-            novelty = entries.scalars["novelty"]
+            novelty = entries.scalar("novelty")
             novelty = torch.where(novelty > HIGHEST_NOVELTY, HIGHEST_NOVELTY, novelty)
-            novelty = torch.where(entries.scalars["novelty"] >= UNKNOWN, 0.0, novelty)
+            novelty = torch.where(entries.scalar("novelty") >= UNKNOWN, 0.0, novelty)
             total = sentence_sum(novelty * valid, index) / count.sqrt()
             rank = rank + alpha * total.clamp(min=LOWEST).log()
         if alpha < 1:
-            attention = sentence_sum(entries.scalars["consensus"] * valid, index) / count
+            attention = sentence_sum(entries.scalar("consensus") * valid, index) / count
             rank = rank + (1.0 - alpha) * attention.clamp(min=LOWEST).log()
         return rank

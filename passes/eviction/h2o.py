@@ -19,4 +19,4 @@ class H2O(EvictionPolicy):
 
     def rank(self, entries: Entries) -> Tensor:
         """The sum so far."""
-        return entries.scalars["attention"]
+        return entries.scalar("attention")

@@ -5,6 +5,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
 from lcc.passes.eviction.base import Entries, EvictionPolicy, top_mask
 from lcc.passes.eviction.spans import span_max, span_mean
@@ -29,14 +30,16 @@ class InfiniPot(EvictionPolicy):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
         self.share = Fraction(config.alpha).limit_denominator(1000)
-        self.scalars = ("attention",) * (self.share < 1) + ("novelty",) * (self.share > 0)
+        attention: tuple[Scalar, ...] = ("attention",) if self.share < 1 else ()
+        novelty: tuple[Scalar, ...] = ("novelty",) if self.share > 0 else ()
+        self.scalars = attention + novelty
         self.queries = "catalyst" if self.share < 1 else None
 
     def rank(self, entries: Entries) -> Tensor:
         """Infinite for those that novelty selects, pooled attention for the others."""
         if self.share == 1:
             return self._novelty(entries)
-        attention = entries.scalars["attention"]
+        attention = entries.scalar("attention")
         attention = span_max(attention, entries.valid, self.config.attention_span)
         if self.share == 0:
             return attention
@@ -47,7 +50,7 @@ class InfiniPot(EvictionPolicy):
         return attention.masked_fill(novel, torch.inf)
 
     def _novelty(self, entries: Entries) -> Tensor:
-        novelty = entries.scalars["novelty"]
+        novelty = entries.scalar("novelty")
         known = novelty < UNKNOWN_NOVELTY
         smooth = span_mean(novelty, entries.valid & known, self.config.novelty_span)
         return torch.where(known, smooth, UNKNOWN_NOVELTY)

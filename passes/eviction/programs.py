@@ -77,6 +77,8 @@ class Evict(nn.Module):
         super().__init__()
         self.policy = policy
         self.interleaved = rotation is not None and rotation.interleaved
+        self.cos: Tensor | None
+        self.sin: Tensor | None
         self.register_buffer("cos", None if rotation is None else rotation.cos)
         self.register_buffer("sin", None if rotation is None else rotation.sin)
 
@@ -119,6 +121,8 @@ class Evict(nn.Module):
 
     def _turn_back(self, key: Tensor, moved: Tensor) -> Tensor:
         """Rotate `key` [Hkv, budget, D] back by `moved` [Hkv, budget] slots, each at least 0."""
+        assert self.cos is not None
+        assert self.sin is not None
         shape = (*moved.shape, self.cos.shape[1])
         cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
         sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
@@ -169,9 +173,10 @@ def export_evict(
         "new_slots": torch.arange(budget),
     }
     s = Dim("slots", min=8)
-    shapes = {name: {} for name in inputs}
+    shapes: dict[str, dict] = {name: {} for name in inputs}
     shapes |= {"key": {2: s}, "value": {2: s}, "new_slots": {0: Dim("budget", min=1)}}
-    scalars = {name: torch.zeros(kv_heads, slots) for name in evict.policy.scalars}
+    names: tuple[str, ...] = evict.policy.scalars
+    scalars = {name: torch.zeros(kv_heads, slots) for name in names}
     inputs |= scalars
     shapes |= {name: {1: s} for name in scalars}
     return torch.export.export(

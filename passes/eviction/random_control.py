@@ -13,4 +13,4 @@ class RandomControl(EvictionPolicy):
 
     def rank(self, entries: Entries) -> Tensor:
         """The number drawn."""
-        return entries.scalars["noise"]
+        return entries.scalar("noise")

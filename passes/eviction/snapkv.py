@@ -18,5 +18,5 @@ class SnapKV(EvictionPolicy):
 
     def rank(self, entries: Entries) -> Tensor:
         """Attention, by its maximum over the span."""
-        attention = entries.scalars["attention"]
+        attention = entries.scalar("attention")
         return span_max(attention, entries.valid, self.config.attention_span)

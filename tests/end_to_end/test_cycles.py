@@ -139,7 +139,12 @@ CATALYST = [40, 41, 42]
 TEXT = np.random.default_rng(5).permutation(250)[:61].tolist()
 POLICIES = ["consensus", "infinipot", "snapkv", "h2o", "sink_window", "keydiff", "knorm", "random"]
 CASES = [(p, "contiguous") for p in POLICIES] + [("consensus", "absolute"), ("knorm", "absolute")]
-COMPILED = [("consensus", "contiguous"), ("infinipot", "contiguous"), ("h2o", "contiguous"), ("infinipot", "absolute")]
+COMPILED = [
+    ("consensus", "contiguous"),
+    ("infinipot", "contiguous"),
+    ("h2o", "contiguous"),
+    ("infinipot", "absolute"),
+]
 
 
 @pytest.fixture(scope="module")

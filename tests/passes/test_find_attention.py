@@ -1,4 +1,4 @@
-"""find_attention: eight architectures, three spellings, what is refused, and what it must not do."""
+"""find_attention: eight architectures in three spellings, what is refused, what it leaves be."""
 
 import math
 

@@ -1,0 +1,217 @@
+"""Hold an artifact against its model: every program against eager PyTorch, then whole texts."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+import lcc.runtime
+from lcc.artifact import Manifest, ProgramEntry, read_manifest
+from lcc.capture import capture
+from lcc.compile import Specialized, specialize
+from lcc.config import CompileConfig
+from lcc.errors import ArtifactError
+from lcc.models import LoadedModel, load_model
+from lcc.runtime.engine import Engine
+from lcc.runtime.session import Session
+from lcc.targets.reference import ReferenceEngine
+
+TOLERANCE = 1e-4  # absolute, of float32 logits, keys and scores
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One comparison.
+
+    max_error   largest absolute difference; of tokens and kept entries, how many differ
+    """
+
+    what: str
+    against: str
+    max_error: float
+    tolerance: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All comparisons of an artifact."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing differs by more than it may."""
+        return all(row.ok for row in self.rows)
+
+
+def verify(
+    artifact: str | Path,
+    source: str | Path | LoadedModel,
+    *,
+    prompt_tokens: int = 600,
+    new_tokens: int = 64,
+    progress: Callable[[str, float], None] | None = None,
+) -> Report:
+    """Compare an artifact with the model it was compiled from.
+
+    artifact        the folder
+    source          what it was compiled from, as for `compile_model`
+    prompt_tokens   length of the text read where nothing is evicted
+    new_tokens      greedy tokens that must be the model's own
+
+    Logits and tokens are compared with the unmodified model; the weightless programs and a text
+    long enough for cycles with the reference target.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or was made from another kind of model.
+    """
+    report = progress or (lambda *_: None)
+    manifest = read_manifest(artifact)
+    session = lcc.runtime.load(artifact)
+    report("load the model", 0.1)
+    loaded = source if isinstance(source, LoadedModel) else load_model(source)
+    report("specialize", 0.4)
+    special = _specialized(manifest, loaded)
+    reference = Session(
+        manifest, manifest.cache, session.tokenizer, ReferenceEngine(special.programs)
+    )
+    text = Path(argparse.__file__).read_text(encoding="utf-8")
+    ids = session.encode(text)
+    rows = []
+    report("logits", 0.5)
+    rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
+    report("weightless programs", 0.7)
+    for name, entry in manifest.programs.items():
+        if name.startswith(("evict", "score")):
+            rows.append(_weightless(name, entry, session, reference))
+    report("greedy tokens", 0.8)
+    rows.append(_tokens(session, loaded, ids[: _usable(session) // 2], new_tokens))
+    report("cycles", 0.9)
+    if session._executor.limits.evicts:
+        rows += _cycles(session, reference, ids)
+    report("done", 1.0)
+    return Report(tuple(rows))
+
+
+def _row(what: str, against: str, error: float, tolerance: float = TOLERANCE) -> Row:
+    return Row(what, against, float(error), tolerance, bool(error <= tolerance))
+
+
+def _usable(session: Session) -> int:
+    return session._executor.limits.usable
+
+
+def _specialized(manifest: Manifest, loaded: LoadedModel) -> Specialized:
+    config = CompileConfig(target=manifest.target, cache=manifest.cache, policy=manifest.policy)
+    window = loaded.trained_window
+    special = specialize(capture(loaded.module), config, loaded.name, loaded.architecture, window)
+    if special.model.layers != manifest.model.layers:
+        raise ArtifactError(
+            f"{loaded.name} has {len(special.model.layers)} layers of other heads or sizes than "
+            f"the artifact's {len(manifest.model.layers)}; it was compiled from another model"
+        )
+    return special
+
+
+@torch.no_grad()
+def _eager(loaded: LoadedModel, ids: list[int]) -> np.ndarray:
+    """Logits [n, V] of the unmodified model."""
+    tokens = torch.tensor([ids])
+    result = loaded.module(tokens, position_ids=torch.arange(len(ids))[None])
+    return getattr(result, "logits", result)[0].float().numpy()
+
+
+def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
+    """All logits of a text, read in chunks and, the last eight tokens, one by one."""
+    expected, executor = _eager(loaded, ids), session._executor
+    session.reset()
+    size, single = executor.limits.chunk_size, max(1, len(ids) - 8)
+    errors = {"prefill_chunk": 0.0, "decode": 0.0}
+    place = 0
+    while place < len(ids):
+        step = min(size, single - place) if place < single else 1
+        hidden = executor._run(ids[place : place + step], place, place).copy()
+        logits = _head_rows(executor._engine, hidden)
+        error = np.abs(logits - expected[place : place + step]).max()
+        name = "prefill_chunk" if place < single else "decode"
+        errors[name] = max(errors[name], float(error))
+        place += step
+        executor.used = executor.tokens = place
+    session.reset()
+    return [_row(f"{name} + head", "the model", error) for name, error in errors.items()]
+
+
+def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
+    """Logits of every row [n, V]; the program gives the last row of what it is given."""
+    runner, zero = engine.runner("head"), np.zeros(1, np.int64)
+    rows = [
+        runner({"hidden": hidden[i : i + 1], "next_tokens": zero}, ["logits"])["logits"].copy()
+        for i in range(len(hidden))
+    ]
+    return np.concatenate(rows)
+
+
+def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> Row:
+    """One call of a score or evict program on random entries."""
+    draw, cache = np.random.default_rng(0), session._executor.config
+    sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
+    counts = {
+        "used": cache.capacity - 5,
+        "prefix": cache.sink_size,
+        "recent": cache.recent_size,
+        "start": cache.capacity - 16,
+    }
+    feeds: dict[str, np.ndarray] = {}
+    for tensor in entry.inputs:
+        shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
+        if tensor.name == "new_slots":
+            feeds[tensor.name] = np.arange(cache.budget, dtype=np.int64)
+        elif tensor.name in counts:
+            feeds[tensor.name] = np.array([counts[tensor.name]], np.int32)
+        elif tensor.name == "sentence":
+            feeds[tensor.name] = np.tile(np.arange(shape[1]) // 20, (shape[0], 1)).astype("f4")
+        elif tensor.name in ("key", "value", "queries"):
+            feeds[tensor.name] = draw.standard_normal(shape, np.float32)
+        else:
+            feeds[tensor.name] = draw.random(shape, np.float32)
+    names = [tensor.name for tensor in entry.outputs]
+    got = session._executor._engine.runner(name)(feeds, names)
+    wanted = reference._executor._engine.runner(name)(feeds, names)
+    error = max(np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names)
+    return _row(name, "reference", error)
+
+
+def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -> Row:
+    """Greedy tokens: each must be the model's own choice after all those before it."""
+    count = min(count, _usable(session) - len(ids) - 1)  # the first cycle changes the tokens
+    session.reset()
+    written = list(session.generate_ids(ids, max_new_tokens=count, eos=[], temperature=0.0))
+    begin = session.tokens - len(written) - len(ids)  # tokens put before the text
+    whole = [*session.tokenizer.prefix[:begin], *ids, *written]
+    chosen = _eager(loaded, whole[:-1])[-len(written) :].argmax(-1)
+    different = int((chosen != np.array(written)).sum())
+    return _row(f"{len(written)} greedy tokens", "the model", different, 0)
+
+
+def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
+    """A text of several cycles: the same entries kept, the same next token."""
+    count = _usable(session) + 2 * (_usable(session) - session._executor.config.budget)
+    text = (ids * (1 + count // len(ids)))[:count]
+    kept, logits = [], []
+    for each in (session, reference):
+        each.reset()
+        each.feed(text)
+        layers = range(len(each.manifest.model.layers))
+        kept.append(np.concatenate([each.kept_tokens(i).ravel() for i in layers]))
+        logits.append(each._executor.logits().copy())
+    cycles = len(session.cycles)
+    different = int((kept[0] != kept[1]).sum())
+    session.reset()
+    return [
+        _row(f"entries kept by {cycles} cycles", "reference", different, 0),
+        _row(f"logits after {cycles} cycles", "reference", np.abs(logits[0] - logits[1]).max()),
+    ]
