@@ -218,7 +218,7 @@ def manifest_of(
         target=config.target,
         model=special.model,
         cache=special.cache,
-        policy=msgspec.structs.replace(config.policy, memory=policy.memory),
+        policy=msgspec.structs.replace(policy.config, memory=policy.memory),
         scalars=list(policy.scalars),
         queries=policy.queries,
         programs=entries,

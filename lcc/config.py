@@ -62,26 +62,32 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which entries an eviction keeps; a policy ignores the options it does not use.
 
-    alpha           infinipot: share of the budget that novelty takes, before attention (paper: 0.5)
+    alpha           weight of novelty. consensus: its exponent, attention's is 1 - alpha.
+                    infinipot: share of the budget that novelty takes, before attention.
+                    None = the policy's own: 0.75, and the paper's 0.5
     attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
     novelty_span    neighbouring slots over which novelty is averaged; 1 = single entries
+                    (both: not consensus, which goes by sentences)
     query_pool      how the catalyst's or the last queries are combined
     group_pool      how the query heads of one KV head are combined
     memory          share of an entry's earlier attention added to its new one; 0 = only the new one
     catalyst        text run over the full cache to read how it attends
     """
 
-    name: str = "infinipot"
-    alpha: float = 0.5
+    name: str = "consensus"
+    alpha: float | None = None
     attention_span: int = 41
     novelty_span: int = 41
     query_pool: Literal["sum", "max"] = "sum"
     group_pool: Literal["mean", "max"] = "mean"
     memory: float = 0.0
-    catalyst: str = "\n\nSummarize the above context, highlighting the most important parts."
+    catalyst: str = (
+        "\n\nI will now ask you about the names, numbers and facts in the text above. "
+        "What are they?"
+    )
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.alpha <= 1.0:
+        if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:
             raise ConfigError(f"alpha is {self.alpha}, wanted 0 to 1")
         if not 0.0 <= self.memory <= 1.0:
             raise ConfigError(f"memory is {self.memory}, wanted 0 to 1")

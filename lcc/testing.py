@@ -83,6 +83,7 @@ def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list
 def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
     """Policy consensus: one number per sentence, given to each of its entries."""
     ranks: list[float] = []
+    assert config.alpha is not None  # `make_policy` fills in the policy's own
     for _, group in itertools.groupby(range(len(keys)), lambda slot: scalars["sentence"][slot]):
         slots, rank = list(group), 0.0
         if config.alpha > 0:
@@ -140,7 +141,7 @@ def keep_slots(
         rest = sorted((rank[slot], slot) for slot in range(used) if slot not in kept)
         kept.update(slot for _, slot in rest[len(rest) - count :])
 
-    if config.name == "infinipot" and config.alpha > 0:
+    if config.name == "infinipot" and config.alpha:
         novel = int(Fraction(str(config.alpha)) * (budget - len(kept)))
         take(smooth_novelty(scalars["novelty"], config.novelty_span), novel)
     if len(kept) < budget:

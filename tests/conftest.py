@@ -26,3 +26,14 @@ def tiny_artifact(tiny_folder: Path) -> Path:
     config = CompileConfig(cache=cache, policy=PolicyConfig(catalyst="What matters?"))
     compile_model(tiny_folder, output, config)
     return output
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --update-golden` writes the golden files anew; look at the diff before you commit."""
+    parser.addoption("--update-golden", action="store_true")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared."""
+    return bool(request.config.getoption("--update-golden"))

@@ -29,7 +29,7 @@ def command(
     ] = None,
     policy: Annotated[str | None, typer.Option(help="What an eviction keeps.")] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="infinipot: share of the budget ranked by novelty.")
+        float | None, typer.Option(help="Weight of novelty against attention, 0 to 1.")
     ] = None,
     attention_span: Annotated[
         int | None, typer.Option(help="Neighbours over which attention is pooled.")
@@ -63,7 +63,7 @@ def command(
       target: onnxruntime:cpu
       memory_bytes: 2GB
       cache: {capacity: 4096, budget: 2048, chunk_size: 256}
-      policy: {name: infinipot, alpha: 0.5}
+      policy: {name: consensus, alpha: 0.75}
     """
     settings = merge(
         config,

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -83,8 +84,11 @@ class EvictionPolicy(ABC):
     queries: Queries | None = None
     evicts: ClassVar[bool] = True
 
+    alpha: float = 0.5  # where the configuration gives none
+
     def __init__(self, config: PolicyConfig) -> None:
-        self.config = config
+        self.alpha = self.alpha if config.alpha is None else config.alpha
+        self.config = msgspec.structs.replace(config, alpha=self.alpha)
 
     @property
     def memory(self) -> float:

@@ -29,10 +29,11 @@ class Consensus(EvictionPolicy):
     name = "consensus"
     query_pool = "max"
     group_pool = "max"
+    alpha = 0.75
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
-        alpha = config.alpha
+        alpha = self.alpha
         attention: tuple[Scalar, ...] = ("consensus",) if alpha < 1 else ()
         novelty: tuple[Scalar, ...] = ("novelty",) if alpha > 0 else ()
         self.scalars = (*attention, *novelty, "sentence")
@@ -43,7 +44,7 @@ class Consensus(EvictionPolicy):
         index = sentence_index(entries.scalar("sentence"))
         valid = entries.valid.float().expand_as(index)
         count = sentence_sum(valid, index).clamp(min=1.0)
-        alpha = self.config.alpha
+        alpha = self.alpha
         rank = torch.zeros_like(valid)
         if alpha > 0:
             novelty = entries.scalar("novelty")

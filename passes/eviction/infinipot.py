@@ -29,7 +29,7 @@ class InfiniPot(EvictionPolicy):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
-        self.share = Fraction(config.alpha).limit_denominator(1000)
+        self.share = Fraction(self.alpha).limit_denominator(1000)
         attention: tuple[Scalar, ...] = ("attention",) if self.share < 1 else ()
         novelty: tuple[Scalar, ...] = ("novelty",) if self.share > 0 else ()
         self.scalars = attention + novelty

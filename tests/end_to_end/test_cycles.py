@@ -11,6 +11,7 @@ import lcc.runtime
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
 from lcc.runtime.scalars import noise
 from lcc.runtime.session import Session
@@ -186,7 +187,8 @@ def test_every_policy_is_the_loops(
 ) -> None:
     config = configured(policy, positions)
     session = on_reference(captured, folder, config)
-    oracle = OracleLlama(tiny_model("llama"), config.cache, config.policy, CATALYST)
+    own = make_policy(config.policy).config
+    oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST)
     oracle.read(TEXT)
     np.testing.assert_allclose(read(session), oracle.logits(), atol=1e-4)
     assert len(session.cycles) == oracle.cycles

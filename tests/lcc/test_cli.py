@@ -97,7 +97,7 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     case(tmp_path / "bert", words="encoder-decoder")
     case(tiny_folder, "--budget", 4096, words="budget (4096) must be smaller than capacity (2048)")
     case(tiny_folder, "--chunk-size", 4096, words="raise --capacity to 5184")
-    case(tiny_folder, "--policy", "magic", words="policy is 'magic', wanted one of infinipot, ")
+    case(tiny_folder, "--policy", "magic", words="policy is 'magic', wanted one of consensus, ")
     case(tiny_folder, "--target", "magic", words="target is 'magic', wanted one of onnxruntime:cpu")
     case(tiny_folder, "--positions", "magic", words="Invalid enum value 'magic' - at `$.cache.pos")
     case(tiny_folder, "--memory", "much", words="'much' is not a size; wanted a number with a unit")
@@ -235,7 +235,7 @@ def test_chat(tiny_artifact: Path, text: Path) -> None:
 def test_inspect(tiny_artifact: Path) -> None:
     shown = lcc("inspect", tiny_artifact).stdout
     for words in (
-        "policy     infinipot (reads attention, novelty, queries: catalyst)",
+        "policy     consensus (reads consensus, novelty, sentence, queries: catalyst)",
         "  0-1  full  4 query heads, 2 KV heads of 16  score_0, evict_0",
         "in   key_0 .. key_1      float32 [1, 2, slots, 16]",
         "  find_attention  2 sites",
