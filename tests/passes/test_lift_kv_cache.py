@@ -1,4 +1,4 @@
-"""lift_kv_cache and split_programs: the graph as text, in chunks of any size, and what is refused."""
+"""lift_kv_cache and split_programs: the graph as text, chunks of any size, what is refused."""
 
 from pathlib import Path
 

@@ -1,0 +1,68 @@
+"""Resident memory and speed while one long text is read: flat, or not.
+
+python docs/measure/memory.py model.lcc book.txt --tokens 65536 [--picture memory.png]
+
+Prints, for every 4,096 tokens, the seconds they took and the peak resident memory so far; then the
+two ratios that matter. The text begins again where it does not suffice.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import lcc.runtime
+from lcc.runtime.stats import peak_rss_bytes
+
+BLOCK = 4096
+
+
+def main() -> None:
+    """Read block by block."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    text = options.text.read_text(encoding="utf-8", errors="replace")
+    session = lcc.runtime.load(options.artifact, threads=options.threads)
+    ids = session.encode(text[: 6 * options.tokens])
+    ids = (ids * (1 + options.tokens // len(ids)))[: options.tokens]
+    seconds, peaks = [], []
+    for start in range(0, len(ids), BLOCK):
+        begin = time.perf_counter()
+        session.feed(ids[start : start + BLOCK])
+        seconds.append(time.perf_counter() - begin)
+        peaks.append((peak_rss_bytes() or 0) / 1e6)
+        rate = BLOCK / seconds[-1]
+        print(
+            f"{start + BLOCK:8} tokens  {rate:6.0f} tokens/s  peak {peaks[-1]:6.1f} MB", flush=True
+        )
+    weights = sum(e.bytes for n, e in session.manifest.files.items() if n.startswith("weights"))
+    cache = session.stats().cache_bytes
+    print(f"peak grew by {peaks[-1] - peaks[0]:.1f} MB from the first block to the last")
+    print(f"second-to-last block / second block: {seconds[-2] / seconds[1]:.3f} x the time")
+    limit = 1.3 * weights / 1e6 + cache / 1e6 + 200
+    print(f"peak {peaks[-1]:.0f} MB; 1.3 x weights + cache + 200 MB = {limit:.0f} MB")
+    print(f"contract of the manifest: {sum(r.bytes for r in session.manifest.memory) / 1e6:.0f} MB")
+    if options.picture:
+        draw(options.picture, seconds, peaks)
+
+
+def draw(path: Path, seconds: list[float], peaks: list[float]) -> None:
+    """Memory and speed over the text."""
+    from matplotlib import pyplot
+
+    at = [BLOCK * (i + 1) / 1024 for i in range(len(seconds))]
+    _, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 4.5))
+    above.plot(at, peaks)
+    above.set(ylabel="peak memory, MB", ylim=(0, 1.2 * max(peaks)))
+    below.plot(at, [BLOCK / s for s in seconds])
+    below.set(ylabel="tokens/s", xlabel="thousand tokens read", ylim=(0, None))
+    pyplot.tight_layout()
+    pyplot.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
