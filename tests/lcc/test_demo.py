@@ -82,8 +82,8 @@ def test_full_cache_bytes(tiny_artifact: Path) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LCC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+def test_smollm2(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCC_CACHE_DIR", str(smollm2_cache))
     result = CliRunner().invoke(app, ["demo", "--tokens", "12288", "--depth", "30"])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "\n          found\n" in result.stdout

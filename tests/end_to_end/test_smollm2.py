@@ -1,0 +1,67 @@
+"""The real model: compiled logits and greedy tokens are those of transformers."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lcc.runtime
+from lcc import demo
+from lcc.config import CompileConfig
+from lcc.models import LoadedModel, load_model
+
+LENGTHS = {256: (1, 255, 256, 257, 1000), 64: (257, 1000), 7: (257,), 1: (40,)}
+NEW_TOKENS = 128
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return load_model("smollm2")
+
+
+@pytest.fixture(scope="module")
+def artifact(smollm2_cache: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LCC_CACHE_DIR", str(smollm2_cache))
+        return demo.compile_demo("smollm2", CompileConfig(), lambda *_: None)[0]
+
+
+@pytest.fixture(scope="module")
+def ids(artifact: Path) -> list[int]:
+    text = Path(argparse.__file__).read_text(encoding="utf-8")
+    return lcc.runtime.load(artifact, verify="size").encode(text)[:1000]
+
+
+@torch.no_grad()
+def eager(model: LoadedModel, ids: list[int]) -> np.ndarray:
+    return model.module(torch.tensor([ids])).logits[0].numpy()
+
+
+def test_logits_of_any_length_in_any_chunks(
+    model: LoadedModel, artifact: Path, ids: list[int]
+) -> None:
+    expected, worst = eager(model, ids), 0.0
+    for chunk_size, lengths in LENGTHS.items():
+        session = lcc.runtime.load(artifact, chunk_size=chunk_size, verify="size")
+        for length in lengths:
+            session.reset()
+            session.feed(ids[:length])
+            error = np.abs(session._executor.logits() - expected[length - 1]).max()
+            worst = max(worst, float(error))
+    print(f"largest error {worst:.2e}")
+    assert worst < 1e-4
+
+
+def test_greedy_tokens_are_the_models_own(
+    model: LoadedModel, artifact: Path, ids: list[int]
+) -> None:
+    session, prompt = lcc.runtime.load(artifact, verify="size"), ids[:300]
+    written = list(session.generate_ids(prompt, max_new_tokens=NEW_TOKENS, eos=[]))
+    assert len(written) == NEW_TOKENS
+    # Each must be the model's choice after all those before it: greedy decoding, in one forward.
+    chosen = eager(model, [*prompt, *written[:-1]])[len(prompt) - 1 :].argmax(-1)
+    assert written == chosen.tolist()
