@@ -23,7 +23,7 @@ from lcc.artifact import (
     write_artifact,
 )
 from lcc.capture import capture
-from lcc.config import CacheConfig, CompileConfig
+from lcc.config import BEGINNING, CacheConfig, CompileConfig
 from lcc.errors import ConfigError
 from lcc.memory import largest_budget, memory_table, total_bytes
 from lcc.models import LoadedModel, load_model
@@ -96,9 +96,11 @@ def compile_model(
     config = config or CompileConfig()
     report = progress or (lambda *_: None)
     target = find_target(config.target)
-    make_policy(config.policy)
+    policy = make_policy(config.policy)
     report("load the model", 0.0)
     loaded = _loaded(source)
+    if policy.queries == "catalyst":
+        _check_catalyst(config, loaded)
     report("capture", 0.3)
     captured = capture(loaded.module)
     report("specialize", 0.5)
@@ -147,6 +149,21 @@ def specialize_within_memory(
             f"that fits is {fitting.budget} with capacity {fitting.capacity}"
         )
     return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
+
+
+def _check_catalyst(config: CompileConfig, loaded: LoadedModel) -> None:
+    """The default catalyst must fit, or no session of the artifact could begin."""
+    if "tokenizer.json" not in loaded.files or config.policy.catalyst == BEGINNING:
+        return
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(loaded.files["tokenizer.json"].decode())
+    count = len(tokenizer.encode(config.policy.catalyst, add_special_tokens=False).ids)
+    if not 0 < count <= config.cache.catalyst_size:
+        raise ConfigError(
+            f"the catalyst has {count} tokens, wanted 1 to catalyst_size "
+            f"({config.cache.catalyst_size}); shorten --catalyst or raise --catalyst-size"
+        )
 
 
 def _without_cache(special: Specialized) -> int:

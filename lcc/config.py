@@ -9,6 +9,9 @@ import msgspec
 
 from lcc.errors import ConfigError
 
+BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
+BEGINNING_TOKENS = 32
+
 Positions = Literal["contiguous", "absolute"]
 
 
@@ -71,7 +74,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     query_pool      how the catalyst's or the last queries are combined
     group_pool      how the query heads of one KV head are combined
     memory          share of an entry's earlier attention added to its new one; 0 = only the new one
-    catalyst        text run over the full cache to read how it attends
+    catalyst        text run over the full cache to read how it attends; the word "beginning" = the
+                    first 32 tokens of the very text being read, where prompts say what they want
     """
 
     name: str = "consensus"
@@ -81,10 +85,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     query_pool: Literal["sum", "max"] = "sum"
     group_pool: Literal["mean", "max"] = "mean"
     memory: float = 0.0
-    catalyst: str = (
-        "\n\nI will now ask you about the names, numbers and facts in the text above. "
-        "What are they?"
-    )
+    catalyst: str = BEGINNING
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcc.artifact import Manifest
-from lcc.config import CacheConfig
+from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.runtime import scalars
 from lcc.runtime.cycle import Limits
@@ -46,6 +46,7 @@ class Executor:
     tokens          tokens read since the beginning, which is the position of the next one
     protected       leading slots that no cycle evicts, besides the sinks
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
+    beginning       ids of the first tokens of the text, at most 32
     cycle_token     id of the last token read before the last cycle; None = there was none
     """
 
@@ -105,6 +106,7 @@ class Executor:
         self.used = self.tokens = self.protected = 0
         self.since_cycle: list[int] = []
         self.cycle_token: int | None = None
+        self.beginning: list[int] = []
         self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
         self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
         self.recent.clear()
@@ -141,6 +143,7 @@ class Executor:
             self._score(self._new_queries, self.used)
         self.hidden, self._logits = hidden[-1:].copy(), None
         self.since_cycle += ids
+        self.beginning += ids[: max(0, BEGINNING_TOKENS - self.tokens)]
         self.used, self.tokens = self.used + count, self.tokens + count
 
     def _sentence_starts(self, sentences: Sentences, ids: Sequence[int]) -> np.ndarray:
@@ -280,6 +283,7 @@ class Executor:
         self.since_cycle = self.since_cycle[:left]
         self.used, self.tokens = self.used - count, self.tokens - count
         self.protected = min(self.protected, self.used)
+        self.beginning = self.beginning[: self.tokens]
         self.hidden = self.cycle_hidden if left == 0 else None
         self._logits = None
         self.recent.drop(count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lcc.artifact import Manifest
-from lcc.config import CacheConfig
+from lcc.config import BEGINNING, CacheConfig
 from lcc.errors import CacheError, ConfigError
 from lcc.runtime.cycle import CYCLE, check_protected, next_step
 from lcc.runtime.engine import Engine
@@ -55,6 +55,7 @@ class Reader:
         self._epoch = 0  # of the last call that moved the session
         self._catalyst: str | list[int] = manifest.policy.catalyst
         self._catalyst_ids: list[int] = []
+        self._separator = tokenizer.encode("\n\n")
         if manifest.queries == "catalyst":
             self.catalyst = manifest.policy.catalyst
         self.reset()
@@ -80,19 +81,24 @@ class Reader:
 
     @property
     def catalyst(self) -> str | list[int]:
-        """What is run over the full cache to see how it attends: text or ids; may be set."""
+        """What is run over the full cache to see how it attends: text or ids; may be set.
+
+        The word "beginning" stands for the first tokens of the text that is being read.
+        """
         return self._catalyst
 
     @catalyst.setter
     def catalyst(self, catalyst: str | Ids) -> None:
         self._catalyst_ids = self._encode_catalyst(catalyst)
-        self._catalyst = catalyst if isinstance(catalyst, str) else list(self._catalyst_ids)
+        self._catalyst = catalyst if isinstance(catalyst, str) else [int(i) for i in catalyst]
 
     def _encode_catalyst(self, catalyst: str | Ids) -> list[int]:
         if self.manifest.queries != "catalyst":
             raise ConfigError(f'policy "{self.manifest.policy.name}" reads no catalyst prompt')
-        ids = [token for part, _ in self._parts(catalyst, "catalyst") for token in part]
         limit = self._executor.config.catalyst_size
+        if isinstance(catalyst, str) and catalyst == BEGINNING:
+            return []  # known when a cycle runs
+        ids = [token for part, _ in self._parts(catalyst, "catalyst") for token in part]
         if len(ids) > limit:
             raise CacheError(
                 f"the catalyst prompt has {len(ids)} tokens, catalyst_size is {limit}; shorten it, "
@@ -212,6 +218,9 @@ class Reader:
         return count
 
     def _cycle(self, catalyst: list[int]) -> Cycle:
+        if not catalyst and self.manifest.queries == "catalyst":
+            limit = self._executor.config.catalyst_size
+            catalyst = [*self._separator, *self._executor.beginning][:limit]
         cycle = self._executor.evict(catalyst)
         self.cycles.append(cycle)
         self._clock.cycles += 1

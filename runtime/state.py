@@ -10,7 +10,8 @@ A safetensors file. Of every layer the first `used` rows:
     since_cycle             [n]             int64, ids read since the last cycle
     queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
-                            protected, pending, cycle_token, conversation
+                            protected, pending, cycle_token, beginning,
+                            conversation
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
@@ -60,6 +61,7 @@ def save(
         "protected": executor.protected,
         "pending": pending,
         "cycle_token": executor.cycle_token,
+        "beginning": executor.beginning,
         "conversation": None if conversation is None else asdict(conversation),
     }
     header: dict[str, Any] = {"__metadata__": {"lcc": json.dumps(page, sort_keys=True)}}
@@ -196,4 +198,5 @@ def _fill(file: Any, executor: Executor, page: dict[str, Any]) -> None:
             setattr(executor, name, file.get_tensor(name))
     executor.used, executor.tokens = used, page["tokens"]
     executor.cycle_token = page["cycle_token"]
+    executor.beginning = list(page["beginning"])
     executor.protected = page["protected"]

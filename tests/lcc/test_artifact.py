@@ -32,7 +32,7 @@ def small_manifest() -> Manifest:
             layers=[LayerEntry(query_heads=2, kv_heads=1, head_size=4, evict="evict_0")],
         ),
         cache=CacheConfig(),
-        policy=PolicyConfig(),
+        policy=PolicyConfig(alpha=0.5),
         scalars=["novelty"],
         programs={
             "decode": ProgramEntry(

@@ -90,5 +90,5 @@ def test_view_needs_a_catalyst(session: Session, monkeypatch: pytest.MonkeyPatch
 
     manifest = msgspec.structs.replace(session.manifest, queries="recent")
     monkeypatch.setattr(session, "manifest", manifest)
-    with pytest.raises(ConfigError, match="view is 'task', but policy 'infinipot' reads no"):
+    with pytest.raises(ConfigError, match="view is 'task', but policy 'consensus' reads no"):
         ask(session, SAMPLE, view="task")
