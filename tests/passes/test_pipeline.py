@@ -1,0 +1,72 @@
+"""The pipeline: passes in order, counted, dumped, and the one that failed named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import fx, nn
+
+from lcc.errors import PassError
+from lcc.passes import default_passes, pipeline
+from lcc.passes.base import Pass
+from lcc.passes.graph import ModelGraph
+
+
+class DropRelu(Pass):
+    def rewrite(self, graph: ModelGraph) -> int:
+        sites = graph.calls(torch.relu)
+        for node in sites:
+            node.replace_all_uses_with(node.args[0])
+        return len(sites)
+
+
+class BreakPromise(Pass):
+    required = False
+
+    def rewrite(self, graph: ModelGraph) -> int:
+        return 0
+
+    def ensures(self, graph: ModelGraph) -> None:
+        raise PassError("promise broken")
+
+
+class Model(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(torch.relu(x)) + 1
+
+
+@pytest.fixture
+def graph() -> ModelGraph:
+    return ModelGraph(fx.symbolic_trace(Model()))
+
+
+def test_sites_are_counted_and_the_input_is_left_alone(graph: ModelGraph, tmp_path: Path) -> None:
+    result, done = pipeline.run(graph, [DropRelu()], dump=tmp_path)
+    assert [(each.name, each.sites) for each in done] == [("drop_relu", 2)]
+    assert result.module(torch.tensor([-1.0])).tolist() == [0.0]
+    assert graph.module(torch.tensor([-1.0])).tolist() == [1.0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00_capture.txt", "01_drop_relu.txt"]
+    assert "relu" in (tmp_path / "00_capture.txt").read_text()
+    assert "relu" not in (tmp_path / "01_drop_relu.txt").read_text()
+
+
+def test_a_required_pass_that_finds_nothing_is_an_error_with_its_place(graph: ModelGraph) -> None:
+    with pytest.raises(PassError, match="drop_relu: nothing to rewrite in 3 nodes") as caught:
+        pipeline.run(graph, [DropRelu(), DropRelu()])
+    assert caught.value.__notes__ == ["in pass 2 of 2, drop_relu; passed: drop_relu"]
+
+
+def test_lcc_check_turns_the_promises_off(
+    graph: ModelGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PassError, match="promise broken"):
+        BreakPromise()(graph)
+    monkeypatch.setenv("LCC_CHECK", "0")
+    assert BreakPromise()(graph).sites == 0
+
+
+def test_every_pass_has_the_name_of_its_file() -> None:
+    from lcc.config import CacheConfig
+
+    for each in default_passes(CacheConfig(), queries=False):
+        assert type(each).__module__ == f"lcc.passes.{each.name}"
