@@ -116,7 +116,32 @@ def to_onnx(program: Program) -> ir.Model:
             verbose=False,
         )
     assert converted is not None  # it is None only for the old exporter
+    _name_stably(converted.model)
     return converted.model
+
+
+def _name_stably(model: ir.Model) -> None:
+    """Drop what differs from run to run: names of symbolic sizes, and notes on the export."""
+    names: dict[str, str] = {}
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        sizes = [
+            size if isinstance(size, int) else names.setdefault(str(size), f"size_{len(names)}")
+            for size in value.shape or ()
+        ]
+        value.shape = ir.Shape(sizes)
+        value.metadata_props.clear()
+    interface = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in interface:
+                value.shape = None  # ONNX Runtime infers it
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
 
 
 class _Weights:

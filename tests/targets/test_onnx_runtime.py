@@ -1,0 +1,58 @@
+"""What the ONNX Runtime target writes: shared weights once, every program within tolerance."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.models import LoadedModel
+from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights
+from lcc.tiny import ARCHITECTURES, tiny_model
+from lcc.verify import verify
+
+CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_every_architecture_compiles_to_the_same_numbers(
+    architecture: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Logits and tokens are the model's, and several cycles keep what the reference keeps."""
+    files = {n: (tiny_folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")}
+    loaded = LoadedModel(tiny_model(architecture), architecture, architecture, 512, files)
+    compile_model(loaded, tmp_path / "m.lcc", CompileConfig(cache=CACHE))
+    report = verify(tmp_path / "m.lcc", loaded, prompt_tokens=90, new_tokens=20)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    assert any("cycles" in row.what for row in report.rows)
+
+
+def test_the_same_input_gives_the_same_bytes_and_a_tied_embedding_is_stored_once(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
+    for name in ("a.lcc", "b.lcc"):
+        compile_model(tiny_folder, tmp_path / name, config)
+    for file in (tmp_path / "a.lcc").iterdir():
+        assert file.read_bytes() == (tmp_path / "b.lcc" / file.name).read_bytes(), file.name
+    embedding = tiny_model("llama").lm_head.weight.numpy().tobytes()
+    assert (tmp_path / "a.lcc" / WEIGHTS_FILE).read_bytes().count(embedding[:4096]) == 1
+
+
+def test_weights_of_equal_address_but_other_content_are_two(tmp_path: Path) -> None:
+    """Temporaries reuse memory: an address says nothing about what a tensor holds."""
+    weights = _Weights(tmp_path / WEIGHTS_FILE)
+    buffer = np.zeros(1024, np.float32)
+    offsets = []
+    for filling in (1.0, 2.0, 1.0):
+        buffer[:] = filling
+        value = ir.Value(name="w", const_value=ir.Tensor(buffer, name="w"))
+        graph = ir.Graph([], [], nodes=[], initializers=[value], opset_imports={"": 23}, name="g")
+        weights.move_out(ir.Model(graph, ir_version=10))
+        offsets.append(value.const_value.offset)
+    assert offsets[0] == offsets[2] != offsets[1]
+    stored = np.fromfile(tmp_path / WEIGHTS_FILE, np.float32)
+    assert set(torch.from_numpy(stored).unique().tolist()) == {1.0, 2.0}
