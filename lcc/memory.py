@@ -13,8 +13,8 @@ from lcc.errors import ConfigError
 from lcc.passes.split_programs import HEAD_ROWS
 from lcc.program import Program
 
-# Python, numpy, ONNX Runtime with its arena, tokenizer tables: peak of a process that read 32K tokens
-# of SmolLM2-135M, less the other rows.
+# Python, numpy, ONNX Runtime with its arena, tokenizer tables: the peak of a process that read
+# 32K tokens with SmolLM2-135M, less the other rows.
 RUNTIME_BYTES = 176 << 20
 
 
