@@ -112,7 +112,7 @@ def run(config, positions, chunks, after_cycle):
                 buffers.remember(queries, used - CHUNK)  # noqa: F821 - of the chunk before
                 scores = oracle.score(chunk["query"], start=used - CHUNK, **pools)  # noqa: F821
                 oracle.remember(scores, memory=policy.memory)
-            expected = oracle.evict(config, budget=BUDGET, **LIMITS)
+            expected = oracle.evict(policy.config, budget=BUDGET, **LIMITS)
             after_cycle(buffers, oracle, buffers.evict(), expected)
         chunk, start = text(CHUNK, g), buffers.used
         queries = buffers.write(chunk)

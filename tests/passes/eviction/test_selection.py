@@ -29,9 +29,10 @@ def select(config, key, scalars, **limits):
 
 
 def oracle(config, key, scalars, *, used, **limits):
+    own = make_policy(config).config  # with the policy's own alpha where none is given
     return [
         keep_slots(
-            config,
+            own,
             {name: x[head, :used].tolist() for name, x in scalars.items()},
             key[head, :used].tolist(),
             **limits,
