@@ -329,7 +329,10 @@ def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
          "--file", str(tmp_path / "long.txt"), "--prompt", "Who?"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(2)
+    loaded = Path(f"/proc/{process.pid}/maps")  # not before the command itself runs
+    while "onnxruntime" not in loaded.read_text() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
