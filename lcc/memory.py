@@ -94,7 +94,7 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
     sizes: dict[str, int] = {}
     nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
     for name, node in zip(program.inputs, nodes, strict=True):
-        for axis, size in enumerate(node.meta["val"].shape):
+        for size in node.meta["val"].shape:
             if isinstance(size, int):
                 continue
             if name == "new_slots":
@@ -106,7 +106,6 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
             else:
                 largest = cache.chunk_size
             sizes[str(size)] = largest
-            del axis
     return sizes
 
 

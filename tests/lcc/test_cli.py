@@ -322,6 +322,7 @@ def test_merge(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("word " * 1_000_000)
     process = subprocess.Popen(
