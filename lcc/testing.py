@@ -81,7 +81,7 @@ def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list
 
 
 def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
-    """Policy consensus: one number per sentence, given to each of its entries."""
+    """Policy consensus: one number per sentence; of a predictable one, age, below all others."""
     ranks: list[float] = []
     assert config.alpha is not None  # `make_policy` fills in the policy's own
     for _, group in itertools.groupby(range(len(keys)), lambda slot: scalars["sentence"][slot]):
@@ -93,7 +93,8 @@ def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[
         if config.alpha < 1:
             mean = math.fsum(scalars["consensus"][s] for s in slots) / len(slots)
             rank += (1 - config.alpha) * math.log(max(mean, 1e-12))
-        ranks += [rank] * len(slots)
+        predictable = config.alpha > 0 and total / len(slots) < 0.5
+        ranks += [slot - 1e6 if predictable else rank for slot in slots]
     return ranks
 
 

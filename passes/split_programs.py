@@ -27,9 +27,11 @@ class LMHead(nn.Module):
 
     def forward(self, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        logits = self.logits(hidden[None])[0].float()  # [n, V]
-        chosen = logits.gather(1, next_tokens[:, None])[:, 0]
-        return logits[-1:], torch.logsumexp(logits, dim=-1) - chosen
+        # squeeze, not [0]: an ONNX Gather would copy all [n, V]. log_softmax, not logsumexp: ONNX
+        # Runtime's kernel for it is vectorised and threaded.
+        logits = self.logits(hidden[None]).squeeze(0).float()  # [n, V]
+        surprise = -logits.log_softmax(dim=-1).gather(1, next_tokens[:, None])
+        return logits[-1:], surprise.squeeze(1)
 
 
 def _last_linear(graph: ModelGraph) -> fx.Node:

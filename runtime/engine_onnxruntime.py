@@ -44,6 +44,9 @@ class OnnxRuntimeEngine:
         # peak doubles. The arena stays: with plain malloc the resident memory wanders, for every
         # thread's heap keeps what it once had.
         self._options.enable_mem_pattern = False
+        # Every session has threads of its own, which spin for a while when a run is over: those of
+        # the last program would take the cores from the next one. They stop with the run.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         self._sessions: dict[str, Any] = {}
         self._runners: dict[str, OnnxRuntimeRunner] = {}
 

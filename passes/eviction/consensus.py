@@ -11,6 +11,8 @@ from lcc.passes.eviction.spans import sentence_index, sentence_sum
 HIGHEST_NOVELTY = 30.0  # nats; more than that is no better
 UNKNOWN = 1e30  # novelty of the first token of a text, which nothing predicted: counts as 0
 LOWEST = 1e-12  # of a score, so that its logarithm exists
+PREDICTABLE = 0.5  # nats a token; a sentence of fewer says nothing that the rest did not say
+FAR_BELOW = 1e6  # below every rank that a sentence with something to say can have
 
 
 class Consensus(EvictionPolicy):
@@ -21,6 +23,11 @@ class Consensus(EvictionPolicy):
     attention   of an entry: what the catalyst prompt pays it at most, over its tokens and over the
                 query heads of a group, then the mean over all KV heads and layers that still hold
                 the token (`consensus`, made by the runtime); of a sentence: the mean of its entries
+
+    A sentence that the rest of the text predicts (fewer than half a nat a token, where prose has
+    two to four) is worth nothing by what it says. Such sentences rank below all others, the newest
+    first: ranked by their traces of novelty, what survives of a repeated text is one sentence over
+    and over, and a model goes astray on it.
 
     One head's attention is noisy, the mean of all of them is not: in essays it ranks a sentence
     that is asked for among the first hundredth, where single heads do not (docs/fidelity.md).
@@ -40,7 +47,7 @@ class Consensus(EvictionPolicy):
         self.queries = "catalyst" if alpha < 1 else None
 
     def rank(self, entries: Entries) -> Tensor:
-        """Logarithm of the weighted product, equal for all entries of a sentence."""
+        """Logarithm of the weighted product; far below it, the slot of predictable entries."""
         index = sentence_index(entries.scalar("sentence"))
         valid = entries.valid.float().expand_as(index)
         count = sentence_sum(valid, index).clamp(min=1.0)
@@ -50,9 +57,12 @@ class Consensus(EvictionPolicy):
             novelty = entries.scalar("novelty")
             novelty = torch.where(novelty > HIGHEST_NOVELTY, HIGHEST_NOVELTY, novelty)
             novelty = torch.where(entries.scalar("novelty") >= UNKNOWN, 0.0, novelty)
-            total = sentence_sum(novelty * valid, index) / count.sqrt()
-            rank = rank + alpha * total.clamp(min=LOWEST).log()
+            total = sentence_sum(novelty * valid, index)
+            rank = rank + alpha * (total / count.sqrt()).clamp(min=LOWEST).log()
         if alpha < 1:
             attention = sentence_sum(entries.scalar("consensus") * valid, index) / count
             rank = rank + (1.0 - alpha) * attention.clamp(min=LOWEST).log()
+        if alpha > 0:
+            predictable = total < PREDICTABLE * count
+            rank = torch.where(predictable, entries.slot.float() - FAR_BELOW, rank)
         return rank
