@@ -1,44 +1,57 @@
 """Resident memory and speed while one long text is read: flat, or not.
 
-python docs/measure/memory.py model.lcc book.txt --tokens 65536 [--picture memory.png]
+python docs/measure/memory.py model.lcc [--text book.txt] [--tokens 65536] [--picture memory.png]
 
-Prints, for every 4,096 tokens, the seconds they took and the peak resident memory so far; then the
-two ratios that matter. The text begins again where it does not suffice.
+Prints, for every 4,096 tokens, their rate and the peak resident memory so far; then the two ratios
+that matter. A text begins again where it does not suffice. Without one it is noise with a pass key
+in its middle, which is asked for at the end.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import lcc.runtime
+from lcc.evaluate.needle import (
+    NOISE,
+    PASSKEY,
+    PASSKEY_INTRODUCTION,
+    PASSKEY_PREFIX,
+    PASSKEY_QUESTION,
+)
+from lcc.runtime.session import Session
 from lcc.runtime.stats import peak_rss_bytes
 
 BLOCK = 4096
+KEY = 71432
 
 
 def main() -> None:
     """Read block by block."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("text", type=Path)
+    parser.add_argument("--text", type=Path)
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    text = options.text.read_text(encoding="utf-8", errors="replace")
     session = lcc.runtime.load(options.artifact, threads=options.threads)
-    ids = session.encode(text[: 6 * options.tokens])
-    ids = (ids * (1 + options.tokens // len(ids)))[: options.tokens]
+    blocks = noise(session, options.tokens) if options.text is None else real(session, options)
     seconds, peaks = [], []
-    for start in range(0, len(ids), BLOCK):
-        begin = time.perf_counter()
-        session.feed(ids[start : start + BLOCK])
-        seconds.append(time.perf_counter() - begin)
+    for block in blocks:
+        begin, before = time.perf_counter(), session.tokens
+        session.feed(block)
+        seconds.append((time.perf_counter() - begin) * BLOCK / (session.tokens - before))
         peaks.append((peak_rss_bytes() or 0) / 1e6)
         rate = BLOCK / seconds[-1]
         print(
-            f"{start + BLOCK:8} tokens  {rate:6.0f} tokens/s  peak {peaks[-1]:6.1f} MB", flush=True
+            f"{session.tokens:8} tokens  {rate:6.0f} tokens/s  peak {peaks[-1]:6.1f} MB", flush=True
         )
+    if options.text is None:
+        question = f"\n{PASSKEY_QUESTION} {PASSKEY_PREFIX}"
+        answer = "".join(session.generate(question, max_new_tokens=24))
+        print(f"wanted {KEY}, answered {answer!r}")
     weights = sum(e.bytes for n, e in session.manifest.files.items() if n.startswith("weights"))
     cache = session.stats().cache_bytes
     print(f"peak grew by {peaks[-1] - peaks[0]:.1f} MB from the first block to the last")
@@ -48,6 +61,27 @@ def main() -> None:
     print(f"contract of the manifest: {sum(r.bytes for r in session.manifest.memory) / 1e6:.0f} MB")
     if options.picture:
         draw(options.picture, seconds, peaks)
+
+
+def noise(session: Session, tokens: int) -> Iterator[str]:
+    """Blocks of about 4,096 tokens, never the whole text: a pass key is in the middle one."""
+    repeated = BLOCK // len(session.encode(f" {NOISE}"))
+    count = tokens // BLOCK
+    for index in range(count):
+        key = f" {PASSKEY.format(value=KEY)}" if index == count // 2 else ""
+        yield (
+            (f"{PASSKEY_INTRODUCTION}\n" if index == 0 else " ")
+            + " ".join([NOISE] * repeated)
+            + key
+        )
+
+
+def real(session: Session, options: argparse.Namespace) -> Iterator[list[int]]:
+    """Blocks of 4,096 token ids of a text."""
+    text = options.text.read_text(encoding="utf-8", errors="replace")
+    ids = session.encode(text[: 6 * options.tokens])
+    ids = (ids * (1 + options.tokens // len(ids)))[: options.tokens]
+    return (ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK))
 
 
 def draw(path: Path, seconds: list[float], peaks: list[float]) -> None:
