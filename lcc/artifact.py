@@ -258,9 +258,19 @@ def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Mani
     artifact that was there stays. Links are refused: an artifact is moved as a folder.
 
     Raises:
-        ArtifactError: `folder` exists and is no artifact, or the manifest contradicts itself.
+        ArtifactError: `folder` exists and is no artifact, the manifest contradicts itself, or the
+            disk refused.
     """
-    folder = Path(folder)
+    try:
+        return _write_artifact(Path(folder), fill)
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or folder}: cannot write the artifact ({error.strerror or error}); "
+            f"{folder} is as it was"
+        ) from error
+
+
+def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
         raise ArtifactError(f"{folder} exists and is no artifact; remove it or choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)

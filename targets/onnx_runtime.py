@@ -160,12 +160,13 @@ class _Weights:
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
                 data = tensor.numpy()
-                key = hashlib.blake2b(np.ascontiguousarray(data).data).digest()
+                content = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+                key = hashlib.blake2b(content).digest()
                 if key not in self.offsets:
                     file.seek(0, 2)
                     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                     self.offsets[key] = file.tell()
-                    data.tofile(file)
+                    file.write(content)  # not tofile: it hides why a disk refused
                 value.const_value = ir.ExternalTensor(
                     self.path.name,
                     self.offsets[key],

@@ -341,6 +341,41 @@ def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def compiling(folder: Path, before: str = "") -> subprocess.Popen:
+    """`lcc compile` of a tiny model in a process of its own; `before`: Python to run first."""
+    save_tiny(folder / "model")
+    code = f"import sys\nfrom lcc.cli import main\n{before}\nmain()"
+    arguments = ["compile", folder / "model", "-o", folder / "m.lcc", *SMALL, "-q"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_compile_on_a_disk_that_fills_up(tmp_path: Path) -> None:
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    process = compiling(tmp_path, before=limit)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err.splitlines()[-1].startswith("lcc: error: ")
+    assert "m.lcc: cannot write the artifact (File too large)" in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_interrupt_while_an_artifact_is_written(tmp_path: Path) -> None:
+    process = compiling(tmp_path)
+    while not list(tmp_path.glob(".m.lcc.*.partial")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "lcc: stopped"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_closed_pipe(tiny_artifact: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -112,6 +112,22 @@ def test_the_policies_choose_differently():
     assert len(set(kept.values())) == len(EVICTING)
 
 
+def test_consensus_keeps_what_says_something_and_then_the_newest():
+    """Ten sentences of four tokens; the third and the sixth say something, the others repeat."""
+    novelty = torch.full((1, 40), 0.2)
+    novelty[0, 8:12], novelty[0, 20:24] = 3.0, 2.5
+    novelty[0, 28:32] = 0.4  # twice as much as the others, and still nothing
+    scalars = {
+        "novelty": novelty,
+        "consensus": torch.linspace(1.0, 0.1, 40)[None],  # attention is for the old ones
+        "sentence": torch.arange(40).div(4, rounding_mode="floor").float()[None],
+    }
+    key = torch.ones(1, 40, 2)
+    config = PolicyConfig(name="consensus")
+    (kept,) = select(config, key, scalars, used=40, budget=16, prefix=2)
+    assert kept == [0, 1, *range(8, 12), *range(20, 24), *range(34, 40)]
+
+
 def test_alpha_1_keeps_the_same_tokens_in_all_heads():
     g = torch.Generator().manual_seed(1)
     key = torch.randn(4, 50, 8, generator=g)
