@@ -7,10 +7,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from lcc.compile import compile_model
+from lcc.capture import capture
+from lcc.compile import compile_model, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.models import LoadedModel
-from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights
+from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights, to_onnx
 from lcc.tiny import ARCHITECTURES, tiny_model
 from lcc.verify import verify
 
@@ -40,6 +41,16 @@ def test_the_same_input_gives_the_same_bytes_and_a_tied_embedding_is_stored_once
         assert file.read_bytes() == (tmp_path / "b.lcc" / file.name).read_bytes(), file.name
     embedding = tiny_model("llama").lm_head.weight.numpy().tobytes()
     assert (tmp_path / "a.lcc" / WEIGHTS_FILE).read_bytes().count(embedding[:4096]) == 1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3", "gpt2"])
+def test_a_step_reshapes_nothing_of_a_layer(architecture: str) -> None:
+    """Heads are told apart by attributes, not by shapes; what is left is the count of entries."""
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
+    special = specialize(capture(tiny_model(architecture)), config, "m", architecture, None)
+    model = to_onnx(special.programs[0])
+    (left,) = [node for node in model.graph if node.op_type == "Reshape"]
+    assert {use.node.op_type for use in left.outputs[0].uses()} == {"GroupQueryAttention"}
 
 
 def test_weights_of_equal_address_but_other_content_are_two(tmp_path: Path) -> None:
