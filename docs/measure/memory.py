@@ -93,7 +93,9 @@ def draw(path: Path, seconds: list[float], peaks: list[float]) -> None:
     above.plot(at, peaks)
     above.set(ylabel="peak memory, MB", ylim=(0, 1.2 * max(peaks)))
     below.plot(at, [BLOCK / s for s in seconds])
-    below.set(ylabel="tokens/s", xlabel="thousand tokens read", ylim=(0, None))
+    below.set(
+        ylabel="tokens/s", xlabel="thousand tokens read", ylim=(0, 1.2 * BLOCK / min(seconds))
+    )
     pyplot.tight_layout()
     pyplot.savefig(path, dpi=120)
 
