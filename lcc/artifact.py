@@ -32,6 +32,7 @@ the folder. Files that the manifest does not list are never opened.
 
 import contextlib
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -169,7 +170,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         _check_header(msgspec.json.decode(data, type=_Header))
         manifest = msgspec.json.decode(data, type=Manifest)
         check(manifest)
-    except (ArtifactError, msgspec.DecodeError) as error:  # of which a wrong type or field is one
+    except (ArtifactError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: {error}") from None
     return manifest
 
@@ -207,7 +208,7 @@ def check(manifest: Manifest) -> None:
 
 def _check_path(name: str) -> None:
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
+    if not parts or name.startswith("/") or ".." in parts or set(name) & set("\\:\0"):
         raise ArtifactError(f'files: "{name}" leaves the folder; wanted a relative path')
     if name == MANIFEST:
         raise ArtifactError(f"files: {MANIFEST} cannot list itself")
@@ -262,7 +263,7 @@ def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Mani
             disk refused.
     """
     try:
-        return _write_artifact(Path(folder), fill)
+        return _write_artifact(Path(os.path.abspath(folder)), fill)
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or folder}: cannot write the artifact ({error.strerror or error}); "

@@ -25,9 +25,10 @@ from lcc.artifact import (
 from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
 from lcc.errors import ConfigError
-from lcc.memory import largest_budget, memory_table, total_bytes
+from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
 from lcc.models import LoadedModel, load_model
 from lcc.passes import default_passes, pipeline
+from lcc.passes.check_chunks import check_chunks
 from lcc.passes.eviction import EvictionPolicy, make_policy
 from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.graph import ModelGraph, shape
@@ -61,6 +62,8 @@ def specialize(
     cache = config.cache
     steps = default_passes(cache, queries=policy.queries is not None)
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
+    if env.check_passes():
+        check_chunks(captured, graph, longest=window)
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
     layers, weightless = eviction_programs(graph, cache, policy)
     programs += weightless
@@ -129,18 +132,25 @@ def specialize_within_memory(
     special = specialize(captured, config, *facts)
     limit = config.memory_bytes
     if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
+        _check_window(config.cache, loaded)
         return special
+    if not config.fit_budget:
+        _check_window(config.cache, loaded)
     fitting = largest_budget(
         special.programs,
         special.model.layers,
         config.cache,
         scalars=len(special.policy.scalars),
         memory_bytes=limit,
+        longest=loaded.trained_window if config.cache.positions == "contiguous" else None,
     )
     if fitting is None:
+        least = smallest_cache(config.cache)
+        scalars = len(special.policy.scalars)
+        table = memory_table(special.programs, special.model.layers, least, scalars=scalars)
         raise ConfigError(
-            f"memory {limit:,} bytes: no budget fits; weights, activations and runtime alone take "
-            f"{_without_cache(special):,} bytes; raise --memory"
+            f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
+            f"{least.capacity}, takes {total_bytes(table):,} bytes; raise --memory"
         )
     if not config.fit_budget:
         raise ConfigError(
@@ -151,8 +161,23 @@ def specialize_within_memory(
     return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
 
 
+def _check_window(cache: CacheConfig, loaded: LoadedModel) -> None:
+    """Positions follow slots, so a capacity within the trained window keeps them within it."""
+    window = loaded.trained_window
+    if cache.positions == "contiguous" and window is not None and cache.capacity > window:
+        raise ConfigError(
+            f"capacity is {cache.capacity}, {loaded.name} was trained on positions below {window}; "
+            f"compile with --capacity {window} or less"
+        )
+
+
 def _check_catalyst(config: CompileConfig, loaded: LoadedModel) -> None:
     """The default catalyst must fit, or no session of the artifact could begin."""
+    if config.cache.catalyst_size < 1:
+        raise ConfigError(
+            f"catalyst_size is 0, policy {config.policy.name} runs a catalyst prompt; wanted 1 or "
+            "more: --catalyst-size"
+        )
     if "tokenizer.json" not in loaded.files or config.policy.catalyst == BEGINNING:
         return
     from tokenizers import Tokenizer
@@ -164,10 +189,6 @@ def _check_catalyst(config: CompileConfig, loaded: LoadedModel) -> None:
             f"the catalyst has {count} tokens, wanted 1 to catalyst_size "
             f"({config.cache.catalyst_size}); shorten --catalyst or raise --catalyst-size"
         )
-
-
-def _without_cache(special: Specialized) -> int:
-    return sum(row.bytes for row in special.memory if row.name not in ("cache", "spare layer"))
 
 
 def _loaded(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:

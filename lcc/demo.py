@@ -51,7 +51,7 @@ class Result:
 
 def compile_demo(model: str, config: CompileConfig, progress: Progress) -> tuple[Path, Manifest]:
     """Compile a model into the cache folder, unless the same artifact is there and whole."""
-    page = msgspec.json.encode([model, config, compiler_digest()], order="sorted")
+    page = msgspec.json.encode([model, _files(Path(model)), config, compiler_digest()])
     name = f"{Path(model).name}-{hashlib.sha256(page).hexdigest()[:12]}.lcc"
     folder = env.cache_folder() / name
     try:
@@ -62,6 +62,13 @@ def compile_demo(model: str, config: CompileConfig, progress: Progress) -> tuple
             from lcc.compile import compile_model
         manifest = compile_model(model, folder, config, progress=progress)
     return folder, manifest
+
+
+def _files(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of a model on this disk; none for a package or a hub."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    stats = ((str(file.resolve()), file.stat()) for file in files)
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def compiler_digest() -> str:

@@ -144,6 +144,11 @@ def with_budget(cache: CacheConfig, budget: int) -> CacheConfig:
     return CacheConfig(**(fields | {"budget": budget, "capacity": budget + room}))
 
 
+def smallest_cache(cache: CacheConfig) -> CacheConfig:
+    """The same cache with the smallest budget (a multiple of 64) that holds what is protected."""
+    return with_budget(cache, 64 * ((cache.sink_size + cache.recent_size) // 64 + 1))
+
+
 def largest_budget(
     programs: Sequence[Program],
     layers: Sequence[LayerEntry],
@@ -151,8 +156,12 @@ def largest_budget(
     *,
     scalars: int,
     memory_bytes: int,
+    longest: int | None = None,
 ) -> CacheConfig | None:
-    """The cache with the largest budget (a multiple of 64) that fits; None if none does."""
+    """The cache with the largest budget (a multiple of 64) that fits; None if none does.
+
+    longest     the most slots it may have, whatever the memory; None = any number
+    """
     low, high, best = 1, 1 << 14, None
     while low <= high:
         middle = (low + high) // 2
@@ -162,7 +171,8 @@ def largest_budget(
             low = middle + 1
             continue
         table = memory_table(programs, layers, candidate, scalars=scalars)
-        if total_bytes(table) <= memory_bytes:
+        short_enough = longest is None or candidate.capacity <= longest
+        if short_enough and total_bytes(table) <= memory_bytes:
             best, low = candidate, middle + 1
         else:
             high = middle - 1

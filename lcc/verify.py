@@ -138,7 +138,7 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
         logits = _head_rows(executor._engine, hidden)
         error = np.abs(logits - expected[place : place + step]).max()
         name = "prefill_chunk" if place < single else "decode"
-        errors[name] = max(errors[name], float(error))
+        errors[name] = float(np.maximum(errors[name], error))  # max() would drop a NaN
         place += step
         executor.used = executor.tokens = place
     session.reset()
@@ -181,7 +181,7 @@ def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Ses
     names = [tensor.name for tensor in entry.outputs]
     got = session._executor._engine.runner(name)(feeds, names)
     wanted = reference._executor._engine.runner(name)(feeds, names)
-    error = max(np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names)
+    error = np.max([np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names])
     return _row(name, "reference", error)
 
 

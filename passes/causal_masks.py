@@ -4,10 +4,11 @@ import torch
 from torch import fx
 
 from lcc.errors import PassError
-from lcc.passes.graph import ModelGraph, ancestors, evaluate
+from lcc.passes.graph import ModelGraph, ancestors, attribute, evaluate
 
 SMALL_LENGTH = 37
 LARGEST_LENGTH = 16384
+NO_NUMBER = 1 << 30  # ends of slices, "infinity"
 
 
 def _evaluate_mask(graph: ModelGraph, mask: fx.Node, length: int) -> torch.Tensor:
@@ -37,7 +38,8 @@ def window_of(graph: ModelGraph, mask: fx.Node | None) -> int:
     """Keys a query sees under a mask, itself included; 0 = all that came before.
 
     The mask is computed for a short text, then for one longer than every whole number that occurs
-    in its formula, so that a window of any size shows. Raises PassError for any other pattern.
+    in its formula, so that a window of any size shows. Raises PassError for any other pattern, and
+    for numbers too large to try.
     """
     if mask is None:
         return 0
@@ -47,7 +49,19 @@ def window_of(graph: ModelGraph, mask: fx.Node | None) -> int:
         for argument in node.args
         if isinstance(argument, int) and not isinstance(argument, bool)
     }
-    longest = max((n for n in numbers if n <= LARGEST_LENGTH // 2), default=0)
+    numbers |= {
+        int(number)
+        for node in ancestors(mask)
+        if node.op == "get_attr"
+        for number in attribute(graph, node).double().abs().flatten()[:16].tolist()
+        if number.is_integer()
+    }
+    longest = max((n for n in numbers if n < NO_NUMBER), default=0)
+    if longest > LARGEST_LENGTH:
+        raise PassError(
+            f"find_attention: mask {mask.name} is made with the number {longest}; a window of more "
+            f"than {LARGEST_LENGTH} tokens is not supported"
+        )
     for length in sorted({SMALL_LENGTH, longest + 3}):
         allowed = _evaluate_mask(graph, mask, max(length, SMALL_LENGTH))
     size = len(allowed)

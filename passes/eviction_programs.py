@@ -49,6 +49,8 @@ def eviction_programs(
     for site in graph.calls(torch.ops.lcc.cached_attention.default):
         q, _, _, key, _, _, scale, window, softcap, rotation = site.args
         query_heads, kv_heads, size = shape(q)[2], shape(key)[1], shape(key)[3]
+        if window >= cache.capacity:  # it never hides anything: a full layer
+            window = 0
         entry = {"query_heads": query_heads, "kv_heads": kv_heads, "head_size": size}
         entry["window_size"] = window or None
         if policy.evicts:

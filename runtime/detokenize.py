@@ -38,6 +38,8 @@ class Detokenizer:
         new = self._ids[self._shown :]
         if self._decode(new):  # special tokens alone are no context: a space after them is lost
             self._ids = new
+        elif not piece and len(self._ids) > HELD_AT_MOST:  # invisible tokens without end
+            self._ids = self._ids[: self._shown]
         self._shown, self._old = len(self._ids), self._decode(self._ids)
         return piece
 

@@ -99,6 +99,7 @@ class Session(Reader):
         stop: str | Sequence[str] = (),
         callback: Callable[[str], object] | None = None,
         chat: bool = False,
+        prefix: bool = True,
         **options: Unpack[Options],
     ) -> Iterator[str]:
         """Pieces of text as they become certain; otherwise as `generate_ids`.
@@ -106,11 +107,12 @@ class Session(Reader):
         stop        strings that end the text and are not given out
         callback    called with each piece; returning False stops
         chat        the prompt is a user's message: put it into the model's chat template
+        prefix      as in `feed`; a rendered chat template has its own
 
         Tokens of a stop string, or of text held back when the loop was left, are in the session.
         """
         if not chat:
-            return self._pieces(self._ids(prompt, options), stop, callback, options)
+            return self._pieces(self._ids(prompt, options, prefix=prefix), stop, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
         messages = [{"role": "user", "content": prompt}]
@@ -144,16 +146,28 @@ class Session(Reader):
         return self._answer(self._pieces(ids, stop, callback, options), rendered)
 
     def _answer(self, pieces: Iterator[str], rendered: str) -> Iterator[str]:
-        answer, self._last = "", None
+        answer, self._last, before = "", None, self.tokens
         try:
             for piece in pieces:
                 answer += piece
                 yield piece
         finally:
-            if self._last is not None:  # else the prompt was not read to its end
+            if self._last is None:  # the prompt was not read to its end
+                self._take_back(self.tokens - before)
+            else:
                 ended = self._last in self.tokenizer.eos_ids
                 eos = self.tokenizer.decode([self._last], special=True) if ended else None
                 self._conversation = Conversation.of(rendered, answer, eos)
+
+    def _take_back(self, count: int) -> None:
+        """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
+        known = self._conversation
+        available = len(self._executor.since_cycle) + len(self._pending)
+        if count > available or self._executor.broken:
+            self._conversation = None
+        elif count > 0:
+            self.rewind(count)
+            self._conversation = known
 
     def _ends(self, options: Options) -> frozenset[int]:
         eos = options.get("eos")
@@ -204,10 +218,11 @@ class Session(Reader):
             token = sampler(self._executor.logits(), np.flatnonzero(seen))
             self._pending, self._last, seen[token] = [token], token, True
             now, count = time.perf_counter(), count + 1
-            self._clock.decode_tokens += 1
-            self._clock.decode_seconds += now - start
             if count == 1:
                 self._clock.first_token_seconds = now - begin
+            else:  # the first needs no step: its logits came with the prompt
+                self._clock.decode_tokens += 1
+                self._clock.decode_seconds += now - start
             yield token
             if token in ends:
                 return

@@ -10,28 +10,44 @@ A safetensors file. Of every layer the first `used` rows:
     since_cycle             [n]             int64, ids read since the last cycle
     queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
-                            protected, pending, cycle_token, beginning,
-                            conversation
+                            protected, pending, cycle_token, beginning, conversation; and sha256:
+                            of that page and of everything after the header
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
 
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from lcc.errors import ArtifactError, CacheError, ConfigError
 from lcc.runtime.chat import Conversation
+from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor
 
-VERSION = 1
+VERSION = 2
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the file says of the session; see the top of this module."""
+
+    version: int
+    artifact: str
+    used: int
+    tokens: int
+    protected: int
+    pending: list[int]
+    cycle_token: int | None
+    beginning: list[int]
+    conversation: Conversation | None
 
 
 def save(
@@ -52,19 +68,26 @@ def save(
     """
     if dtype not in ("float32", "float16"):
         raise ConfigError(f'dtype is "{dtype}", wanted float32 or float16')
-    path = Path(path)
-    page = {
-        "version": VERSION,
-        "artifact": artifact,
-        "used": executor.used,
-        "tokens": executor.tokens,
-        "protected": executor.protected,
-        "pending": pending,
-        "cycle_token": executor.cycle_token,
-        "beginning": executor.beginning,
-        "conversation": None if conversation is None else asdict(conversation),
-    }
-    header: dict[str, Any] = {"__metadata__": {"lcc": json.dumps(page, sort_keys=True)}}
+    path = Path(os.path.abspath(path))
+    page = msgspec.json.encode(
+        _Page(
+            version=VERSION,
+            artifact=artifact,
+            used=executor.used,
+            tokens=executor.tokens,
+            protected=executor.protected,
+            pending=[int(token) for token in pending],
+            cycle_token=executor.cycle_token,
+            beginning=[int(token) for token in executor.beginning],
+            conversation=conversation,
+        ),
+        order="sorted",
+    )
+    digest = hashlib.sha256(page)
+    for name, array in _arrays(executor):
+        digest.update(_cast(name, array, dtype).tobytes())
+    metadata = {"lcc": page.decode(), "sha256": digest.hexdigest()}
+    header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for name, array in _arrays(executor):
         kind = dtype if name.startswith(("key_", "value_")) else str(array.dtype)
@@ -132,38 +155,55 @@ def load(
     try:
         with safe_open(str(path), framework="numpy") as file:
             page = _page(file, path, artifact)
-            used = page["used"]
+            used = page.used
             if used > executor.limits.usable:
                 raise CacheError(
                     f"{path}: {used} entries, this session has room for {executor.limits.usable}; "
                     "load the artifact with a larger capacity"
                 )
+            if executor.limits.evicts:
+                size, budget = executor.config.recent_size, executor.config.budget
+                check_protected(page.protected, size, budget)
             _check_tensors(file, path, executor, used)
+            _check_digest(file, path)
             executor.reset()
             executor.broken = True  # until all is in
             _fill(file, executor, page)
             executor.broken = False
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: not a whole state file: {error}") from None
-    saved = page["conversation"]
-    return list(page["pending"]), None if saved is None else Conversation(**saved)
+    return page.pending, page.conversation
 
 
-def _page(file: Any, path: str | Path, artifact: str) -> dict[str, Any]:
+def _page(file: Any, path: str | Path, artifact: str) -> _Page:
     metadata = file.metadata() or {}
     if "lcc" not in metadata:
         raise ArtifactError(f"{path}: a safetensors file, but no state of a session")
-    page: dict[str, Any] = json.loads(metadata["lcc"])
-    if page.get("version") != VERSION:
+    try:
+        version = msgspec.json.decode(metadata["lcc"], type=dict).get("version")
+        if version != VERSION:
+            raise ArtifactError(f"{path}: version {version}, this lcc reads version {VERSION}")
+        page = msgspec.json.decode(metadata["lcc"], type=_Page)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{path}: damaged: {error}; save it anew") from None
+    if page.artifact != artifact:
         raise ArtifactError(
-            f"{path}: version {page.get('version')}, this lcc reads version {VERSION}"
-        )
-    if page["artifact"] != artifact:
-        raise ArtifactError(
-            f"{path}: made with another artifact ({page['artifact'][:12]}, this one is "
+            f"{path}: made with another artifact ({page.artifact[:12]}, this one is "
             f"{artifact[:12]}); load it with the artifact that saved it"
         )
     return page
+
+
+def _check_digest(file: Any, path: str | Path) -> None:
+    """The page and everything after the header are as they were saved; read in pieces."""
+    metadata = file.metadata()
+    digest = hashlib.sha256(metadata["lcc"].encode())
+    with open(path, "rb") as raw:
+        raw.seek(8 + int.from_bytes(raw.read(8), "little"))
+        while piece := raw.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != metadata.get("sha256"):
+        raise ArtifactError(f"{path}: changed since it was saved (sha256 differs); save it anew")
 
 
 def _check_tensors(file: Any, path: str | Path, executor: Executor, used: int) -> None:
@@ -174,15 +214,18 @@ def _check_tensors(file: Any, path: str | Path, executor: Executor, used: int) -
             wanted[f"{name}_{i}"] = [layer.kv_heads, used, layer.head_size]
         for name in ("token_index", *executor.cache.scalar_names):
             wanted[f"{name}_{i}"] = [layer.kv_heads, used]
+    wanted_names = {"since_cycle", *(f"queries_{i}" for i in executor.recent.layers)}
     names = set(file.keys())
+    if missing := wanted_names - names:
+        raise ArtifactError(f"{path}: no {', '.join(sorted(missing))} in it")
     for name, shape in wanted.items():
         got = list(file.get_slice(name).get_shape()) if name in names else "nothing"
         if got != shape:
             raise ArtifactError(f"{path}: {name} is {got}, wanted {shape}")
 
 
-def _fill(file: Any, executor: Executor, page: dict[str, Any]) -> None:
-    names, cache, used = set(file.keys()), executor.cache, page["used"]
+def _fill(file: Any, executor: Executor, page: _Page) -> None:
+    names, cache, used = set(file.keys()), executor.cache, page.used
     for i in range(len(executor.layers)):
         cache.keys[i][0, :, :used] = file.get_tensor(f"key_{i}")
         cache.values[i][0, :, :used] = file.get_tensor(f"value_{i}")
@@ -196,7 +239,7 @@ def _fill(file: Any, executor: Executor, page: dict[str, Any]) -> None:
     for name in ("hidden", "cycle_hidden"):
         if name in names:
             setattr(executor, name, file.get_tensor(name))
-    executor.used, executor.tokens = used, page["tokens"]
-    executor.cycle_token = page["cycle_token"]
-    executor.beginning = list(page["beginning"])
-    executor.protected = page["protected"]
+    executor.used, executor.tokens = used, page.tokens
+    executor.cycle_token = page.cycle_token
+    executor.beginning = page.beginning
+    executor.protected = page.protected

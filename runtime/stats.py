@@ -22,7 +22,8 @@ class Clock:
 class Stats(Clock):
     """A moment of a session: its clock, and what it holds.
 
-    prefill, decode     tokens read as input, tokens generated, and the seconds they took
+    prefill             tokens read as input, and the seconds they took
+    decode              tokens generated after the first of each answer, and the seconds they took
     first_token_seconds from the last call of generate() or chat() to its first token
     tokens              read since the beginning
     entries             held now per KV head, of `capacity`

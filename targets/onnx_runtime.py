@@ -131,7 +131,7 @@ def _drop_reshapes(model: ir.Model) -> None:
     Seven a layer, each a node to schedule: a twentieth of a decode step (docs/speed.md).
     """
     for node in model.graph:
-        if node.op_type != "Reshape":
+        if node.op_type != "Reshape" or node.outputs[0].is_graph_output():
             continue
         source, out = node.inputs[0], node.outputs[0]
         assert source is not None

@@ -60,6 +60,8 @@ def _ask() -> str | None:
     except EOFError:
         typer.echo(err=True)
         return None
+    except UnicodeDecodeError as error:
+        raise LccError(f"the input is not UTF-8 text: {error.reason}") from None
 
 
 class Talk:
@@ -78,17 +80,18 @@ class Talk:
 
     def answer(self, text: str, options: dict) -> None:
         """Answer one message; Ctrl-C ends the answer, and the conversation goes on."""
-        content, self.text = f"{self.text}{text}", ""
-        self.messages.append({"role": "user", "content": content})
+        content = f"{self.text}{text}"
+        messages = [*self.messages, {"role": "user", "content": content}]
         pieces = []
         try:
-            for piece in self.session.chat(self.messages, **options):
+            for piece in self.session.chat(messages, **options):
                 typer.echo(piece, nl=False)
                 pieces.append(piece)
         except KeyboardInterrupt:
             pass
         typer.echo()
-        self.messages.append({"role": "assistant", "content": "".join(pieces)})
+        self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
+        self.text = ""
 
     def obey(self, line: str) -> bool:
         """Carry out a line that begins with a slash; returns False to leave."""

@@ -2,7 +2,7 @@
 
 import json as json_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,8 @@ def command(
       lcc run m.lcc --file book.txt --save book.lccstate
       lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
     """
+    from lcc.runtime.sampling import Sampling
+
     texts = [read_text(path) for path in file or []]
     if prompt is not None and not prompt.strip():
         raise LccError("the prompt is empty; give a question with --prompt")
@@ -70,11 +72,23 @@ def command(
     if catalyst == "question" and prompt is None:
         raise LccError("--catalyst question needs a --prompt")
 
+    if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
+        raise LccError(f"--save {save}: no such folder to write a file in")
+
     session = load_session(artifact, capacity=capacity, budget=budget, threads=threads)
     if catalyst is not None:
         session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     if load is not None:
         session.load(load)
+    drawing: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    Sampling.of(session.tokenizer.generation_config, **drawing)  # a mistake is told before reading
 
     from lcc.evaluate.turn import user_turn
 
@@ -83,21 +97,14 @@ def command(
     if texts or load:
         question = f"\n\n{prompt or ''}{after}"
     if texts:
-        _read(session, ("" if load else before) + "\n\n".join(texts), quiet=quiet)
+        head = "" if load else before
+        _read(session, head + "\n\n".join(texts), prefix=not head, quiet=quiet)
     if save is not None:
         session.save(save)
     if prompt is None:
         return
     pieces = session.generate(
-        question,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop or (),
+        question, max_new_tokens=max_new_tokens, stop=stop or (), prefix=not before, **drawing
     )
     if json:
         answer = "".join(pieces)
@@ -111,9 +118,10 @@ def command(
         typer.echo(str(session.stats()), err=True)
 
 
-def _read(session: "Session", text: str, *, quiet: bool) -> None:
+def _read(session: "Session", text: str, *, prefix: bool, quiet: bool) -> None:
     with progress_bar(quiet=quiet) as report:
         session.feed(
             text,
+            prefix=prefix,
             progress=lambda at: report(f"{at.tokens:,} tokens, {at.cycles} cycles", at.fraction),
         )

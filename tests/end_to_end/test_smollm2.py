@@ -53,7 +53,7 @@ def test_logits_of_any_length_in_any_chunks(
                 session.reset()
             session.feed(ids[session.tokens : length])
             error = np.abs(session._executor.logits() - expected[length - 1]).max()
-            worst = max(worst, float(error))
+            worst = float(np.maximum(worst, error))  # max() would drop a NaN
     print(f"largest error {worst:.2e}")
     assert worst < 1e-4
 

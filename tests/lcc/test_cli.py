@@ -111,15 +111,24 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
 def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.lcc"
     refusal = lcc("compile", tiny_folder, "-o", out, "--memory", "1MB").stderr
-    least = int(refusal.partition(" alone take ")[2].partition(" bytes")[0].replace(",", ""))
+    assert "the smallest, 128 with capacity 448, takes " in refusal
+    least = int(refusal.partition(", takes ")[2].partition(" bytes")[0].replace(",", ""))
     budgets = []
-    for memory in (f"{least + 2_000_000}B", f"{least + 4_000_000}B"):
+    for memory in (f"{least - 1}B", f"{least}B", f"{least + 600_000}B", "4GB"):
         result = lcc("compile", tiny_folder, "-o", out, "--memory", memory, "--json")
+        if memory == f"{least - 1}B":
+            assert "no budget fits" in result.stderr
+            continue
         assert result.exit_code == 0, (result.output, result.exception)
         manifest = json.loads(result.stdout)
         assert sum(row["bytes"] for row in manifest["memory"]) <= parse_bytes(memory)
         budgets.append(manifest["cache"]["budget"])
-    assert 64 < budgets[0] < budgets[1]
+        assert manifest["cache"]["capacity"] <= 512  # what the model was trained on
+    assert budgets == [128, 192, 192]
+    trained = "capacity is 1024, tiny-llama was trained on positions below 512"
+    refused("compile", tiny_folder, "-o", out, "--capacity", 1024, words=trained)
+    without = ("--catalyst-size", 0, "--capacity", 400, "--chunk-size", 64)
+    refused("compile", tiny_folder, "-o", out, *without, words="catalyst_size is 0, policy")
 
 
 def test_run(tiny_artifact: Path, text: Path) -> None:
@@ -260,7 +269,7 @@ def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     assert result.stdout.endswith("NOT the same\n")
     refused("verify", tiny_artifact, "--model", tmp_path / "none", words="no such file or folder")
     save_tiny(tmp_path / "gpt2", "gpt2")
-    refused("verify", tiny_artifact, "--model", tmp_path / "gpt2", words="")
+    refused("verify", tiny_artifact, "--model", tmp_path / "gpt2", words="another model")
 
 
 def test_targets() -> None:

@@ -124,3 +124,20 @@ def test_callback_and_stop_strings(make_session):
     assert session.tokens == 1 + len("one two.END")
     logits = iter([np_one_hot(ord(letter)) for letter in "one two"])
     assert "".join(session.generate(callback=lambda piece: piece != "e")) == "one"
+
+
+def test_a_message_interrupted_while_it_is_read_is_not_read_twice(make_session):
+    session = make_session()
+    read, calls = session._executor.read, []
+
+    def interrupted(ids):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(len(ids))
+        read(ids)
+
+    session._executor.read = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        "".join(session.chat([{"role": "user", "content": "0123"}], max_new_tokens=2))
+    assert len(calls) == 2
+    assert session.tokens == 0

@@ -142,8 +142,12 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
     (tmp_path / "cut early").write_bytes(data[:100])
     (tmp_path / "empty").write_bytes(b"")
     save_file({"x": np.zeros(3)}, tmp_path / "other file")
-    broken_page(path, tmp_path / "newer", version=2)
+    broken_page(path, tmp_path / "newer", version=3)
     broken_page(path, tmp_path / "shape", key_1=np.zeros((2, 3, 4), np.float32))
+    broken_page(path, tmp_path / "page", used="many")
+    flipped = bytearray(data)
+    flipped[-5] ^= 1
+    (tmp_path / "flipped").write_bytes(flipped)
     make_session(name="other.lcc", sink_size=1).save(tmp_path / "other artifact")
     for name, message in {
         "missing": "No such file|not a whole state file",
@@ -151,14 +155,26 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
         "cut early": "cut early: not a whole state file",
         "empty": "empty: not a whole state file",
         "other file": "no state of a session",
-        "newer": "version 2, this lcc reads version 1",
+        "newer": "version 3, this lcc reads version 2",
         "shape": r"key_1 is \[2, 3, 4\], wanted \[2, \d+, 4\]",
+        "page": "damaged: Expected `int`, got `str`",
+        "flipped": "sha256 differs",
         "other artifact": "made with another artifact",
     }.items():
         with pytest.raises(ArtifactError, match=message):
             session.load(tmp_path / name)
     # None of them touched what the session held.
     assert list(session.generate_ids(max_new_tokens=3, eos=[])) == expected
+
+
+def test_a_protected_prefix_that_a_smaller_budget_cannot_keep(make_session, tmp_path):
+    session = make_session()
+    session.feed("a" * 7, protect=True)
+    session.save(tmp_path / "a")
+    small = make_session(load={"budget": 8})
+    with pytest.raises(CacheError, match="protect less text or raise the budget"):
+        small.load(tmp_path / "a")
+    assert small.tokens == 0
 
 
 def test_more_entries_than_slots(make_session, tmp_path):

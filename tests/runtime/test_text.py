@@ -283,3 +283,16 @@ def test_stop_string_in_pieces():
     ]  # fmt: skip
     assert matcher.found == "\nUser:"
     assert StopStrings([""]).add("abc") == "abc"
+
+
+def test_tokens_that_show_nothing_are_not_kept():
+    sizes = []
+
+    def decode(ids: list[int]) -> str:
+        sizes.append(len(ids))
+        return "".join("" if token == 7 else chr(token) for token in ids)
+
+    detokenizer = Detokenizer(decode)
+    pieces = [detokenizer.add(token) for token in [65, *[7] * 500, 66]]
+    assert "".join(pieces) == "AB"
+    assert max(sizes) < 30
