@@ -214,7 +214,7 @@ def test_failed_write_leaves_the_old_artifact(artifact, error):
         raise error
 
     before = (artifact / "manifest.json").read_bytes()
-    with pytest.raises((KeyboardInterrupt, ArtifactError), match="^$|No space left on device"):
+    with pytest.raises((KeyboardInterrupt, ArtifactError), match=r"^$|No space left on device"):
         write_artifact(artifact, fails)
     assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
     assert (artifact / "manifest.json").read_bytes() == before
