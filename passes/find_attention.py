@@ -49,7 +49,7 @@ class FindAttention(Pass):
         rotations = _Rotations(graph, positions - texts, self.table_size)
         windows: dict[fx.Node | None, int] = {}
         for site in sites:
-            if site.mask in texts:
+            if site.mask is not None and site.mask in texts:
                 raise PassError(
                     f"find_attention: mask {site.mask.name} depends on the tokens themselves, as a "
                     "mask of padding does; wanted one that depends on their places only"
