@@ -306,12 +306,13 @@ def test_progress_and_stats(make_session):
     stats = session.stats()
     assert (stats.prefill_tokens, stats.decode_tokens) == (len(TEXT), 2)  # the first costs no step
     assert (stats.tokens, stats.capacity) == (len(TEXT) + 3, 32)
-    assert 0 < stats.first_token_seconds <= stats.decode_seconds
+    assert stats.first_token_seconds > 0
+    assert stats.decode_seconds > 0
     numbers = 2 * 2 * (2 * 4 * 4 + 8 + 2 * 4)  # layers, heads; key, value, index, two scalars
     assert stats.cache_bytes == 32 * numbers
     assert stats.held_bytes == session.used * numbers
     assert stats.peak_rss_bytes > 10_000_000
-    assert stats.to_dict()["decode_tokens_per_second"] == 3 / stats.decode_seconds
+    assert stats.to_dict()["decode_tokens_per_second"] == 2 / stats.decode_seconds
     assert "entries for" in str(stats)
 
 

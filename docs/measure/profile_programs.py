@@ -1,6 +1,6 @@
 """Where the time of one prefill chunk and of one decode step goes, against what the machine can do.
 
-python docs/measure/profile.py model.lcc [--used 1536] [--chunk 256] [--threads 2]
+python docs/measure/profile_programs.py model.lcc [--used 1536] [--chunk 256] [--threads 2]
 
 Two passes: the times come from plain runs, the shares of the operators from profiled ones.
 """
