@@ -5,6 +5,7 @@ python dev.py types       mypy alone
 python dev.py size        lines per file, longest first
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def check() -> None:
     run("ruff", "format", "--check", ".")
     run("ruff", "check", ".")
     types()
-    run("pytest")
+    os.environ["OMP_NUM_THREADS"] = "1"  # two workers, one thread each
+    run("pytest", "-n", "2", "--dist", "loadgroup")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ LENGTHS = (1, 255, 256, 257, 1000)
 CHUNK_SIZES = (256, 64, 7, 1)
 NEW_TOKENS = 128
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
 
 
 @pytest.fixture(scope="module")

@@ -82,9 +82,10 @@ def test_full_cache_bytes(tiny_artifact: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")
 def test_smollm2(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCC_CACHE_DIR", str(smollm2_cache))
-    result = CliRunner().invoke(app, ["demo", "--tokens", "12288", "--depth", "30"])
+    result = CliRunner().invoke(app, ["demo", "--tokens", "6144", "--depth", "30"])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "\n          found\n" in result.stdout
     assert "torch, transformers, onnx: none" in result.stdout

@@ -162,6 +162,7 @@ def test_tiny_tokenizer_is_bytes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")
 def test_smollm2() -> None:
     model = load_model("smollm2")
     assert (model.architecture, model.trained_window) == ("llama", 8192)
