@@ -17,8 +17,9 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
                 tokens) and the names of the programs that score and evict its cache
     cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
     policy      `PolicyConfig`, with the values in force
+    heads       what the retaining heads were trained for and on; absent = there are none
     scalars     per-entry numbers the evict programs read, in order; consensus is attention
-                too, its mean over all heads
+                too, its mean over all heads; retaining is what the step's heads say
     queries     which queries the score programs are given: catalyst, recent, all; absent = none
     programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
                 time), updates (output -> the input whose storage it replaces)
@@ -45,12 +46,13 @@ from msgspec import Struct
 
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError
+from lcc.heads import HeadsPage
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 
 Queries = Literal["catalyst", "recent", "all"]
-Scalar = Literal["attention", "consensus", "novelty", "noise", "sentence"]
+Scalar = Literal["attention", "consensus", "retaining", "novelty", "noise", "sentence"]
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -127,6 +129,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig
+    heads: HeadsPage | None = None
     scalars: list[Scalar]
     queries: Queries | None = None
     programs: dict[str, ProgramEntry]
@@ -145,6 +148,7 @@ class _Header(Struct):
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The bytes of `manifest.json`: sorted keys, two spaces, one newline at the end."""
     page = {"format": "lcc", "version": FORMAT_VERSION} | msgspec.to_builtins(manifest)
+    page["policy"] = {name: value for name, value in page["policy"].items() if value is not None}
     return msgspec.json.format(msgspec.json.encode(page, order="sorted"), indent=2) + b"\n"
 
 

@@ -25,6 +25,7 @@ from lcc.artifact import (
 from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
 from lcc.errors import ConfigError
+from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
 from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
 from lcc.models import LoadedModel, load_model
 from lcc.passes import default_passes, pipeline
@@ -49,18 +50,35 @@ class Specialized:
     cache: CacheConfig
     policy: EvictionPolicy
     memory: list[MemoryEntry]
+    heads: HeadsPage | None = None
 
 
 def specialize(
-    captured: ModelGraph, config: CompileConfig, name: str, architecture: str, window: int | None
+    captured: ModelGraph,
+    config: CompileConfig,
+    name: str,
+    architecture: str,
+    window: int | None,
+    heads: RetainingHeads | None = None,
 ) -> Specialized:
     """Run the passes and split the result into programs.
+
+    heads       what `config.heads` names, loaded: policy locret reads what they say
 
     Raises PassError, or ConfigError when the memory does not suffice.
     """
     policy = make_policy(config.policy)
     cache = config.cache
-    steps = default_passes(cache, queries=policy.queries is not None)
+    if "retaining" in policy.scalars and heads is None:
+        raise ConfigError(
+            f"policy {policy.name} reads retaining heads, none were given; wanted --heads FILE: "
+            "lcc train heads makes one"
+        )
+    steps = default_passes(
+        cache,
+        queries=policy.queries is not None,
+        heads=heads if "retaining" in policy.scalars else None,
+    )
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
         check_chunks(captured, graph, longest=window)
@@ -76,7 +94,8 @@ def specialize(
         trained_window=window,
     )
     table = memory_table(programs, layers, cache, scalars=len(policy.scalars))
-    return Specialized(model, programs, passes, cache, policy, table)
+    page = heads.page if heads is not None and "retaining" in policy.scalars else None
+    return Specialized(model, programs, passes, cache, policy, table, page)
 
 
 def compile_model(
@@ -100,14 +119,21 @@ def compile_model(
     report = progress or (lambda *_: None)
     target = find_target(config.target)
     policy = make_policy(config.policy)
+    if config.heads is not None and "retaining" not in policy.scalars:
+        raise ConfigError(
+            f"heads were given, policy {policy.name} reads none; wanted --policy locret"
+        )
+    heads = load_heads(config.heads) if config.heads else None
     report("load the model", 0.0)
     loaded = _loaded(source)
+    if heads is not None:
+        check_model(heads, loaded.module, loaded.name, config.heads)
     if policy.queries == "catalyst":
         _check_catalyst(config, loaded)
     report("capture", 0.3)
     captured = capture(loaded.module)
     report("specialize", 0.5)
-    special = specialize_within_memory(captured, config, loaded)
+    special = specialize_within_memory(captured, config, loaded, heads)
     if reasons := target.refusals(special.programs):
         raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
 
@@ -125,10 +151,13 @@ def compile_model(
 
 
 def specialize_within_memory(
-    captured: ModelGraph, config: CompileConfig, loaded: LoadedModel
+    captured: ModelGraph,
+    config: CompileConfig,
+    loaded: LoadedModel,
+    heads: RetainingHeads | None = None,
 ) -> Specialized:
     """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
-    facts = (loaded.name, loaded.architecture, loaded.trained_window)
+    facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
     special = specialize(captured, config, *facts)
     limit = config.memory_bytes
     if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
@@ -222,7 +251,7 @@ def _symbol(program: Program, name: str, axis: int) -> str:
     """What to call a size that the runtime chooses."""
     if name in ("new_slots", "kept", "kept_key", "kept_value"):
         return "budget"
-    if name.startswith(("key", "value", *get_args(Scalar))):
+    if name.startswith(("key", "value")) or name in get_args(Scalar):
         return "n" if "logits" in program.outputs else "slots"
     return "n" if "logits" in program.outputs or "attention" in program.outputs else "tokens"
 
@@ -257,6 +286,7 @@ def manifest_of(
         model=special.model,
         cache=special.cache,
         policy=msgspec.structs.replace(policy.config, memory=policy.memory),
+        heads=special.heads,
         scalars=list(policy.scalars),
         queries=policy.queries,
         programs=entries,

@@ -67,13 +67,17 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     alpha           weight of novelty. consensus: its exponent, attention's is 1 - alpha.
                     infinipot: share of the budget that novelty takes, before attention.
-                    None = the policy's own: 0.75, and the paper's 0.5
+                    locret: as infinipot, before the retaining scores.
+                    None = the policy's own: 0.75, and the paper's 0.5; 0 for locret
     attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
     novelty_span    neighbouring slots over which novelty is averaged; 1 = single entries
                     (both: not consensus, which goes by sentences)
     query_pool      how the catalyst's or the last queries are combined
     group_pool      how the query heads of one KV head are combined
     memory          share of an entry's earlier attention added to its new one; 0 = only the new one
+    tail_size       the last cycle of a text keeps, of its newest entries, only those that belong to
+                    the last tail_size tokens of the text, instead of recent_size. None = the
+                    policy's own: 100 for locret, for the others recent_size as in every cycle
     catalyst        text run over the full cache to read how it attends; the word "beginning" = the
                     first 32 tokens of the very text being read, where prompts say what they want
     """
@@ -85,6 +89,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     query_pool: Literal["sum", "max"] = "sum"
     group_pool: Literal["mean", "max"] = "mean"
     memory: float = 0.0
+    tail_size: int | None = None
     catalyst: str = BEGINNING
 
     def __post_init__(self) -> None:
@@ -92,6 +97,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"alpha is {self.alpha}, wanted 0 to 1")
         if not 0.0 <= self.memory <= 1.0:
             raise ConfigError(f"memory is {self.memory}, wanted 0 to 1")
+        if self.tail_size is not None and self.tail_size < 0:
+            raise ConfigError(f"tail_size is {self.tail_size}, wanted 0 or more")
         for name in ("attention_span", "novelty_span"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted an odd number of slots")
@@ -102,6 +109,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
+    heads           file of retaining heads, for policy locret
     """
 
     target: str = "onnxruntime:cpu"
@@ -109,3 +117,4 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     policy: PolicyConfig = PolicyConfig()
     memory_bytes: int | None = None
     fit_budget: bool = False
+    heads: str | None = None

@@ -99,7 +99,7 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
                 continue
             if name == "new_slots":
                 largest = cache.budget
-            elif name.startswith(("key", "value", *get_args(Scalar))):
+            elif name.startswith(("key", "value")) or name in get_args(Scalar):
                 largest = cache.capacity
             elif "logits" in program.outputs:
                 largest = HEAD_ROWS

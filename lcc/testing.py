@@ -74,6 +74,25 @@ def _attention_spans(
     return [max(span(values, s, config.attention_span)) for s in range(len(values))]
 
 
+def _retaining_spans(
+    config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]
+) -> Vector:
+    values = scalars["retaining"]
+    return [max(span(values, s, config.attention_span)) for s in range(len(values))]
+
+
+def retaining_score(features: Vector, first: list[Vector], second: list[Vector]) -> Vector:
+    """What retaining heads with SiLU say of one token: one number per KV head.
+
+    features    query, key and value of the token before rotation, all heads one after the other
+    first       [w][F]
+    second      [Hkv][w]
+    """
+    hidden = [dot(row, features) for row in first]
+    hidden = [x / (1.0 + math.exp(-x)) for x in hidden]
+    return [dot(row, hidden) for row in second]
+
+
 def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
     units = [[x / math.hypot(*key) for x in key] for key in keys]
     anchor = [math.fsum(column) for column in zip(*units, strict=True)]
@@ -101,6 +120,7 @@ def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[
 RANKS: dict[str, Callable[[PolicyConfig, dict[str, Vector], list[Vector]], Vector]] = {
     "consensus": sentence_ranks,
     "infinipot": _attention_spans,
+    "locret": _retaining_spans,
     "snapkv": _attention_spans,
     "h2o": lambda config, scalars, keys: scalars["attention"],
     "sink_window": lambda config, scalars, keys: [float(slot) for slot in range(len(keys))],
@@ -142,7 +162,7 @@ def keep_slots(
         rest = sorted((rank[slot], slot) for slot in range(used) if slot not in kept)
         kept.update(slot for _, slot in rest[len(rest) - count :])
 
-    if config.name == "infinipot" and config.alpha:
+    if config.name in ("infinipot", "locret") and config.alpha:
         novel = int(Fraction(str(config.alpha)) * (budget - len(kept)))
         take(smooth_novelty(scalars["novelty"], config.novelty_span), novel)
     if len(kept) < budget:

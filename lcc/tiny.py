@@ -15,7 +15,10 @@ from lcc.errors import ModelError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import nn
     from transformers import PreTrainedModel
+
+    from lcc.heads import RetainingHeads
 
 VOCAB_SIZE = 260  # 256 bytes, then the four below
 END_OF_TEXT, START, END, PAD = 256, 257, 258, 259
@@ -118,3 +121,38 @@ def save_tiny(
     )
     tokenizer.save_pretrained(folder)
     return model
+
+
+def random_heads(model: nn.Module, width: int = 8, seed: int = 0) -> RetainingHeads:
+    """Draw retaining heads for every attention layer of a model: of the right shapes, untrained.
+
+    Args:
+        model: what `lcc.capture` takes.
+        width: hidden numbers of a head.
+        seed: same seed, same weights.
+    """
+    with needs_extra("compile"):
+        import torch
+
+    from lcc.capture import capture
+    from lcc.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint
+    from lcc.passes.find_attention import FindAttention
+    from lcc.passes.insert_retaining_heads import attention_sizes
+
+    sizes = attention_sizes(FindAttention(table_size=1)(capture(model)).graph)
+    draw = torch.Generator().manual_seed(seed)
+    layers = {
+        i: (
+            torch.randn(width, features, generator=draw) * features**-0.5,
+            torch.randn(kv_heads, width, generator=draw) * width**-0.5,
+        )
+        for i, (features, kv_heads) in enumerate(sizes)
+    }
+    page = HeadsPage(
+        architecture=getattr(getattr(model, "config", None), "model_type", type(model).__name__),
+        model=model_fingerprint(dict(model.named_parameters())),
+        width=width,
+        activation=activation_of(model),
+        trained_on="nothing: random weights",
+    )
+    return RetainingHeads(page, layers)

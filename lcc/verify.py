@@ -14,7 +14,8 @@ from lcc.artifact import Manifest, ProgramEntry, read_manifest
 from lcc.capture import capture
 from lcc.compile import Specialized, specialize
 from lcc.config import CompileConfig
-from lcc.errors import ArtifactError
+from lcc.errors import ArtifactError, ConfigError
+from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
@@ -52,6 +53,7 @@ def verify(
     artifact: str | Path,
     source: str | Path | LoadedModel,
     *,
+    heads: str | Path | None = None,
     prompt_tokens: int = 600,
     new_tokens: int = 64,
     progress: Callable[[str, float], None] | None = None,
@@ -60,6 +62,7 @@ def verify(
 
     artifact        the folder
     source          what it was compiled from, as for `compile_model`
+    heads           the file of retaining heads that it was compiled with, if it was
     prompt_tokens   length of the text read where nothing is evicted
     new_tokens      greedy tokens that must be the model's own
 
@@ -68,14 +71,16 @@ def verify(
 
     Raises:
         ArtifactError: the artifact is damaged, or was made from another kind of model.
+        ConfigError: it was compiled with retaining heads, and these are not the ones.
     """
     report = progress or (lambda *_: None)
     manifest = read_manifest(artifact)
+    trained = _heads(manifest, heads)
     session = lcc.runtime.load(artifact)
     report("load the model", 0.1)
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
     report("specialize", 0.4)
-    special = _specialized(manifest, loaded)
+    special = _specialized(manifest, loaded, trained)
     reference = Session(
         manifest, manifest.cache, session.tokenizer, ReferenceEngine(special.programs)
     )
@@ -105,10 +110,29 @@ def _usable(session: Session) -> int:
     return session._executor.limits.usable
 
 
-def _specialized(manifest: Manifest, loaded: LoadedModel) -> Specialized:
+def _heads(manifest: Manifest, path: str | Path | None) -> RetainingHeads | None:
+    """The heads that an artifact was compiled with."""
+    if manifest.heads is None:
+        if path is not None:
+            raise ConfigError(f"{path}: the artifact was compiled without retaining heads")
+        return None
+    if path is None:
+        raise ConfigError(
+            f"the artifact was compiled with retaining heads (trained on: "
+            f"{manifest.heads.trained_on}); wanted the file, too: --heads FILE"
+        )
+    loaded = load_heads(path)
+    if loaded.page != manifest.heads:
+        raise ConfigError(f"{path}: other heads than those the artifact was compiled with")
+    return loaded
+
+
+def _specialized(
+    manifest: Manifest, loaded: LoadedModel, heads: RetainingHeads | None
+) -> Specialized:
     config = CompileConfig(target=manifest.target, cache=manifest.cache, policy=manifest.policy)
-    window = loaded.trained_window
-    special = specialize(capture(loaded.module), config, loaded.name, loaded.architecture, window)
+    facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
+    special = specialize(capture(loaded.module), config, *facts)
     if special.model.layers != manifest.model.layers:
         raise ArtifactError(
             f"{loaded.name} has {len(special.model.layers)} layers of other heads or sizes than "

@@ -24,10 +24,12 @@ class ModelGraph:
 
     module      logits = module(input_ids [1, Q] int64, position_ids [1, Q] int64)
     rotations   distinct rotary embeddings; `lcc.attention` names them by index
+    outputs     names of what the graph gives, in order; the logits come first
     """
 
     module: fx.GraphModule
     rotations: tuple[Rotation, ...] = ()
+    outputs: tuple[str, ...] = ("logits",)
 
     @property
     def graph(self) -> fx.Graph:
@@ -43,7 +45,7 @@ class ModelGraph:
         graph.output(output).meta = dict(last.meta)
         for old, new in copies.items():
             new.meta = dict(old.meta)
-        return ModelGraph(fx.GraphModule(self.module, graph), self.rotations)
+        return ModelGraph(fx.GraphModule(self.module, graph), self.rotations, self.outputs)
 
     def calls(self, target: Callable) -> list[fx.Node]:
         """Calls of one operator, in order."""

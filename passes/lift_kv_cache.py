@@ -21,8 +21,8 @@ class LiftKVCache(Pass):
     used        [1] int32           valid slots before the step
     key_<i>     [1, Hkv, S, D]      also value_<i>, for layer i
 
-    New outputs, after the logits: queries_<i> [Hq, Q, D], rotated, where `queries` is asked for;
-    then key_<i>_out and value_<i>_out, which replace the storage of key_<i> and value_<i>.
+    New outputs, after those there are: queries_<i> [Hq, Q, D], rotated, where `queries` is asked
+    for; then key_<i>_out and value_<i>_out, which replace the storage of key_<i> and value_<i>.
 
     Requires    FindAttention has run.
     Ensures     no `lcc.attention` is left.
@@ -82,5 +82,9 @@ class LiftKVCache(Pass):
             nodes.erase_node(site)
             caches += parts[1:]
         output = nodes.output_node()
-        output.args = ((output.args[0][0], *queries, *caches),)
+        output.args = ((*output.args[0], *queries, *caches),)
+        graph.outputs += tuple(f"queries_{i}" for i in range(len(queries)))
+        graph.outputs += tuple(
+            f"{kind}_{i}_out" for i in range(len(sites)) for kind in ("key", "value")
+        )
         return len(sites)

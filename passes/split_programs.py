@@ -91,7 +91,6 @@ def split_programs(graph: ModelGraph, *, chunk_size: int, capacity: int) -> list
 def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program:
     inputs = step.graph.find_nodes(op="placeholder")
     names = tuple(n.name for n in inputs)
-    layers = len([n for n in names if n.startswith("key_")])
     length = torch.export.Dim("Q", min=1, max=chunk_size)
     slots = torch.export.Dim("S", min=2, max=capacity)
     example = min(chunk_size, 16) if chunk_size > 1 else 1
@@ -105,15 +104,13 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
     module = copy.copy(step.module)
     with torch.no_grad():
         exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))
-    count = len(step.graph.output_node().args[0])
-    queries = [f"queries_{i}" for i in range(count - 1 - 2 * layers)]
-    caches = [f"{kind}_{i}_out" for i in range(layers) for kind in ("key", "value")]
+    outputs = ("hidden", *step.outputs[1:])
     return Program(
         names=(PREFILL_CHUNK, DECODE),
         exported=exported,
         inputs=names,
-        outputs=("hidden", *queries, *caches),
-        updates={name: name.removesuffix("_out") for name in caches},
+        outputs=outputs,
+        updates={name: name.removesuffix("_out") for name in outputs if name.endswith("_out")},
     )
 
 

@@ -5,7 +5,7 @@ the fields that make its entries part of the cache are set last.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,7 @@ class Executor:
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
         self._memory = np.float32(manifest.policy.memory)
+        self._tail_size = manifest.policy.tail_size
         self.limits = Limits.of(
             cache,
             catalyst=self._queries == "catalyst",
@@ -82,6 +83,13 @@ class Executor:
         self.recent = RecentQueries(
             {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
         )
+        # Layer -> the output with the retaining scores of its new entries.
+        given = {tensor.name for tensor in manifest.programs["prefill_chunk"].outputs}
+        every = {i: f"retaining_{i}" for i in range(len(self.layers))}
+        self._retaining = {i: name for i, name in every.items() if name in given}
+        heads = max(layer.kv_heads for layer in self.layers)
+        most = max(cache.chunk_size, cache.catalyst_size)
+        self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         self._spares = {
             (layer.kv_heads, layer.head_size): [
@@ -136,6 +144,8 @@ class Executor:
             )
         if self._sentences is not None and "sentence" in self.cache.scalar_names:
             new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
+        if self._retaining:
+            new_scalars["retaining"] = self._new_retaining[:, :, :count]
         self.cache.place(self.used, self.tokens, count, **new_scalars)
         if self._queries == "recent":
             self.recent.append(self._new_queries)
@@ -163,10 +173,14 @@ class Executor:
             "positions": np.arange(first, first + tokens.size, dtype=np.int64)[None],
             "used": np.array([slot], np.int32),
         }
-        fetch = ["hidden", *(f"queries_{i}" for i in self._scored if fetch_queries)]
+        fetch = ["hidden", *self._retaining.values()]
+        fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
         runner = self._decode if tokens.size == 1 else self._step
         results = runner(feeds, fetch)
         self._new_queries = {i: results[f"queries_{i}"] for i in self._scored if fetch_queries}
+        for i, name in self._retaining.items():
+            scores = results[name]  # [Hkv, n]
+            self._new_retaining[i, : scores.shape[0], : tokens.size] = scores
         hidden: np.ndarray = results["hidden"][0]
         return hidden
 
@@ -215,10 +229,11 @@ class Executor:
             attention *= self._memory
             attention += new
 
-    def evict(self, catalyst: Sequence[int], on_cycle: Callable[[], None] | None = None) -> Cycle:
+    def evict(self, catalyst: Sequence[int], left: int | None = None) -> Cycle:
         """One cycle: score, then keep `budget` entries of every layer; needs used > budget.
 
         catalyst    ids run over the full cache where the policy asks for them; not kept
+        left        tokens still to read of a text whose last cycle this is; None = it is not
         """
         self.check()
         begin, before = time.perf_counter(), self.used
@@ -236,7 +251,7 @@ class Executor:
         numbers: dict[str, np.ndarray] = {
             "used": np.array([self.used], np.int32),
             "prefix": np.array([max(self.config.sink_size, self.protected)], np.int32),
-            "recent": np.array([self.config.recent_size], np.int32),
+            "recent": np.array([self._recent_size(left)], np.int32),
             "new_slots": self._new_slots,
         }
         for i in range(len(self.layers)):
@@ -245,6 +260,13 @@ class Executor:
         self.recent.clear()
         self.broken = False
         return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
+
+    def _recent_size(self, left: int | None) -> int:
+        """Newest entries that a cycle keeps, whatever their rank."""
+        if left is None or self._tail_size is None:
+            return self.config.recent_size
+        room = self.config.budget - max(self.config.sink_size, self.protected)
+        return min(max(0, self._tail_size - left), room)
 
     def _catalyst_queries(self, ids: Sequence[int]) -> dict[int, np.ndarray]:
         """Queries of the catalyst prompt behind the full cache: layer -> [Hq, n, D]."""

@@ -171,7 +171,7 @@ class Reader:
             while ids := queue.peek(self._executor.limits.chunk_size):
                 if stop is not None and stop():
                     return self.tokens - before
-                queue.take(self._advance(ids, cycle_ids))
+                queue.take(self._advance(ids, cycle_ids, queue))
                 if progress is not None:
                     now = Progress(
                         tokens=self.tokens - before,
@@ -199,17 +199,17 @@ class Reader:
                 check_protected(size, executor.config.recent_size, executor.config.budget)
         return iter([(ids, 1.0)])
 
-    def _advance(self, ids: list[int], catalyst: list[int]) -> int:
+    def _advance(self, ids: list[int], catalyst: list[int], queue: TokenQueue | None = None) -> int:
         """One step or one cycle: how many of the ids were read, 0 after a cycle.
 
-        The ids begin with the pending ones.
+        The ids begin with the pending ones; `queue` is the text they belong to, where there is one.
         """
         executor = self._executor
         count = next_step(len(ids), executor.used, executor.limits)
         cycle = None
         with uninterrupted():
             if count == CYCLE:
-                cycle = self._cycle(catalyst)
+                cycle = self._cycle(catalyst, self._left(queue))
             else:
                 executor.read(ids[:count])
                 self._pending = self._pending[count:]
@@ -217,11 +217,20 @@ class Reader:
             self.on_cycle(cycle)
         return count
 
-    def _cycle(self, catalyst: list[int]) -> Cycle:
+    def _left(self, queue: TokenQueue | None) -> int | None:
+        """Tokens still to read, if they fit after one more cycle; None = more, or not known."""
+        limits = self._executor.limits
+        if queue is None or self.manifest.policy.tail_size is None:
+            return None
+        room = limits.usable - limits.budget
+        left = len(queue.peek(room + 1))
+        return left if left <= room else None
+
+    def _cycle(self, catalyst: list[int], left: int | None = None) -> Cycle:
         if not catalyst and self.manifest.queries == "catalyst":
             limit = self._executor.config.catalyst_size
             catalyst = [*self._separator, *self._executor.beginning][:limit]
-        cycle = self._executor.evict(catalyst)
+        cycle = self._executor.evict(catalyst, left)
         self.cycles.append(cycle)
         self._clock.cycles += 1
         self._clock.cycle_seconds += cycle.seconds

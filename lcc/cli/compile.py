@@ -40,6 +40,12 @@ def command(
     catalyst: Annotated[
         str | None, typer.Option(help="Default catalyst; a session can use another.")
     ] = None,
+    tail_size: Annotated[
+        int | None, typer.Option(help="Newest tokens kept by a text's last cycle (locret).")
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Retaining heads for --policy locret: lcc train heads.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file; flags win over what it says.")
     ] = None,
@@ -56,6 +62,7 @@ def command(
       lcc compile smollm2 -o smollm2.lcc
       lcc compile ./Qwen3-0.6B -o qwen.lcc --memory 4GB
       lcc compile org/name -o small.lcc --capacity 1024 --budget 512 --policy snapkv
+      lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
       lcc compile model.gguf -o model.lcc --config long.yaml
 
     \b
@@ -85,7 +92,9 @@ def command(
                 "attention_span": attention_span,
                 "novelty_span": novelty_span,
                 "catalyst": catalyst,
+                "tail_size": tail_size,
             },
+            "heads": heads,
         },
     )
     from lcc.artifact import manifest_bytes

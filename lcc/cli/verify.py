@@ -13,6 +13,9 @@ from lcc.env import needs_extra
 def command(
     artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
     model: Annotated[str, typer.Option(help="What it was compiled from, as in lcc compile.")],
+    heads: Annotated[
+        Path | None, typer.Option(help="The retaining heads it was compiled with, if any.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -32,7 +35,7 @@ def command(
         from lcc.verify import verify
 
     with quiet_torch(), progress_bar(quiet=quiet) as progress:
-        report = verify(artifact, model, progress=progress)
+        report = verify(artifact, model, heads=heads, progress=progress)
     rows = msgspec.to_builtins(list(report.rows))
     if json:
         typer.echo(json_.dumps({"ok": report.ok, "rows": rows}, indent=2))

@@ -8,6 +8,7 @@ from lcc.passes.eviction.h2o import H2O
 from lcc.passes.eviction.infinipot import InfiniPot
 from lcc.passes.eviction.keydiff import KeyDiff
 from lcc.passes.eviction.knorm import KNorm
+from lcc.passes.eviction.locret import Locret
 from lcc.passes.eviction.none import NoEviction
 from lcc.passes.eviction.random_control import RandomControl
 from lcc.passes.eviction.sink_window import SinkWindow
@@ -20,6 +21,7 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
     for policy in (
         Consensus,
         InfiniPot,
+        Locret,
         SnapKV,
         H2O,
         SinkWindow,

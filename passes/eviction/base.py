@@ -73,7 +73,8 @@ class EvictionPolicy(ABC):
 
     name      what the user types
     scalars   per-entry numbers that `rank` reads: of "attention", "consensus" (attention, the
-              mean of all heads and layers), "novelty", "noise", "sentence", in that order
+              mean of all heads and layers), "retaining" (what trained heads say), "novelty",
+              "noise", "sentence", in that order
     queries   whose attention makes the scalar `attention`: the catalyst prompt's, the last tokens'
               before the eviction, every token's; None = the scalar is not read
     evicts    False: the cache may only grow, and there is no evict program
@@ -85,10 +86,12 @@ class EvictionPolicy(ABC):
     evicts: ClassVar[bool] = True
 
     alpha: float = 0.5  # where the configuration gives none
+    tail_size: int | None = None  # likewise
 
     def __init__(self, config: PolicyConfig) -> None:
         self.alpha = self.alpha if config.alpha is None else config.alpha
-        self.config = msgspec.structs.replace(config, alpha=self.alpha)
+        self.tail_size = self.tail_size if config.tail_size is None else config.tail_size
+        self.config = msgspec.structs.replace(config, alpha=self.alpha, tail_size=self.tail_size)
 
     @property
     def memory(self) -> float:

@@ -36,18 +36,22 @@ class InfiniPot(EvictionPolicy):
         self.queries = "catalyst" if self.share < 1 else None
 
     def rank(self, entries: Entries) -> Tensor:
-        """Infinite for those that novelty selects, pooled attention for the others."""
+        """Infinite for those that novelty selects, their worth for the others."""
         if self.share == 1:
             return self._novelty(entries)
-        attention = entries.scalar("attention")
-        attention = span_max(attention, entries.valid, self.config.attention_span)
+        worth = self.worth(entries)
         if self.share == 0:
-            return attention
+            return worth
         protected = entries.protected.sum(0, keepdim=True)
         free = entries.budget - protected
         count = protected + free * self.share.numerator // self.share.denominator
         novel = top_mask(entries.guard(self._novelty(entries)), count, entries.budget)
-        return attention.masked_fill(novel, torch.inf)
+        return worth.masked_fill(novel, torch.inf)
+
+    def worth(self, entries: Entries) -> Tensor:
+        """What ranks the entries that novelty did not select: attention, over the span."""
+        attention = entries.scalar("attention")
+        return span_max(attention, entries.valid, self.config.attention_span)
 
     def _novelty(self, entries: Entries) -> Tensor:
         novelty = entries.scalar("novelty")

@@ -61,7 +61,7 @@ class Evict(nn.Module):
     prefix       [1]             int32, leading slots that are protected
     recent       [1]             int32, newest slots that are protected
     new_slots    [budget]        int64, 0 .. budget-1; its length is the budget
-    attention, consensus, novelty, noise, sentence
+    attention, consensus, retaining, novelty, noise, sentence
                  [Hkv, S]        float32, only those of `policy.scalars`
 
     gives
@@ -92,6 +92,7 @@ class Evict(nn.Module):
         new_slots: Tensor,
         attention: Tensor | None = None,
         consensus: Tensor | None = None,
+        retaining: Tensor | None = None,
         novelty: Tensor | None = None,
         noise: Tensor | None = None,
         sentence: Tensor | None = None,
@@ -105,6 +106,7 @@ class Evict(nn.Module):
         scalars = {
             "attention": attention,
             "consensus": consensus,
+            "retaining": retaining,
             "novelty": novelty,
             "noise": noise,
             "sentence": sentence,

@@ -11,14 +11,14 @@ from torch.nn import functional
 def span_max(x: Tensor, valid: Tensor, span: int) -> Tensor:
     """The maximum over `span` slots around each one, as far as they are valid.
 
-    x         [Hkv, S]  float32, at least 0
+    x         [Hkv, S]  float32
     valid     [S] or [Hkv, S]  bool
     span      odd; 1 changes nothing
     returns   [Hkv, S]
     """
     if span == 1:
         return x
-    x = torch.where(valid, x, 0.0)
+    x = torch.where(valid, x, torch.finfo(x.dtype).min)
     # In two dimensions because PyTorch 2.13 exports max_pool1d for one length only.
     pooled = functional.max_pool2d(x[None, None], (1, span), stride=1, padding=(0, span // 2))
     return pooled[0, 0]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,17 +12,19 @@ import lcc.runtime
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.heads import save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
 from lcc.runtime.scalars import noise
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 from lcc.targets.reference import ReferenceEngine
-from lcc.testing import OracleCache
-from lcc.tiny import save_tiny, tiny_model
+from lcc.testing import OracleCache, retaining_score
+from lcc.tiny import random_heads, save_tiny, tiny_model
 
 SENTENCE_ENDS = {ord(c) for c in ".!?\n"}
 MEMORY = {"h2o": 1.0}
+HEADS = random_heads(tiny_model("llama"))
 QUERIES = {"consensus": "catalyst", "infinipot": "catalyst", "snapkv": "recent", "h2o": "all"}
 
 
@@ -48,6 +51,7 @@ class OracleLlama:
             for _ in range(config.num_hidden_layers)
         ]
         self.queries = QUERIES.get(policy.name)
+        self.retaining = HEADS.layers if policy.name == "locret" else {}
         self.recent: list[list[np.ndarray]] = [[] for _ in self.layers]
         self.hidden = self.last = None
         self.sentence = 0
@@ -65,6 +69,10 @@ class OracleLlama:
                 for p in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             own = {n: s[i] if isinstance(s, np.ndarray) else s for n, s in scalars.items()}
+            if self.retaining:
+                features = np.concatenate([x.ravel() for x in (q, k, v)]).tolist()
+                weights = [w.tolist() for w in self.retaining[i]]
+                own["retaining"] = retaining_score(features, *weights)
             out = oracle.step(q, k, v, attention=0.0, **own)
             x = x + attention.o_proj(torch.tensor(out, dtype=torch.float64).reshape(1, -1))
             x = x + block.mlp(block.post_attention_layernorm(x))
@@ -82,9 +90,14 @@ class OracleLlama:
 
     def read(self, ids: list[int]) -> None:
         reserved = self.cache.catalyst_size if self.queries == "catalyst" else 0
-        for token in ids:
+        room = self.cache.capacity - reserved - self.cache.budget
+        for place, token in enumerate(ids):
             if self.layers[0].used == self.cache.capacity - reserved:
-                self.cycle()
+                left, tail = len(ids) - place, self.policy.tail_size
+                recent = self.cache.recent_size
+                if tail is not None and left <= room:
+                    recent = max(0, tail - left)
+                self.cycle(recent)
             heads = len(self.layers[0].heads)
             drawn = noise(0, len(self.layers), heads, self.read_tokens, 1)[:, :, 0]
             if self.last in SENTENCE_ENDS or self.last is None:
@@ -110,7 +123,7 @@ class OracleLlama:
             for head in heads:
                 head[slot].scalars["consensus"] = mean
 
-    def cycle(self) -> None:
+    def cycle(self, recent_size: int) -> None:
         used = self.layers[0].used
         if self.queries == "catalyst":
             asked = [self.forward(token)[1] for token in self.catalyst]
@@ -122,7 +135,7 @@ class OracleLlama:
             self.score(last, start=used - len(last[0]))
         limits = {"budget": self.cache.budget, "prefix": self.cache.sink_size}
         for oracle in self.layers:
-            oracle.evict(self.policy, recent=self.cache.recent_size, **limits)
+            oracle.evict(self.policy, recent=recent_size, **limits)
         self.recent = [[] for _ in self.layers]
         self.cycles += 1
 
@@ -138,13 +151,25 @@ CACHE = {
 CATALYST = [40, 41, 42]
 # No token twice: in the first layer its keys would tie for `knorm`, up to rounding.
 TEXT = np.random.default_rng(5).permutation(250)[:61].tolist()
-POLICIES = ["consensus", "infinipot", "snapkv", "h2o", "sink_window", "keydiff", "knorm", "random"]
+POLICIES = [
+    "consensus",
+    "infinipot",
+    "locret",
+    "snapkv",
+    "h2o",
+    "sink_window",
+    "keydiff",
+    "knorm",
+    "random",
+]
 CASES = [(p, "contiguous") for p in POLICIES] + [("consensus", "absolute"), ("knorm", "absolute")]
+OPTIONS = {"locret": {"tail_size": 8}}  # of which the last cycle keeps those that were read
 COMPILED = [
     ("consensus", "contiguous"),
     ("infinipot", "contiguous"),
     ("h2o", "contiguous"),
     ("infinipot", "absolute"),
+    ("locret", "contiguous"),
 ]
 
 
@@ -163,12 +188,18 @@ def captured() -> ModelGraph:
 def configured(policy: str, positions: str) -> CompileConfig:
     return CompileConfig(
         cache=CacheConfig(**CACHE, positions=positions),
-        policy=PolicyConfig(name=policy, attention_span=3, novelty_span=3, catalyst="abc"),
+        policy=PolicyConfig(
+            name=policy,
+            attention_span=3,
+            novelty_span=3,
+            catalyst="abc",
+            **OPTIONS.get(policy, {}),
+        ),
     )
 
 
 def on_reference(captured: ModelGraph, folder: Path, config: CompileConfig) -> Session:
-    special = specialize(captured, config, "tiny", "llama", None)
+    special = specialize(captured, config, "tiny", "llama", None, HEADS)
     engine = ReferenceEngine(special.programs)
     return Session(manifest_of(special, config), config.cache, Tokenizer(folder), engine)
 
@@ -202,6 +233,9 @@ def test_onnx_runtime_is_the_reference(
 ) -> None:
     config = configured(policy, positions)
     reference = on_reference(captured, folder, config)
+    if policy == "locret":
+        save_heads(tmp_path / "heads.safetensors", HEADS, half=False)
+        config = msgspec.structs.replace(config, heads=str(tmp_path / "heads.safetensors"))
     compile_model(folder, tmp_path / "m.lcc", config)
     session = lcc.runtime.load(tmp_path / "m.lcc")
     np.testing.assert_allclose(read(session), read(reference), atol=1e-4)

@@ -80,12 +80,14 @@ def text(n, g):
         "value": torch.randn(n, HEADS, D, generator=g),
         "novelty": torch.rand(n, generator=g),
         "noise": torch.rand(HEADS, n, generator=g),
+        "retaining": torch.randn(HEADS, n, generator=g),
     }
 
 
 def append_to(oracle, x):
     for t in range(len(x["query"])):
-        scalars = {"novelty": x["novelty"][t].item(), "noise": x["noise"][:, t].tolist()}
+        scalars = {n: x[n][:, t].tolist() for n in ("noise", "retaining")}
+        scalars["novelty"] = x["novelty"][t].item()
         oracle.append(x["key"][t], x["value"][t], attention=0.0, **scalars)
 
 

@@ -13,7 +13,7 @@ from lcc.testing import keep_slots
 
 EVICTING = [name for name, policy in POLICIES.items() if policy.evicts]
 INEXACT = ("keydiff", "consensus")  # quotients and logarithms: no exact ties
-SCALARS = ("attention", "consensus", "novelty", "noise")
+SCALARS = ("attention", "consensus", "retaining", "novelty", "noise")
 GARBAGE = 77.0  # in empty slots, which nothing may look at
 
 
@@ -61,7 +61,7 @@ def cases(draw):
         numbers = draw(st.lists(st.integers(low, high), min_size=count, max_size=count))
         return torch.tensor(numbers, dtype=torch.float32).reshape(shape)
 
-    scalars = {name: tensor(2, slots) for name in ("attention", "novelty", "noise")}
+    scalars = {name: tensor(2, slots) for name in ("attention", "retaining", "novelty", "noise")}
     scalars["novelty"][scalars["novelty"] == 4] = 1e30  # the first token's, wherever it is
     for x in scalars.values():
         x[:, used:] = GARBAGE

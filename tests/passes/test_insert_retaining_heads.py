@@ -1,0 +1,127 @@
+"""insert_retaining_heads: no logit changes, scores are the loop's, in chunks of any size."""
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from lcc.capture import capture
+from lcc.errors import ConfigError
+from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
+from lcc.passes.find_attention import FindAttention
+from lcc.passes.graph import ModelGraph, evaluate
+from lcc.passes.insert_retaining_heads import InsertRetainingHeads, before_rotation
+from lcc.passes.lift_kv_cache import LiftKVCache
+from lcc.passes.split_programs import split_programs
+from lcc.targets.reference import ReferenceEngine
+from lcc.testing import retaining_score
+from lcc.tiny import ARCHITECTURES, random_heads, tiny_model
+
+CAPACITY = 40
+IDS = torch.randint(0, 250, (1, 33), generator=torch.Generator().manual_seed(2))
+POSITIONS = torch.arange(33)[None]
+
+
+def found(architecture: str) -> tuple[ModelGraph, RetainingHeads]:
+    model = tiny_model(architecture)
+    heads = random_heads(model)
+    page = msgspec.structs.replace(heads.page, activation="silu")  # the oracle's
+    graph = FindAttention(CAPACITY)(capture(model)).graph
+    return graph, dataclasses.replace(heads, page=page)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_logit_changes_and_scores_are_the_loops(architecture: str) -> None:
+    graph, heads = found(architecture)
+    result = InsertRetainingHeads(heads, capacity=CAPACITY)(graph)
+    windowed = {"mistral": 2, "gemma3_text": 2}.get(architecture, 0)
+    sites = graph.calls(torch.ops.lcc.attention.default)
+    assert result.sites == len(sites) - windowed
+    assert len(result.graph.outputs) == 1 + result.sites
+    with torch.no_grad():
+        before = graph.module(IDS, POSITIONS)
+        after = result.graph.module(IDS, POSITIONS)
+    assert torch.equal(before[0], after[0])
+    inputs = dict(zip(graph.graph.find_nodes(op="placeholder"), (IDS, POSITIONS), strict=True))
+    for name, scores in zip(result.graph.outputs[1:], after[1:], strict=True):
+        site = sites[int(name.removeprefix("retaining_"))]
+        q, k, v = (
+            evaluate(graph, node, inputs)[0]
+            for node in (*map(before_rotation, site.args[:2]), site.args[2])
+        )
+        first, second = (w.tolist() for w in heads.layers[int(name.removeprefix("retaining_"))])
+        for token in (0, 7, 32):
+            features = torch.cat([x[token].flatten() for x in (q, k, v)]).tolist()
+            wanted = retaining_score(features, first, second)
+            np.testing.assert_allclose(scores[:, token].numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_are_the_same_in_any_chunks() -> None:
+    graph, heads = found("qwen3")
+    graph = InsertRetainingHeads(heads, capacity=CAPACITY)(graph).graph
+    with torch.no_grad():
+        wanted = graph.module(IDS, POSITIONS)[1].numpy()
+    graph = LiftKVCache(capacity=CAPACITY, queries=False)(graph).graph
+    engine = ReferenceEngine(split_programs(graph, chunk_size=33, capacity=CAPACITY))
+    step = engine.runner("prefill_chunk")
+    for chunks in ((33,), (1, 32), (7, 1, 16, 9)):
+        caches = graph.graph.find_nodes(op="placeholder")[3:]
+        step.bind({node.name: np.zeros(node.meta["val"].shape, np.float32) for node in caches})
+        used, got = 0, []
+        for count in chunks:
+            feeds = {
+                "tokens": IDS[:, used : used + count].numpy(),
+                "positions": POSITIONS[:, used : used + count].numpy(),
+                "used": np.array([used], np.int32),
+            }
+            got.append(step(feeds, ["retaining_0"])["retaining_0"])
+            used += count
+        np.testing.assert_allclose(np.concatenate(got, axis=1), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda layers: {0: layers[0]}, "heads: none for layer 1"),
+        (lambda layers: layers | {2: layers[0]}, "some for layer 2, the model has 2 layers"),
+        (
+            lambda layers: layers | {1: (torch.zeros(8, 100), layers[1][1])},
+            "layer 1 takes 100 numbers and scores 2 KV heads; the model's has 128 and 2",
+        ),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(change, words: str) -> None:
+    graph, heads = found("llama")
+    wrong = dataclasses.replace(heads, layers=change(heads.layers))
+    with pytest.raises(ConfigError, match=words):
+        InsertRetainingHeads(wrong, capacity=CAPACITY)(graph)
+
+
+def test_heads_go_through_a_file(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    heads = random_heads(model)
+    save_heads(tmp_path / "h.safetensors", heads, half=False)
+    read = load_heads(tmp_path / "h.safetensors")
+    assert read.page == heads.page
+    for i, matrices in heads.layers.items():
+        assert all(map(torch.equal, matrices, read.layers[i]))
+    check_model(read, model, "llama", "h")
+    with pytest.raises(ConfigError, match=r"h: these heads were trained for another model"):
+        check_model(read, tiny_model("llama", seed=1), "llama", "h")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.safetensors"]
+
+
+def test_files_that_are_no_heads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; wanted retaining heads"):
+        load_heads(tmp_path / "none")
+    (tmp_path / "text").write_text("Hello there, this is no safetensors file")
+    with pytest.raises(ConfigError, match="not a file of retaining heads"):
+        load_heads(tmp_path / "text")
+    page = HeadsPage(architecture="m", model="x", width=8, activation="silu", trained_on="")
+    bad = RetainingHeads(page, {0: (torch.zeros(8, 4), torch.zeros(2, 9))})
+    save_heads(tmp_path / "bad", bad)
+    with pytest.raises(ConfigError, match="layer 0 has matrices"):
+        load_heads(tmp_path / "bad")
