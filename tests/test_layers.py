@@ -19,6 +19,7 @@ NEVER = {
     "runtime": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile", "lcc.models", "lcc.cli"},
     "lcc/compile.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "onnxruntime"},
     "lcc/cli": {"torch", "transformers", "onnx", "onnxruntime"},
+    "lcc/train": {"lcc.targets", "lcc.runtime", "lcc.compile", "lcc.cli", "onnxruntime"},
     "lcc/evaluate": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile"},
 }
 # folder -> modules that may be imported, but only inside functions: they are optional or slow

@@ -322,6 +322,11 @@ def _save(path: Path, trainer: Trainer) -> None:
         staging.unlink(missing_ok=True)
 
 
+def use_threads(count: int) -> None:
+    """Let PyTorch use so many threads."""
+    torch.set_num_threads(count)
+
+
 @contextlib.contextmanager
 def _processes() -> Iterator[tuple[int, int]]:
     """Rank and number of processes; joins those that torchrun started."""
