@@ -60,7 +60,7 @@ def heads(
     are compared, on texts held out, with scores that need no training.
 
     OUTPUT.log.jsonl gets a line a step. On several processors: torchrun
-    --nproc-per-node 2 --no-python lcc train heads ...
+    --nproc-per-node 2 -m lcc train heads ...
 
     \b
     Examples:

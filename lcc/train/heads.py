@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import time
@@ -175,14 +176,16 @@ class Trainer:
 
 @torch.no_grad()
 def compare(
-    graph: ModelGraph, examples: list[Example], heads: nn.ModuleList, teacher: Teacher
+    graph: ModelGraph, examples: list[Example], heads: dict[str, nn.ModuleList], teacher: Teacher
 ) -> dict[str, float]:
     """Share of the highest tenth of labels among the highest tenth of scores, by who scores.
 
-    Means over examples, layers and KV heads: `heads`, and what needs no training: knorm (the
+    heads       name -> heads of every layer
+
+    Means over examples, layers and KV heads: of these, and of what needs no training: knorm (the
     shorter key is worth more), keydiff (the key least like the mean), recency.
     """
-    found: dict[str, list[Tensor]] = {"heads": [], "knorm": [], "keydiff": [], "recency": []}
+    found: dict[str, list[Tensor]] = {}
     for example in examples:
 
         def look(states: LayerStates, scored: int = example.scored) -> None:
@@ -190,14 +193,15 @@ def compare(
             unit = functional.normalize(keys, dim=-1)
             anchor = functional.normalize(unit.mean(0), dim=-1)
             newest = torch.arange(scored, dtype=torch.float32)[:, None].expand(wanted.shape)
-            scores = {
-                "heads": heads[states.layer](states.features[:scored]),
+            own = {name: each[states.layer] for name, each in heads.items()}
+            scores = {name: head(states.features[:scored]) for name, head in own.items()}
+            scores |= {
                 "knorm": -keys.norm(dim=-1),
                 "keydiff": -(unit * anchor).sum(-1),
                 "recency": newest,
             }
             for name, each in scores.items():
-                found[name].append(overlap(each, wanted).mean())
+                found.setdefault(name, []).append(overlap(each, wanted).mean())
 
         visit_layers(graph, torch.tensor([example.ids]), look)
     return {name: float(torch.stack(values).mean()) for name, values in found.items()}
@@ -229,6 +233,7 @@ def train_heads(
     config = config or HeadsConfig()
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
     trainer = Trainer(graph, activation_of(loaded.module), config)
+    untrained = copy.deepcopy(trainer.heads)
     examples = read_examples(
         data,
         _encoder(loaded),
@@ -244,7 +249,6 @@ def train_heads(
             raise ConfigError(
                 f"batch_size is {config.batch_size}, wanted a multiple of {world} processes"
             )
-        untrained = compare(graph, held, trainer.heads, config.teacher)["heads"] if held else 0.0
         if resume and checkpoint.is_file():
             trainer.restore(torch.load(checkpoint, weights_only=True), str(checkpoint))
         elif rank == 0:
@@ -256,7 +260,8 @@ def train_heads(
             measured = None
             if step % config.every == 0 and step < config.steps:
                 if held:
-                    measured = compare(graph, held[:4], trainer.heads, config.teacher)["heads"]
+                    now = {"heads": trainer.heads}
+                    measured = compare(graph, held[:4], now, config.teacher)["heads"]
                 if rank == 0:
                     _save(checkpoint, trainer)
             line = Step(step, loss, rate, time.perf_counter() - begin, measured)
@@ -276,11 +281,12 @@ def train_heads(
                 f"{config.teacher}, {config.steps} steps of {config.batch_size}"
             ),
         )
-        result = compare(graph, held, trainer.heads, config.teacher) if held else {}
+        both = {"heads": trainer.heads, "untrained heads": untrained}
+        result = compare(graph, held, both, config.teacher) if held else {}
         if rank == 0:
             save_heads(output, RetainingHeads(page, _weights(trainer.heads)))
             checkpoint.unlink(missing_ok=True)
-    return result | ({"untrained heads": untrained} if held else {})
+    return result
 
 
 def _weights(heads: nn.ModuleList) -> dict[int, tuple[Tensor, Tensor]]:

@@ -88,7 +88,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: 
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, enable_gqa=True
         )
-        return out.transpose(1, 2)
+        return out.transpose(1, 2).contiguous()
     group, rows = q.shape[1] // k.shape[1], []
     place = torch.arange(length, device=q.device)
     for start in range(0, length, BLOCK):
@@ -102,4 +102,4 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: 
         hidden = (distance < 0) | ((distance >= window) if window else distance < 0)
         weights = logits.masked_fill(hidden, -torch.inf).softmax(-1)
         rows.append(weights @ v[:, :, first:end].repeat_interleave(group, dim=1))
-    return torch.cat(rows, dim=2).transpose(1, 2)
+    return torch.cat(rows, dim=2).transpose(1, 2).contiguous()
