@@ -236,6 +236,12 @@ class Reader:
         self._clock.cycle_seconds += cycle.seconds
         return cycle
 
+    def next_logits(self) -> np.ndarray:
+        """[V] float32 for the token after the last one, fed or generated; a copy."""
+        while self._pending:
+            self._advance(self._pending, self._catalyst_ids)
+        return self._executor.logits().copy()
+
     def distill(self) -> None:
         """Run a cycle now, where there is something to evict: e.g. before a save."""
         self._epoch += 1

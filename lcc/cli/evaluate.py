@@ -1,6 +1,7 @@
 """`lcc evaluate`."""
 
 import json as json_
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +13,19 @@ from lcc.errors import LccError
 
 if TYPE_CHECKING:
     from lcc.evaluate.run import Outcome
+    from lcc.runtime.session import Session
 
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
-    task: Annotated[str, typer.Option(help="passkey (in noise) or number (in --haystack).")],
+    task: Annotated[str, typer.Option(help="passkey, number, multikey, keyvalue, perplexity.")],
     length: Annotated[list[int], typer.Option(help="Tokens of the text; may be repeated.")],
     haystack: Annotated[Path | None, typer.Option(help="Text file or folder of *.txt.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples a length, depths 5 to 95 %.")] = 10,
     view: Annotated[str, typer.Option(help="generic, task or question.")] = "generic",
+    question_first: Annotated[
+        bool, typer.Option("--question-first", help="Put the question before the text, too.")
+    ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
     budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
@@ -28,6 +33,14 @@ def command(
     seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next.")] = 0,
 ) -> None:
     """Hide facts in texts and ask for them: a line of JSON a sample, and a table on stderr.
+
+    \b
+    Tasks:
+      passkey      a five-digit key in repeated noise
+      number       one seven-digit number in the text of --haystack
+      multikey     likewise, with three other numbers beside it
+      keyvalue     one number among hundreds, nothing else in the text
+      perplexity   how well the last 512 tokens of --haystack are predicted
 
     The view is what evictions look for: `generic` is the artifact's own catalyst and knows nothing
     of the question, `task` names the kind of thing wanted, `question` is the question itself.
@@ -37,33 +50,52 @@ def command(
       lcc evaluate m.lcc --task passkey --length 4096 --length 16384
       lcc evaluate m.lcc --task number --haystack essays/ --length 8192 --view question
     """
-    from lcc.evaluate.needle import evenly, magic_number, passkey, read_haystack
+    from lcc.evaluate.needle import TASKS, evenly, read_haystack
+    from lcc.evaluate.needle import question_first as asked_first
     from lcc.evaluate.run import VIEWS, run
 
-    if task not in ("passkey", "number") or view not in VIEWS:
-        raise LccError("wanted --task passkey or number, --view generic, task or question")
-    if task == "number" and haystack is None:
-        raise LccError("--task number needs a --haystack")
+    if task not in (*TASKS, "perplexity") or view not in VIEWS:
+        names = ", ".join([*TASKS, "perplexity"])
+        raise LccError(f"wanted --task {names}; --view generic, task or question")
+    if haystack is None and task in ("number", "multikey", "perplexity"):
+        raise LccError(f"--task {task} needs a --haystack")
     session = load_session(artifact, capacity=capacity, budget=budget, threads=threads)
     sentences = read_haystack(haystack) if haystack else []
 
     def count(text: str) -> int:
         return len(session.encode(text))
 
+    if task == "perplexity":
+        _perplexity(session, sentences, length, samples)
+        return
     rows: list[tuple[object, ...]] = [("tokens", "found", "of", "cycles", "tokens/s")]
     for size in length:
         chosen = (
-            passkey(count, size, depth, seed + index)
-            if task == "passkey"
-            else magic_number(count, size, depth, seed + index, sentences)
+            TASKS[task](count, size, depth, seed + index, sentences)
             for index, depth in enumerate(evenly(samples))
         )
+        if question_first:
+            chosen = (asked_first(sample) for sample in chosen)
         outcomes = run(session, chosen, view=view, chat=chat, progress=_print)  # type: ignore[arg-type]
         seconds = sum(each.read_seconds for each in outcomes)
         rate = sum(each.tokens for each in outcomes) / seconds
         found = sum(each.found for each in outcomes)
         rows.append((size, found, len(outcomes), outcomes[-1].cycles, f"{rate:.0f}"))
     typer.echo(table(rows, right=(0, 1, 2, 3, 4)), err=True)
+
+
+def _perplexity(session: "Session", sentences: list[str], lengths: list[int], samples: int) -> None:
+    from lcc.evaluate.perplexity import last_tokens, pieces
+
+    rows: list[tuple[object, ...]] = [("tokens", "perplexity", "texts")]
+    for size in lengths:
+        values = []
+        for ids in pieces(session, sentences, size, samples):
+            values.append(last_tokens(session, ids))
+            typer.echo(json_.dumps({"tokens": size, "perplexity": values[-1]}))
+        mean = math.exp(sum(map(math.log, values)) / len(values))
+        rows.append((size, f"{mean:.2f}", len(values)))
+    typer.echo(table(rows, right=(0, 1, 2)), err=True)
 
 
 def _print(outcome: "Outcome") -> None:

@@ -1,11 +1,12 @@
 """Texts with a fact hidden in them, of any length, from a seed: passkey in noise, RULER's needles.
 
 The wording of the needle, the instruction and the question is RULER's (arXiv 2404.06654,
-niah_single_1 and niah_single_2), so that results compare. Two things differ, on purpose: the depth
-is asked for instead of drawn, and every sample begins at its own place of the haystack, so that ten
-samples are ten texts.
+niah_single_1, niah_single_2, niah_multikey_1 and niah_multikey_2), so that results compare. Two
+things differ, on purpose: the depth is asked for instead of drawn, and every sample begins at its
+own place of the haystack, so that ten samples are ten texts.
 """
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ def passkey(count: Count, length: int, depth: float, seed: int) -> Sample:
     """
     value = str(random.Random(f"passkey {seed}").randint(10_000, 99_999))
     context, tokens = _hide(
-        PASSKEY.format(value=value), PASSKEY_INTRODUCTION, [NOISE], count, length, depth
+        [(PASSKEY.format(value=value), depth)], PASSKEY_INTRODUCTION, [NOISE], count, length
     )
     return Sample(
         context=context,
@@ -92,12 +93,68 @@ def magic_number(count: Count, length: int, depth: float, seed: int, haystack: l
         haystack: sentences, from `read_haystack`; they begin again where they do not suffice.
     """
     draw = random.Random(f"magic number {seed}")
+    asked = _needle(draw)
+    return _about_a_number(asked, [], _from_anywhere(draw, haystack), count, length, depth)
+
+
+def multikey(
+    count: Count, length: int, depth: float, seed: int, haystack: list[str], others: int = 3
+) -> Sample:
+    """As `magic_number`, with the numbers of `others` keys anywhere in the text: only one is asked.
+
+    RULER's niah_multikey_1.
+    """
+    draw = random.Random(f"multikey {seed}")
+    asked = _needle(draw)
+    distractors = [(_needle(draw)[0], draw.uniform(0, 100)) for _ in range(others)]
+    sentences = _from_anywhere(draw, haystack)
+    return _about_a_number(asked, distractors, sentences, count, length, depth)
+
+
+def key_value(count: Count, length: int, depth: float, seed: int) -> Sample:
+    """The number of one key among as many others as fit: RULER's niah_multikey_2."""
+    draw = random.Random(f"key value {seed}")
+    asked, few = _needle(draw), [_needle(draw)[0] for _ in range(20)]
+    needed = 20 * length // count(" ".join(few)) + 20
+    sentences = few + [_needle(draw)[0] for _ in range(needed)]
+    return _about_a_number(asked, [], sentences, count, length, depth)
+
+
+TASKS: dict[str, Callable[[Count, int, float, int, list[str]], Sample]] = {
+    "passkey": lambda count, length, depth, seed, _: passkey(count, length, depth, seed),
+    "number": magic_number,
+    "multikey": multikey,
+    "keyvalue": lambda count, length, depth, seed, _: key_value(count, length, depth, seed),
+}
+"""What `lcc evaluate` asks for: tokenizer, length, depth, seed, haystack -> sample."""
+
+
+def question_first(sample: Sample) -> Sample:
+    """The same, with the question before the text: what is read can then be seen in its light."""
+    return dataclasses.replace(sample, context=f"{sample.question}\n{sample.context}")
+
+
+def _needle(draw: random.Random) -> tuple[str, str, str]:
+    """Draw a sentence, its key and its value."""
     key, value = _key(draw), str(draw.randint(1_000_000, 9_999_999))
+    return NEEDLE.format(key=key, value=value), key, value
+
+
+def _from_anywhere(draw: random.Random, haystack: list[str]) -> list[str]:
     start = draw.randrange(len(haystack))
-    sentences = haystack[start:] + haystack[:start]
-    context, tokens = _hide(
-        NEEDLE.format(key=key, value=value), INTRODUCTION, sentences, count, length, depth
-    )
+    return haystack[start:] + haystack[:start]
+
+
+def _about_a_number(
+    asked: tuple[str, str, str],
+    others: list[tuple[str, float]],
+    sentences: list[str],
+    count: Count,
+    length: int,
+    depth: float,
+) -> Sample:
+    needle, key, value = asked
+    context, tokens = _hide([(needle, depth), *others], INTRODUCTION, sentences, count, length)
     return Sample(
         context=context,
         question=QUESTION.format(key=key),
@@ -148,16 +205,21 @@ def _key(draw: random.Random) -> str:
 
 
 def _hide(
-    needle: str, introduction: str, sentences: list[str], count: Count, length: int, depth: float
+    needles: list[tuple[str, float]],
+    introduction: str,
+    sentences: list[str],
+    count: Count,
+    length: int,
 ) -> tuple[str, int]:
-    """Return the longest text of at most `length` tokens, needle in place, and its tokens."""
-    if not 0 <= depth <= 100:
-        raise LccError(f"depth is {depth}, wanted 0 to 100 per cent")
+    """Return the longest text of at most `length` tokens, needles in place, and its tokens."""
+    if not all(0 <= depth <= 100 for _, depth in needles):
+        raise LccError(f"depth is {needles[0][1]}, wanted 0 to 100 per cent")
 
     def build(number: int) -> str:
         rounds = -(-number // len(sentences))
         chosen = (sentences * rounds)[:number]
-        chosen.insert(round(number * depth / 100), needle)
+        for needle, depth in sorted(needles, key=lambda each: -each[1]):
+            chosen.insert(round(number * depth / 100), needle)
         return f"{introduction}\n{' '.join(chosen)}"
 
     shortest = count(build(0))

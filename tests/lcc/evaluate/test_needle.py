@@ -9,8 +9,11 @@ from lcc.errors import LccError
 from lcc.evaluate.needle import (
     NOISE,
     evenly,
+    key_value,
     magic_number,
+    multikey,
     passkey,
+    question_first,
     read_haystack,
     split_sentences,
     string_match,
@@ -118,3 +121,37 @@ def test_string_match() -> None:
 def test_evenly() -> None:
     assert list(evenly(1)) == [50]
     assert list(evenly(4)) == [5, 35, 65, 95]
+
+
+def test_several_numbers_and_one_is_asked() -> None:
+    sample = multikey(words, 900, 50, 7, HAYSTACK)
+    needles = re.findall(
+        r"One of the special magic numbers for (\S+) is: (\d{7})\.", sample.context
+    )
+    assert len(dict(needles)) == 4
+    (asked,) = re.findall(r"number for (\S+) mentioned", sample.question)
+    assert dict(needles)[asked] == sample.answers[0]
+    assert sample.context.index(sample.answers[0]) / len(sample.context) == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert sample.tokens == words(sample.context) <= 900
+
+
+def test_nothing_but_numbers() -> None:
+    sample = key_value(words, 900, 25, 3)
+    assert 890 <= sample.tokens == words(sample.context) <= 900
+    body = sample.context.partition("\n")[2]
+    needles = re.findall(r"One of the special magic numbers for (\S+) is: (\d{7})\.", body)
+    assert len(needles) == body.count("One of the special") > 70
+    (asked,) = re.findall(r"number for (\S+) mentioned", sample.question)
+    assert [value for key, value in needles if key == asked] == list(sample.answers)
+    first = question_first(sample)
+    assert first.context == f"{sample.question}\n{sample.context}"
+    assert first.answers == sample.answers
+
+
+def test_samples_are_the_published_ones() -> None:
+    """The figures in docs/fidelity.md are of these samples."""
+    sample = magic_number(words, 300, 50, 7, HAYSTACK)
+    assert sample.answers == ("2919557",)
+    assert sample.context.split("\n")[1].startswith("Sentence 26 says so so")

@@ -1,0 +1,43 @@
+"""How well the end of a long text is predicted from what was kept of the rest."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+from lcc.errors import LccError
+from lcc.runtime.scalars import novelty
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
+
+
+def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
+    """Perplexity of the last `count` of these token ids, read in an empty session one by one.
+
+    The cycles in between are those of any reading; the last ones may fall within the `count`.
+    """
+    if not 0 < count < len(ids):
+        raise LccError(f"count is {count}, wanted fewer tokens than the text has ({len(ids)})")
+    session.reset()
+    session.feed(ids[:-count], prefix=False)
+    total = 0.0
+    for token in ids[-count:]:
+        total += novelty(session.next_logits(), token)
+        session.feed([token])
+    return math.exp(total / count)
+
+
+def pieces(session: Session, sentences: list[str], length: int, samples: int) -> list[list[int]]:
+    """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed."""
+    texts = []
+    for seed in range(samples):
+        start = random.Random(f"perplexity {seed}").randrange(len(sentences))
+        chosen, ids = start, list[int]()
+        while len(ids) < length:
+            part = [sentences[(chosen + i) % len(sentences)] for i in range(200)]
+            ids += session.encode(" ".join(part) + " ")
+            chosen += 200
+        texts.append(ids[:length])
+    return texts
