@@ -49,6 +49,12 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
             f"{name}: torch.export failed: {reason.strip()}; the model must map (input_ids, "
             "position_ids), both [1, Q] int64, to logits without branching on their values"
         ) from error
+    if changed := exported.graph_signature.buffers_to_mutate:
+        raise CaptureError(
+            f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads, as a "
+            "rotary embedding does that depends on the length of the text (LongRoPE, dynamic NTK); "
+            "lcc compiles models whose angles depend on positions only"
+        )
     value = exported.graph.output_node().args[0][0].meta.get("val")
     if not isinstance(value, torch.Tensor) or value.dim() != 3:
         raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")

@@ -119,6 +119,8 @@ def ask(artifact: Path, sample: Sample, *, catalyst: str | None, progress: Progr
                 if "rss" in page:
                     memory.append((page["tokens"], page["rss"]))
                     progress(f"{page['tokens']:,} tokens", min(page["fraction"], 1.0))
+    if "error" in page:
+        raise LccError(page["error"])
     if process.returncode or "answer" not in page:
         raise LccError(f"the process that reads the text ended with code {process.returncode}")
     found = all(answer in page["answer"] for answer in sample.answers)
@@ -189,5 +191,8 @@ def picture(memory: list[tuple[int, int]], height: int = 5) -> str:
 if __name__ == "__main__":
     try:
         serve(Path(sys.argv[1]), json.load(sys.stdin), _print_line)
+    except LccError as error:
+        _print_line({"error": str(error)})
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -78,9 +78,15 @@ class FindAttention(Pass):
 
     def ensures(self, graph: ModelGraph) -> None:
         """No attention and no unexplained use of positions is left."""
-        left = graph.calls(aten.softmax.int) + graph.calls(
-            aten.scaled_dot_product_attention.default
-        )
+        left = [
+            node
+            for target in (
+                aten.softmax.int,
+                aten._softmax.default,
+                aten.scaled_dot_product_attention.default,
+            )
+            for node in graph.calls(target)
+        ]
         if left:
             raise PassError(f"find_attention: {left[0].name} is still there")
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])

@@ -22,11 +22,21 @@ def prompt(tokens: int) -> list[int]:
     return [draw.randrange(1000, 40000) for _ in range(tokens)]
 
 
-def run_lcc(folder: str, tokens: int, new: int, threads: int) -> tuple[float, float]:
+def run_lcc(
+    folder: str,
+    tokens: int,
+    new: int,
+    threads: int,
+    *,
+    capacity: int | None = None,
+    budget: int | None = None,
+) -> tuple[float, float]:
     """Seconds of prefill, seconds per token of decode."""
     import lcc.runtime
 
-    session = lcc.runtime.load(folder, threads=threads, verify="size")
+    session = lcc.runtime.load(
+        folder, threads=threads, verify="size", capacity=capacity, budget=budget
+    )
     session.feed(prompt(512))
     session.reset()
     begin = time.perf_counter()
@@ -73,14 +83,21 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--capacity", type=int, help="of lcc: less than was compiled")
+    parser.add_argument("--budget", type=int, help="of lcc: less than was compiled")
     options = parser.parse_args()
     sizes = (options.tokens, options.new_tokens, options.threads)
     if options.which != "both":
-        run = run_lcc if options.which == "lcc" else run_genai
-        prefill, decode = run(options.folders[0], *sizes)
+        if options.which == "lcc":
+            less = {"capacity": options.capacity, "budget": options.budget}
+            prefill, decode = run_lcc(options.folders[0], *sizes, **less)
+        else:
+            prefill, decode = run_genai(options.folders[0], *sizes)
         print(json.dumps({"prefill": options.tokens / prefill, "decode": 1 / decode}))
         return
     flags = [f"--tokens={sizes[0]}", f"--new-tokens={sizes[1]}", f"--threads={sizes[2]}"]
+    less = {name: getattr(options, name) for name in ("capacity", "budget")}
+    flags += [f"--{name}={value}" for name, value in less.items() if value is not None]
     results: dict[str, list[dict]] = {"lcc": [], "genai": []}
     for _ in range(options.rounds):
         for which, folder in zip(results, options.folders, strict=True):

@@ -9,6 +9,7 @@ from lcc import demo
 from lcc.artifact import read_manifest
 from lcc.cli import app
 from lcc.config import CacheConfig, CompileConfig
+from lcc.errors import LccError
 
 CACHE = CacheConfig(capacity=128, budget=64, chunk_size=16, catalyst_size=32, recent_size=8)
 
@@ -28,6 +29,12 @@ def test_asks_in_a_process_without_torch(tiny_artifact: Path) -> None:
     assert 10 < len(tokens) <= demo.POINTS + 2
     assert tokens == sorted(tokens)
     assert all(rss > 10e6 for _, rss in result.memory)
+
+
+def test_what_the_second_process_refuses_is_one_line(tiny_artifact: Path) -> None:
+    sample = demo.hide(tiny_artifact, "noise", 300, 50, 1)
+    with pytest.raises(LccError, match="the catalyst prompt has 90 tokens, catalyst_size is 32"):
+        demo.ask(tiny_artifact, sample, catalyst="Which key?" * 9, progress=lambda *_: None)
 
 
 def test_haystacks(tiny_artifact: Path, tmp_path: Path) -> None:

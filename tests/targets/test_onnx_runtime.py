@@ -1,5 +1,7 @@
 """What the ONNX Runtime target writes: shared weights once, every program within tolerance."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,42 @@ def test_weights_of_equal_address_but_other_content_are_two(tmp_path: Path) -> N
     assert offsets[0] == offsets[2] != offsets[1]
     stored = np.fromfile(tmp_path / WEIGHTS_FILE, np.float32)
     assert set(torch.from_numpy(stored).unique().tolist()) == {1.0, 2.0}
+
+
+STEPS_OVER_A_LARGE_CACHE = """
+import statistics, sys, time
+import lcc.runtime
+from lcc.runtime.stats import peak_rss_bytes
+
+sessions = [lcc.runtime.load(sys.argv[1], threads=1, capacity=c) for c in (2000, 400_000)]
+seconds = [[], []]
+for session in sessions:
+    cache = session._executor.cache
+    for array in (*cache.keys, *cache.values):
+        array[:] = 7  # pages are taken when they are first written
+    session.feed(list(range(33)), prefix=False)
+before = peak_rss_bytes()
+for size in (1, 16, 1, 7, 1, 1, 1, 1, 1):
+    for session, own in zip(sessions, seconds):
+        begin = time.perf_counter()
+        session.feed(list(range(size)), prefix=False)
+        own.append(time.perf_counter() - begin)
+ratio = statistics.median(large / small for small, large in zip(*seconds))
+for array in (*cache.keys, *cache.values):
+    assert (array[:, :, : sessions[1].used] != 7).all()  # written where it is bound
+    assert (array[:, :, sessions[1].used :] == 7).all()
+print(cache.bytes, peak_rss_bytes() - before, ratio)
+"""
+
+
+def test_a_compiled_step_copies_nothing_of_the_size_of_the_cache(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    cache = CacheConfig(capacity=400_000, budget=1000, chunk_size=16, positions="absolute")
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="sink_window"))
+    compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    command = [sys.executable, "-c", STEPS_OVER_A_LARGE_CACHE, tmp_path / "m.lcc"]
+    size, grown, ratio = map(float, subprocess.check_output(command, text=True).split())
+    assert size > 200e6
+    assert grown < 20e6  # keys of one layer alone are 51 MB
+    assert ratio < 5  # a step takes a millisecond, copying 205 MB takes thirty and more
