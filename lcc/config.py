@@ -75,9 +75,10 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     query_pool      how the catalyst's or the last queries are combined
     group_pool      how the query heads of one KV head are combined
     memory          share of an entry's earlier attention added to its new one; 0 = only the new one
-    tail_size       the last cycle of a text keeps, of its newest entries, only those that belong to
-                    the last tail_size tokens of the text, instead of recent_size. None = the
-                    policy's own: 100 for locret, for the others recent_size as in every cycle
+    tail_size       the last cycle of a text (where the reader is told that it ends) keeps, of its
+                    newest entries, only those that belong to the last tail_size tokens of the text,
+                    instead of recent_size. None = the policy's own: 100 for locret, for the others
+                    recent_size as in every cycle
     catalyst        text run over the full cache to read how it attends; the word "beginning" = the
                     first 32 tokens of the very text being read, where prompts say what they want
     """

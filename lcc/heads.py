@@ -30,6 +30,7 @@ class HeadsPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     architecture    of the model, e.g. "llama"
     model           fingerprint of the model's weights: heads read one model's states only
+    weights         digest of the heads' own weights, as they are stored
     width           hidden numbers of a head
     activation      between its two layers
     trained_on      what it learned from, in words: data, teacher, tokens
@@ -38,6 +39,7 @@ class HeadsPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     version: Literal[1] = VERSION
     architecture: str
     model: str
+    weights: str = ""
     width: int
     activation: Activation
     trained_on: str
@@ -53,6 +55,16 @@ class RetainingHeads:
 
     page: HeadsPage
     layers: dict[int, tuple[Tensor, Tensor]]
+
+
+def weights_digest(tensors: dict[str, Tensor]) -> str:
+    """Name the weights of heads: float32 tensors by name."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def model_fingerprint(weights: dict[str, Tensor]) -> str:
@@ -109,13 +121,18 @@ def save_heads(path: str | Path, heads: RetainingHeads, *, half: bool = True) ->
 
     path = Path(path)
     dtype = torch.float16 if half else torch.float32
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for i, (first, second) in heads.layers.items():
         for name, tensor in (("in", first), ("out", second)):
             tensors[f"layer_{i}.{name}"] = tensor.detach().to(dtype).contiguous()
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ConfigError(f"{path}: {name} holds numbers that are not finite; not written")
+    weights = weights_digest({n: t.float() for n, t in tensors.items()})
     staging = path.with_name(f".{path.name}.partial")
     try:
-        page = msgspec.json.encode(heads.page, order="sorted").decode()
+        full = msgspec.structs.replace(heads.page, weights=weights)
+        page = msgspec.json.encode(full, order="sorted").decode()
         save_file(tensors, staging, metadata={"lcc": page})
         staging.replace(path)
     finally:
@@ -150,6 +167,8 @@ def load_heads(path: str | Path) -> RetainingHeads:
         raise ConfigError(
             f"{path}: not a file of retaining heads ({e}); wanted one from: lcc train heads"
         ) from None
+    if page.weights != weights_digest(tensors):
+        raise ConfigError(f"{path}: damaged, its weights are not those it was written with")
     for i, (first, second) in layers.items():
         if first.ndim != 2 or second.ndim != 2 or first.shape[0] != second.shape[1]:
             raise ConfigError(

@@ -146,6 +146,7 @@ class Reader:
         progress: Callable[[Progress], object] | None = None,
         stop: Callable[[], bool] | None = None,
         prefix: bool = True,
+        last: bool = False,
     ) -> int:
         """Read a text of any length; returns how many of its tokens were read.
 
@@ -155,6 +156,8 @@ class Reader:
         progress    called after every step; returning False stops
         stop        asked before every step; returning True stops
         prefix      begin an empty session with the special tokens that the tokenizer puts there
+        last        the text ends here, a question follows: with a policy that has a `tail_size`,
+                    the last cycle of this call then keeps no other entries for being new
 
         Raises:
             ConfigError: the text is empty, or neither text nor ids of the vocabulary.
@@ -171,7 +174,7 @@ class Reader:
             while ids := queue.peek(self._executor.limits.chunk_size):
                 if stop is not None and stop():
                     return self.tokens - before
-                queue.take(self._advance(ids, cycle_ids, queue))
+                queue.take(self._advance(ids, cycle_ids, queue if last else None))
                 if progress is not None:
                     now = Progress(
                         tokens=self.tokens - before,
@@ -202,7 +205,8 @@ class Reader:
     def _advance(self, ids: list[int], catalyst: list[int], queue: TokenQueue | None = None) -> int:
         """One step or one cycle: how many of the ids were read, 0 after a cycle.
 
-        The ids begin with the pending ones; `queue` is the text they belong to, where there is one.
+        The ids begin with the pending ones; `queue` is the rest of the text, where its end is known
+        to be the end.
         """
         executor = self._executor
         count = next_step(len(ids), executor.used, executor.limits)

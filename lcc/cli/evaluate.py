@@ -66,7 +66,11 @@ def command(
         return len(session.encode(text))
 
     if task == "perplexity":
-        _perplexity(session, sentences, length, samples)
+        if view != "generic" or question_first or chat:
+            raise LccError(
+                "--task perplexity asks no question: no --view, --question-first, --chat"
+            )
+        _perplexity(session, sentences, length, samples, seed)
         return
     rows: list[tuple[object, ...]] = [("tokens", "found", "of", "cycles", "tokens/s")]
     for size in length:
@@ -84,13 +88,15 @@ def command(
     typer.echo(table(rows, right=(0, 1, 2, 3, 4)), err=True)
 
 
-def _perplexity(session: "Session", sentences: list[str], lengths: list[int], samples: int) -> None:
+def _perplexity(
+    session: "Session", sentences: list[str], lengths: list[int], samples: int, seed: int
+) -> None:
     from lcc.evaluate.perplexity import last_tokens, pieces
 
     rows: list[tuple[object, ...]] = [("tokens", "perplexity", "texts")]
     for size in lengths:
         values = []
-        for ids in pieces(session, sentences, size, samples):
+        for ids in pieces(session, sentences, size, samples, seed):
             values.append(last_tokens(session, ids))
             typer.echo(json_.dumps({"tokens": size, "perplexity": values[-1]}))
         mean = math.exp(sum(map(math.log, values)) / len(values))

@@ -54,6 +54,14 @@ def describe(manifest: Manifest) -> str:
         ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
         ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
     ]
+    if manifest.policy.tail_size is not None:
+        facts.append(
+            ("", f"of a text's last {manifest.policy.tail_size} tokens, in its last cycle")
+        )
+    if manifest.heads is not None:
+        heads = manifest.heads
+        facts.append(("retaining heads", f"{heads.width} wide, {heads.activation}"))
+        facts.append(("", f"trained on {heads.trained_on}"))
     total = sum(entry.bytes for entry in manifest.memory)
     memory = [(entry.name, bytes_text(entry.bytes)) for entry in manifest.memory]
     files = [(name, bytes_text(entry.bytes)) for name, entry in sorted(manifest.files.items())]

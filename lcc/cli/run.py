@@ -123,5 +123,6 @@ def _read(session: "Session", text: str, *, prefix: bool, quiet: bool) -> None:
         session.feed(
             text,
             prefix=prefix,
+            last=True,
             progress=lambda at: report(f"{at.tokens:,} tokens, {at.cycles} cycles", at.fraction),
         )

@@ -113,6 +113,8 @@ def heads(
         result = training.train_heads(
             load_model(model), data, output, config, resume=resume, progress=show
         )
+    if not training.is_first():
+        return
     if json:
         typer.echo(json_.dumps(result))
         return

@@ -29,10 +29,12 @@ def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
     return math.exp(total / count)
 
 
-def pieces(session: Session, sentences: list[str], length: int, samples: int) -> list[list[int]]:
+def pieces(
+    session: Session, sentences: list[str], length: int, samples: int, first_seed: int = 0
+) -> list[list[int]]:
     """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed."""
     texts = []
-    for seed in range(samples):
+    for seed in range(first_seed, first_seed + samples):
         start = random.Random(f"perplexity {seed}").randrange(len(sentences))
         chosen, ids = start, list[int]()
         while len(ids) < length:

@@ -90,7 +90,7 @@ def ask(
     try:
         before, after = user_turn(session, raw=not chat)
         start = time.perf_counter()
-        session.feed(before + sample.context, prefix=not before)
+        session.feed(before + sample.context, prefix=not before, last=True)
         seconds = time.perf_counter() - start
         read = session.stats()
         question = f"\n{sample.question}{after or ' '}{sample.answer_prefix}"

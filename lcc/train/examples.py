@@ -13,6 +13,7 @@ from lcc.errors import ConfigError
 Teacher = Literal["answer", "repeat"]
 Encode = Callable[[str], list[int]]
 REPEAT = "\n\nRepeat the previous context exactly.\n\n"
+REPEAT_TOKENS = 50  # no tokenizer makes more of it
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_examples(
     if not examples:
         raise ConfigError(
             f"{path}: nothing to learn from; wanted *.jsonl with prompt and answer, *.txt or *.md, "
-            f"longer than 16 tokens"
+            "prompts of 16 tokens or more, each with what follows it"
         )
     return examples
 
@@ -67,13 +68,13 @@ def _pairs(
     file: Path, encode: Encode, teacher: Teacher, length: int, answer_size: int
 ) -> Iterator[tuple[list[int], list[int]]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text, at byte {error.start}") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if file.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield _pair(f"{file}:{number}", line, encode, teacher)
         return

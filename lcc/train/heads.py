@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +26,7 @@ from lcc.models import LoadedModel
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
 from lcc.passes.insert_retaining_heads import attention_sizes
-from lcc.train.examples import Example, Teacher, read_examples, split
+from lcc.train.examples import REPEAT_TOKENS, Example, Teacher, read_examples, split
 from lcc.train.labels import labels, overlap
 from lcc.train.layer_states import LayerStates, visit_layers
 
@@ -72,8 +74,14 @@ class HeadsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("width", "length", "answer_size", "steps", "batch_size", "every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted 1 or more")
-        if not 0 <= self.validation < 1:
-            raise ConfigError(f"validation is {self.validation}, wanted 0 to 1")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted more than 0")
+        for name in ("smoothing", "warmup_steps", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 0 or more")
+        if not 0 <= self.validation <= 0.5:
+            raise ConfigError(f"validation is {self.validation}, wanted 0 to 0.5")
 
 
 class Head(nn.Module):
@@ -105,11 +113,13 @@ class Step:
 class Trainer:
     """The heads of one model, and the optimizer that moves them."""
 
-    def __init__(self, graph: ModelGraph, activation: str, config: HeadsConfig) -> None:
-        """`graph`: after FindAttention."""
+    def __init__(
+        self, graph: ModelGraph, activation: str, config: HeadsConfig, about: str = ""
+    ) -> None:
+        """`graph`: after FindAttention; `about`: names model and data, for checkpoints."""
         from transformers import get_linear_schedule_with_warmup
 
-        self.graph, self.config = graph, config
+        self.graph, self.config, self.about = graph, config, about
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleList(
             Head(features, config.width, kv_heads, activation)
@@ -162,12 +172,21 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "config": msgspec.to_builtins(self.config),
+            "about": self.about,
         }
 
-    def restore(self, state: dict, where: str) -> None:
-        """Go on from a `state`; refuses one of another configuration."""
-        if state["config"] != msgspec.to_builtins(self.config):
-            raise ConfigError(f"{where}: a checkpoint of another configuration; remove it")
+    def restore(self, path: Path) -> None:
+        """Go on from a file of `state`; refuses one of another configuration, model or data."""
+        try:
+            state = torch.load(path, weights_only=True)
+            config, about = state["config"], state["about"]
+        except Exception as error:  # whatever torch's reader stumbles over
+            raise ConfigError(f"{path}: not a checkpoint ({error}); remove it") from None
+        if config != msgspec.to_builtins(self.config) or about != self.about:
+            raise ConfigError(
+                f"{path}: a checkpoint of another configuration, model or data; go on with those, "
+                "or begin anew without --resume"
+            )
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -231,9 +250,9 @@ def train_heads(
         ConfigError: no tokenizer, nothing to learn from, or a checkpoint that does not fit.
     """
     config = config or HeadsConfig()
+    _check_output(output)
+    _check_length(config, loaded)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
-    trainer = Trainer(graph, activation_of(loaded.module), config)
-    untrained = copy.deepcopy(trainer.heads)
     examples = read_examples(
         data,
         _encoder(loaded),
@@ -242,6 +261,10 @@ def train_heads(
         answer_size=config.answer_size,
     )
     learned, held = split(examples, config.validation)
+    model = model_fingerprint(dict(loaded.module.named_parameters()))
+    about = f"{model} {_digest(examples)}"
+    trainer = Trainer(graph, activation_of(loaded.module), config, about)
+    untrained = copy.deepcopy(trainer.heads)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     log = output.with_name(f"{output.name}.log.jsonl")
     with _processes() as (rank, world):
@@ -249,31 +272,37 @@ def train_heads(
             raise ConfigError(
                 f"batch_size is {config.batch_size}, wanted a multiple of {world} processes"
             )
-        if resume and checkpoint.is_file():
-            trainer.restore(torch.load(checkpoint, weights_only=True), str(checkpoint))
-        elif rank == 0:
-            log.unlink(missing_ok=True)
+        if resume:
+            if not checkpoint.is_file():
+                raise ConfigError(f"{checkpoint}: no such checkpoint; begin without --resume")
+            trainer.restore(checkpoint)
+        if rank == 0:
+            _begin_log(log, trainer.step)
+            if not resume:
+                checkpoint.unlink(missing_ok=True)
         for step, batch in _batches(learned, config, first=trainer.step):
             begin = time.perf_counter()
             rate = trainer.schedule.get_last_lr()[0]
             loss = trainer.learn(batch[rank::world])
+            if not math.isfinite(loss):
+                raise ConfigError(f"step {step}: the loss is {loss}; lower --learning-rate")
+            pause = step % config.every == 0 and step < config.steps
             measured = None
-            if step % config.every == 0 and step < config.steps:
-                if held:
-                    now = {"heads": trainer.heads}
-                    measured = compare(graph, held[:4], now, config.teacher)["heads"]
-                if rank == 0:
-                    _save(checkpoint, trainer)
+            if pause and held:
+                now = {"heads": trainer.heads}
+                measured = compare(graph, held[:4], now, config.teacher)["heads"]
             line = Step(step, loss, rate, time.perf_counter() - begin, measured)
             if rank == 0:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line.__dict__) + "\n")
+                if pause:
+                    _save(checkpoint, trainer)
             if progress is not None:
                 progress(line)
         tokens = sum(each.scored for each in learned)
         page = HeadsPage(
             architecture=loaded.architecture,
-            model=model_fingerprint(dict(loaded.module.named_parameters())),
+            model=model,
             width=config.width,
             activation=activation_of(loaded.module),
             trained_on=(
@@ -287,6 +316,38 @@ def train_heads(
             save_heads(output, RetainingHeads(page, _weights(trainer.heads)))
             checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _check_output(output: Path) -> None:
+    """Refuse, before hours of training, a place where nothing can be written."""
+    if not output.name or output.is_dir():
+        raise ConfigError(f"{output}: a folder; wanted a file for the heads")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output.parent}: no such folder; make it first")
+
+
+def _check_length(config: HeadsConfig, loaded: LoadedModel) -> None:
+    """Refuse texts longer than what the model was trained to read."""
+    window = loaded.trained_window
+    after = config.length + REPEAT_TOKENS if config.teacher == "repeat" else config.answer_size
+    if window is not None and config.length + after > window:
+        raise ConfigError(
+            f"length is {config.length}, with what follows {config.length + after} tokens; "
+            f"{loaded.name} was trained to read {window}: lower --length"
+        )
+
+
+def _digest(examples: list[Example]) -> str:
+    return hashlib.sha256(repr(examples).encode()).hexdigest()[:16]
+
+
+def _begin_log(log: Path, step: int) -> None:
+    """Keep the lines up to this step: what comes after is done again."""
+    if step == 0 or not log.is_file():
+        log.unlink(missing_ok=True)
+        return
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join(lines[:step]), encoding="utf-8")
 
 
 def _weights(heads: nn.ModuleList) -> dict[int, tuple[Tensor, Tensor]]:
@@ -331,6 +392,11 @@ def _save(path: Path, trainer: Trainer) -> None:
 def use_threads(count: int) -> None:
     """Let PyTorch use so many threads."""
     torch.set_num_threads(count)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks."""
+    return int(dist.get_node_local_rank(fallback_rank=0)) == 0
 
 
 @contextlib.contextmanager

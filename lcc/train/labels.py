@@ -33,6 +33,8 @@ def labels(states: LayerStates, scored: int, teacher: Teacher) -> Tensor:
         q = states.q[start:end].reshape(end - start, heads, group, -1).permute(1, 2, 0, 3)
         seen = keys if teacher == "repeat" else keys[..., :scored]
         logits = (q * states.scale) @ seen  # [Hkv, g, rows, n or scored]
+        if states.softcap:
+            logits = torch.tanh(logits / states.softcap) * states.softcap
         if teacher == "repeat":
             rows = torch.arange(start, end, device=keys.device)[:, None]
             later = torch.arange(n, device=keys.device)[None] > rows

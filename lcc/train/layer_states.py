@@ -24,6 +24,7 @@ class LayerStates:
     features    [n, F]         query, key and value before rotation, all heads side by side
     scale       of the logits
     window      keys a query sees; 0 = all
+    softcap     logits become tanh(x / softcap) * softcap; 0 = as they are
     """
 
     layer: int
@@ -32,6 +33,7 @@ class LayerStates:
     features: Tensor
     scale: float
     window: int
+    softcap: float
 
 
 Visit = Callable[[LayerStates], None]
@@ -73,7 +75,7 @@ class _Walker(fx.Interpreter):
         before = [self.sources[id(x)][1] if id(x) in self.sources else x for x in (q, k)]
         features = torch.cat([x[0].flatten(1) for x in (*before, v)], dim=1)
         self.sources.clear()
-        self.visit(LayerStates(self.layer, q[0], k[0], features, scale, window))
+        self.visit(LayerStates(self.layer, q[0], k[0], features, scale, window, softcap))
         self.layer += 1
         if self.layer == self.layers:
             raise _Done

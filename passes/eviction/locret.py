@@ -16,8 +16,8 @@ class Locret(InfiniPot):
     as InfiniPot does; scores are pooled over `attention_span` neighbours by their maximum.
 
     The newest `recent_size` entries survive every cycle (stabilizers), except the last one of a
-    text: that one keeps, whatever their scores, only those of the text's last `tail_size` tokens
-    that were read already. Stored scores are never changed.
+    text (`feed(..., last=True)`): that one keeps, whatever their scores, only those of the text's
+    last `tail_size` tokens that were read already. Stored scores are never changed.
     """
 
     name = "locret"

@@ -207,7 +207,7 @@ def on_reference(captured: ModelGraph, folder: Path, config: CompileConfig) -> S
 def read(session: Session) -> np.ndarray:
     if session.manifest.queries == "catalyst":
         session.catalyst = CATALYST
-    session.feed(TEXT, prefix=False)
+    session.feed(TEXT, prefix=False, last=True)
     assert len(session.cycles) >= 3
     return session._executor.logits()
 
@@ -244,3 +244,18 @@ def test_onnx_runtime_is_the_reference(
     written = list(session.generate_ids(max_new_tokens=30, eos=[]))
     assert written == list(reference.generate_ids(max_new_tokens=30, eos=[]))
     assert len(session.cycles) >= 6  # generation went through cycles of its own
+
+
+def test_only_the_last_cycle_of_a_text_frees_the_newest(captured: ModelGraph, folder: Path) -> None:
+    """A text read in pieces keeps its stabilizers, as one read at once does before its end."""
+
+    def kept(*pieces: list[int], last: bool = False) -> list[int]:
+        session.reset()
+        for piece in pieces:
+            session.feed(piece, prefix=False, last=last)
+        return session.kept_tokens(1).tolist()
+
+    session = on_reference(captured, folder, configured("locret", "contiguous"))
+    whole = kept(TEXT)
+    assert kept(*(TEXT[i : i + 7] for i in range(0, len(TEXT), 7))) == whole
+    assert kept(TEXT, last=True) != whole

@@ -105,13 +105,21 @@ def test_heads_go_through_a_file(tmp_path: Path) -> None:
     heads = random_heads(model)
     save_heads(tmp_path / "h.safetensors", heads, half=False)
     read = load_heads(tmp_path / "h.safetensors")
-    assert read.page == heads.page
+    assert msgspec.structs.replace(read.page, weights="") == heads.page
+    other = random_heads(model, seed=1)
+    save_heads(tmp_path / "other", other)
+    assert load_heads(tmp_path / "other").page != read.page
     for i, matrices in heads.layers.items():
         assert all(map(torch.equal, matrices, read.layers[i]))
     check_model(read, model, "llama", "h")
     with pytest.raises(ConfigError, match=r"h: these heads were trained for another model"):
         check_model(read, tiny_model("llama", seed=1), "llama", "h")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.safetensors", "other"]
+    data = bytearray((tmp_path / "other").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "other").write_bytes(data)
+    with pytest.raises(ConfigError, match="other: damaged"):
+        load_heads(tmp_path / "other")
 
 
 def test_files_that_are_no_heads_are_refused(tmp_path: Path) -> None:
@@ -120,6 +128,11 @@ def test_files_that_are_no_heads_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("Hello there, this is no safetensors file")
     with pytest.raises(ConfigError, match="not a file of retaining heads"):
         load_heads(tmp_path / "text")
+    endless = RetainingHeads(
+        random_heads(tiny_model("llama")).page, {0: (torch.full((8, 4), 1e9), torch.zeros(2, 8))}
+    )
+    with pytest.raises(ConfigError, match=r"layer_0\.in holds numbers that are not finite"):
+        save_heads(tmp_path / "endless", endless)  # half precision ends at 65504
     page = HeadsPage(architecture="m", model="x", width=8, activation="silu", trained_on="")
     bad = RetainingHeads(page, {0: (torch.zeros(8, 4), torch.zeros(2, 9))})
     save_heads(tmp_path / "bad", bad)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lcc.errors import CacheError, ConfigError
+from lcc.runtime.feeding import TokenQueue
 from lcc.tiny import END
 
 TEXT = "the cat sat on the mat and the dog ran far away over the hills again and again " * 2
@@ -292,6 +293,17 @@ def test_what_cannot_be_fed(make_session, text, message):
     with pytest.raises(ConfigError, match=message):
         session.feed(text)
     assert session.tokens == 0
+
+
+def test_looking_ahead_does_not_move_the_progress() -> None:
+    parts = iter([([1, 2, 3, 4], 0.4), ([5, 6], 0.5), ([7, 8, 9, 10], 1.0)])
+    queue = TokenQueue(parts, [0])
+    assert queue.peek(20) == list(range(11))
+    fractions = []
+    while queue.peek(3):
+        queue.take(len(queue.peek(3)))
+        fractions.append(queue.fraction)
+    assert fractions == pytest.approx([0.2, 0.45, 0.75, 1.0])
 
 
 def test_progress_and_stats(make_session):

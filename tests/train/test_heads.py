@@ -13,6 +13,7 @@ from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
+from lcc.tiny import tiny_model
 from lcc.train.examples import read_examples, split
 from lcc.train.heads import HeadsConfig, Step, train_heads
 
@@ -69,13 +70,65 @@ def test_a_stopped_training_goes_on(loaded: LoadedModel, data: Path, tmp_path: P
         train_heads(loaded, data, tmp_path / "parts", CONFIG, progress=stop)
     assert not (tmp_path / "parts").exists()
     other = HeadsConfig(width=8, length=64, steps=7)
-    with pytest.raises(ConfigError, match="a checkpoint of another configuration"):
+    with pytest.raises(ConfigError, match="another configuration, model or data"):
         train_heads(loaded, data, tmp_path / "parts", other, resume=True)
     steps: list[Step] = []
     train_heads(loaded, data, tmp_path / "parts", CONFIG, resume=True, progress=steps.append)
     assert [step.step for step in steps] == [4, 5, 6]  # the checkpoint is of step 3
+    lines = (tmp_path / "parts.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     whole, parts = (weights(load_heads(tmp_path / name)) for name in ("whole", "parts"))
     assert torch.equal(whole, parts)
+
+
+def test_a_checkpoint_of_something_else_is_refused(
+    loaded: LoadedModel, data: Path, tmp_path: Path
+) -> None:
+    def stop(step: Step) -> None:
+        if step.step == 3:
+            raise Stopped
+
+    out, others = tmp_path / "h", tmp_path / "others.txt"
+    others.write_text("Something else. " * 90)
+    with pytest.raises(ConfigError, match="no such checkpoint; begin without --resume"):
+        train_heads(loaded, data, out, CONFIG, resume=True)
+    with pytest.raises(Stopped):
+        train_heads(loaded, data, out, CONFIG, progress=stop)
+    with pytest.raises(ConfigError, match="another configuration, model or data"):
+        train_heads(loaded, others, out, CONFIG, resume=True)
+    other_model = LoadedModel(tiny_model("llama", seed=1), "m", "llama", 512, loaded.files)
+    with pytest.raises(ConfigError, match="another configuration, model or data"):
+        train_heads(other_model, data, out, CONFIG, resume=True)
+    (tmp_path / "h.checkpoint").write_text("junk")
+    with pytest.raises(ConfigError, match="not a checkpoint"):
+        train_heads(loaded, data, out, CONFIG, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate is -1.0, wanted more than 0"),
+        ({"smoothing": -1.0}, "smoothing is -1.0, wanted 0 or more"),
+        ({"validation": 0.9}, "validation is 0.9, wanted 0 to 0.5"),
+        ({"length": 300}, "with what follows 650 tokens; .* was trained to read 512"),
+        ({"learning_rate": 1e30, "steps": 3}, "the loss is .*; lower --learning-rate"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    change: dict, words: str, loaded: LoadedModel, data: Path, tmp_path: Path
+) -> None:
+    fields = {"width": 8, "length": 64, "warmup_steps": 0} | change
+    with pytest.raises(ConfigError, match=words):
+        train_heads(loaded, data, tmp_path / "h", HeadsConfig(**fields))
+    assert not (tmp_path / "h").exists()
+
+
+def test_places_where_nothing_can_be_written_are_refused(
+    loaded: LoadedModel, data: Path, tmp_path: Path
+) -> None:
+    for output, words in ((tmp_path, "a folder; wanted a file"), (tmp_path / "no/h", "no such")):
+        with pytest.raises(ConfigError, match=words):
+            train_heads(loaded, data, output, CONFIG)
 
 
 def test_two_processes_are_one_with_the_doubled_batch(
@@ -117,7 +170,10 @@ def test_trained_heads_are_compiled_and_verified(
     assert "policy consensus reads none" in lcc(*compiled, "--heads", heads)[1]
     code, output = lcc(*compiled, "--policy", "locret", "--heads", heads)
     assert code == 0, output
-    assert "heads" in lcc("inspect", artifact)[1]
+    shown = lcc("inspect", artifact)[1]
+    assert "8 wide, silu" in shown
+    assert "trained on text.txt: " in shown
+    assert "last 100 tokens, in its last cycle" in shown
     code, output = lcc("verify", artifact, "--model", tiny_folder)
     assert code == 2
     assert "compiled with retaining heads (trained on: text.txt" in output
@@ -145,6 +201,8 @@ def test_examples(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"prompt": "What is the answer?"}\n')
     with pytest.raises(ConfigError, match=r"b\.jsonl:1: wanted .* no answer"):
         read(teacher="answer")
+    (tmp_path / "b.jsonl").write_text('\ufeff{"prompt": "One line\u2028of two, some would say"}')
+    assert len(read(teacher="repeat")) == 4
     (tmp_path / "b.jsonl").write_text("{")
     with pytest.raises(ConfigError, match=r"b\.jsonl:1: not JSON"):
         read(teacher="repeat")

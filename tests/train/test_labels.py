@@ -97,7 +97,7 @@ def test_nothing_is_as_large_as_the_square_of_the_length(teacher: str) -> None:
     q, k = torch.randn(n, 4, 8, generator=g), torch.randn(n, 2, 8, generator=g)
     with Largest() as largest:
         attend(q[None], k[None], k[None], 0.3, 0, 0.0)
-        labels(LayerStates(0, q, k, q.flatten(1), 0.3, 0), n // 2, teacher)
+        labels(LayerStates(0, q, k, q.flatten(1), 0.3, 0, 0.0), n // 2, teacher)
     assert largest.numbers <= 4 * labels_module.BLOCK * n
 
 
