@@ -45,7 +45,7 @@ def test_the_beginning_is_the_catalyst(make_session) -> None:
     session.catalyst = "beginning"
     asked = []
     evict = session._executor.evict
-    session._executor.evict = lambda ids: (asked.append(list(ids)), evict(ids))[1]
+    session._executor.evict = lambda ids, left: (asked.append(list(ids)), evict(ids, left))[1]
     session.feed([7, 8, 9] + [5] * 60)
     limit = session._executor.config.catalyst_size
     wanted = (session.encode("\n\n") + session._executor.beginning)[:limit]
