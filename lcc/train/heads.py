@@ -202,12 +202,15 @@ def compare(
     heads       name -> heads of every layer
 
     Means over examples, layers and KV heads: of these, and of what needs no training: knorm (the
-    shorter key is worth more), keydiff (the key least like the mean), recency.
+    shorter key is worth more), keydiff (the key least like the mean), recency. Layers with a window
+    shorter than the text are left out: they keep their newest entries, and need no heads.
     """
     found: dict[str, list[Tensor]] = {}
     for example in examples:
 
         def look(states: LayerStates, scored: int = example.scored) -> None:
+            if 0 < states.window < scored:
+                return
             wanted, keys = labels(states, scored, teacher), states.k[:scored]
             unit = functional.normalize(keys, dim=-1)
             anchor = functional.normalize(unit.mean(0), dim=-1)
