@@ -94,7 +94,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation_of(model: nn.Module) -> Activation:
-    """The activation of a model's MLPs, as its configuration names it; SiLU where it does not."""
+    """The activation of a model's MLPs, by its configuration; SiLU where heads know none of it."""
     config = getattr(model, "config", None)
     for name in ("hidden_act", "hidden_activation", "activation_function"):
         value = getattr(config, name, None)

@@ -251,6 +251,6 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except (ModelError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # transformers raises whatever its readers do
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{name}: cannot be loaded: {lines[0].strip()}") from error

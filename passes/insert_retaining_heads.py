@@ -1,5 +1,7 @@
 """A small trained MLP per layer that says how much each new entry is worth (Locret)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import fx
 
@@ -7,6 +9,14 @@ from lcc.errors import ConfigError, PassError
 from lcc.heads import Activation, RetainingHeads
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, shape
+
+# What the graph calls, and what the training calls: one table, so that they are the same function.
+ACTIVATIONS: dict[Activation, tuple[Callable, dict[str, str]]] = {
+    "silu": (aten.silu.default, {}),
+    "gelu": (aten.gelu.default, {}),
+    "gelu_tanh": (aten.gelu.default, {"approximate": "tanh"}),
+    "relu": (aten.relu.default, {}),
+}
 
 
 class InsertRetainingHeads(Pass):
@@ -72,7 +82,8 @@ class InsertRetainingHeads(Pass):
             with graph.graph.inserting_before(site):
                 joined = emit(graph.graph, aten.cat.default, features_of(graph.graph, site), 2)
                 hidden = self._linear(graph, joined, f"retaining_{i}_in", first)
-                hidden = emit_activation(graph.graph, hidden, self.heads.page.activation)
+                function, options = ACTIVATIONS[self.heads.page.activation]
+                hidden = emit(graph.graph, function, hidden, **options)
                 score = self._linear(graph, hidden, f"retaining_{i}_out", second)
                 by_head = emit(graph.graph, aten.transpose.int, score, 1, 2)
                 scores.append(emit(graph.graph, aten.squeeze.dim, by_head, 0))
@@ -119,11 +130,3 @@ def features_of(graph: fx.Graph, site: fx.Node) -> list[fx.Node]:
         length = emit(graph, aten.sym_size.int, node, 1)
         flat.append(emit(graph, aten.reshape.default, node, [1, length, heads * size]))
     return flat
-
-
-def emit_activation(graph: fx.Graph, x: fx.Node, activation: Activation) -> fx.Node:
-    """The non-linearity by name."""
-    if activation == "gelu_tanh":
-        return emit(graph, aten.gelu.default, x, approximate="tanh")
-    known = {"silu": aten.silu, "gelu": aten.gelu, "relu": aten.relu}
-    return emit(graph, known[activation].default, x)

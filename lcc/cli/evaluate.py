@@ -3,7 +3,7 @@
 import json as json_
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from lcc.cli.load import load_session
 from lcc.errors import LccError
 
 if TYPE_CHECKING:
-    from lcc.evaluate.run import Outcome
+    from lcc.evaluate.run import Outcome, View
     from lcc.runtime.session import Session
 
 
@@ -79,8 +79,8 @@ def command(
             for index, depth in enumerate(evenly(samples))
         )
         if question_first:
-            chosen = (asked_first(sample) for sample in chosen)
-        outcomes = run(session, chosen, view=view, chat=chat, progress=_print)  # type: ignore[arg-type]
+            chosen = (asked_first(sample, count) for sample in chosen)
+        outcomes = run(session, chosen, view=cast("View", view), chat=chat, progress=_print)
         seconds = sum(each.read_seconds for each in outcomes)
         rate = sum(each.tokens for each in outcomes) / seconds
         found = sum(each.found for each in outcomes)

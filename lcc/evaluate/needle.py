@@ -129,9 +129,10 @@ TASKS: dict[str, Callable[[Count, int, float, int, list[str]], Sample]] = {
 """What `lcc evaluate` asks for: tokenizer, length, depth, seed, haystack -> sample."""
 
 
-def question_first(sample: Sample) -> Sample:
+def question_first(sample: Sample, count: Count) -> Sample:
     """The same, with the question before the text: what is read can then be seen in its light."""
-    return dataclasses.replace(sample, context=f"{sample.question}\n{sample.context}")
+    context = f"{sample.question}\n{sample.context}"
+    return dataclasses.replace(sample, context=context, tokens=count(context))
 
 
 def _needle(draw: random.Random) -> tuple[str, str, str]:

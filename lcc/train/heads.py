@@ -21,21 +21,21 @@ from torch.nn import functional
 
 from lcc.capture import capture
 from lcc.errors import ConfigError
-from lcc.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint, save_heads
+from lcc.heads import (
+    Activation,
+    HeadsPage,
+    RetainingHeads,
+    activation_of,
+    model_fingerprint,
+    save_heads,
+)
 from lcc.models import LoadedModel
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.passes.insert_retaining_heads import attention_sizes
+from lcc.passes.insert_retaining_heads import ACTIVATIONS, attention_sizes
 from lcc.train.examples import REPEAT_TOKENS, Example, Teacher, read_examples, split
 from lcc.train.labels import labels, overlap
 from lcc.train.layer_states import LayerStates, visit_layers
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "relu": functional.relu,
-}
 
 
 class HeadsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +54,7 @@ class HeadsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     clip            largest absolute gradient of a weight
     validation      share of the examples that are held out
     every           steps between two validations, each with a checkpoint
+    seed            of the heads' first weights and of the order of the examples
     """
 
     teacher: Teacher = "repeat"
@@ -87,15 +88,15 @@ class HeadsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Head(nn.Module):
     """W2 act(W1 x), without biases: features [n, F] -> scores [n, Hkv]."""
 
-    def __init__(self, features: int, width: int, kv_heads: int, activation: str) -> None:
+    def __init__(self, features: int, width: int, kv_heads: int, activation: Activation) -> None:
         super().__init__()
         self.first = nn.Linear(features, width, bias=False)
         self.second = nn.Linear(width, kv_heads, bias=False)
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.options = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        scores: Tensor = self.second(self.activation(self.first(x)))
+        scores: Tensor = self.second(self.activation(self.first(x), **self.options))
         return scores
 
 
@@ -114,7 +115,7 @@ class Trainer:
     """The heads of one model, and the optimizer that moves them."""
 
     def __init__(
-        self, graph: ModelGraph, activation: str, config: HeadsConfig, about: str = ""
+        self, graph: ModelGraph, activation: Activation, config: HeadsConfig, about: str = ""
     ) -> None:
         """`graph`: after FindAttention; `about`: names model and data, for checkpoints."""
         from transformers import get_linear_schedule_with_warmup
@@ -155,8 +156,6 @@ class Trainer:
         if dist.is_initialized():
             dist.all_reduce(total)
             for parameter in self.heads.parameters():
-                if parameter.grad is None:  # this process's share was empty
-                    parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
         nn.utils.clip_grad_value_(self.heads.parameters(), config.clip)
         self.optimizer.step()
@@ -239,6 +238,8 @@ def train_heads(
     progress: Callable[[Step], None] | None = None,
 ) -> dict[str, float]:
     """Train retaining heads for a model, write them, and say how they compare on held-out text.
+
+    On CPU only, so far: nothing here moves a tensor to another device.
 
     loaded      the model, which is not changed
     data        see `read_examples`

@@ -101,7 +101,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: 
         if softcap:
             logits = torch.tanh(logits / softcap) * softcap
         distance = place[start:end, None] - place[None, first:end]
-        hidden = (distance < 0) | ((distance >= window) if window else distance < 0)
+        hidden = distance < 0
+        if window:
+            hidden = hidden | (distance >= window)
         weights = logits.masked_fill(hidden, -torch.inf).softmax(-1)
         rows.append(weights @ v[:, :, first:end].repeat_interleave(group, dim=1))
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous()

@@ -332,13 +332,34 @@ def test_merge(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
-def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
-    (tmp_path / "long.txt").write_text("word " * 1_000_000)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from lcc.cli import main; main()", "run", str(tiny_artifact),
-         "--file", str(tmp_path / "long.txt"), "--prompt", "Who?"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def start():
+    """Start Python code in a process that hears Ctrl-C, whoever runs the tests, and ends with them.
+
+    A shell lets its background jobs, and what they start, ignore it.
+    """
+    started: list[subprocess.Popen] = []
+
+    def run(code: str, *arguments: object) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_interrupt(start, tiny_artifact: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("word " * 1_000_000)
+    code = "from lcc.cli import main; main()"
+    process = start(code, "run", tiny_artifact, "--file", long, "--prompt", "Who?")
     loaded = Path(f"/proc/{process.pid}/maps")  # not before the command itself runs
     while "onnxruntime" not in loaded.read_text() and process.poll() is None:
         time.sleep(0.1)
@@ -350,21 +371,17 @@ def test_interrupt(tiny_artifact: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def compiling(folder: Path, before: str = "") -> subprocess.Popen:
+def compiling(start, folder: Path, before: str = "") -> subprocess.Popen:
     """`lcc compile` of a tiny model in a process of its own; `before`: Python to run first."""
     save_tiny(folder / "model")
     code = f"import sys\nfrom lcc.cli import main\n{before}\nmain()"
-    arguments = ["compile", folder / "model", "-o", folder / "m.lcc", *SMALL, "-q"]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return start(code, "compile", folder / "model", "-o", folder / "m.lcc", *SMALL, "-q")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
-def test_compile_on_a_disk_that_fills_up(tmp_path: Path) -> None:
+def test_compile_on_a_disk_that_fills_up(start, tmp_path: Path) -> None:
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
-    process = compiling(tmp_path, before=limit)
+    process = compiling(start, tmp_path, before=limit)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
     assert err.splitlines()[-1].startswith("lcc: error: ")
@@ -374,8 +391,8 @@ def test_compile_on_a_disk_that_fills_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_interrupt_while_an_artifact_is_written(tmp_path: Path) -> None:
-    process = compiling(tmp_path)
+def test_interrupt_while_an_artifact_is_written(start, tmp_path: Path) -> None:
+    process = compiling(start, tmp_path)
     while not list(tmp_path.glob(".m.lcc.*.partial")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

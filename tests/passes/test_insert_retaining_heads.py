@@ -13,7 +13,7 @@ from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, evaluate
-from lcc.passes.insert_retaining_heads import InsertRetainingHeads, before_rotation
+from lcc.passes.insert_retaining_heads import ACTIVATIONS, InsertRetainingHeads, before_rotation
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.split_programs import split_programs
 from lcc.targets.reference import ReferenceEngine
@@ -57,6 +57,26 @@ def test_no_logit_changes_and_scores_are_the_loops(architecture: str) -> None:
             features = torch.cat([x[token].flatten() for x in (q, k, v)]).tolist()
             wanted = retaining_score(features, first, second)
             np.testing.assert_allclose(scores[:, token].numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("silu", torch.nn.SiLU()),
+        ("gelu", torch.nn.GELU()),
+        ("gelu_tanh", torch.nn.GELU(approximate="tanh")),
+        ("relu", torch.nn.ReLU()),
+    ],
+)
+def test_every_activation(activation, function: torch.nn.Module) -> None:
+    call, options = ACTIVATIONS[activation]
+    x = torch.linspace(-3, 3, 31)
+    assert torch.equal(call(x, **options), function(x))
+    graph, heads = found("llama")
+    page = msgspec.structs.replace(heads.page, activation=activation)
+    with_heads = dataclasses.replace(heads, page=page)
+    result = InsertRetainingHeads(with_heads, capacity=CAPACITY)(graph).graph
+    assert len(result.calls(call)) >= 2
 
 
 def test_scores_are_the_same_in_any_chunks() -> None:

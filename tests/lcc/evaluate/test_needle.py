@@ -145,9 +145,10 @@ def test_nothing_but_numbers() -> None:
     assert len(needles) == body.count("One of the special") > 70
     (asked,) = re.findall(r"number for (\S+) mentioned", sample.question)
     assert [value for key, value in needles if key == asked] == list(sample.answers)
-    first = question_first(sample)
+    first = question_first(sample, words)
     assert first.context == f"{sample.question}\n{sample.context}"
     assert first.answers == sample.answers
+    assert first.tokens == words(first.context)
 
 
 def test_samples_are_the_published_ones() -> None:

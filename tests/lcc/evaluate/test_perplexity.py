@@ -44,7 +44,7 @@ def test_command(tiny_artifact: Path, tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [*arguments, "--question-first"])
         assert result.exit_code == 0, result.output
         pages = [json.loads(line) for line in result.stdout.splitlines()]
-        assert [800 < page["tokens"] <= 900 for page in pages] == [True, True]
+        assert [800 < page["tokens"] <= 1050 for page in pages] == [True, True]  # and the question
     arguments = ["evaluate", str(tiny_artifact), "--task", "perplexity", *flags, "700"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
