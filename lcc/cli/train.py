@@ -73,6 +73,7 @@ def heads(
     with needs_extra("compile"):
         import lcc.train.heads as training
         from lcc.models import load_model
+        from lcc.train.trainer import HeadsConfig
     from lcc.errors import ConfigError
 
     given = {
@@ -91,7 +92,7 @@ def heads(
     }
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        config = msgspec.convert(given, training.HeadsConfig)
+        config = msgspec.convert(given, HeadsConfig)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None

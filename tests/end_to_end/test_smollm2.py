@@ -3,14 +3,19 @@
 import argparse
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 import lcc.runtime
 from lcc import demo
+from lcc.capture import capture
+from lcc.compile import manifest_of, specialize
 from lcc.config import CompileConfig
 from lcc.models import LoadedModel, load_model
+from lcc.runtime.session import Session
+from lcc.targets.reference import ReferenceEngine
 
 LENGTHS = (1, 255, 256, 257, 1000)
 CHUNK_SIZES = (256, 64, 7, 1)
@@ -54,6 +59,29 @@ def test_logits_of_any_length_in_any_chunks(
             session.feed(ids[session.tokens : length])
             error = np.abs(session._executor.logits() - expected[length - 1]).max()
             worst = float(np.maximum(worst, error))  # max() would drop a NaN
+    print(f"largest error {worst:.2e}")
+    assert worst < 1e-4
+
+
+def test_the_reference_gives_the_logits_too(
+    model: LoadedModel, artifact: Path, ids: list[int]
+) -> None:
+    """In chunks of 7 and 1 up to 257 tokens only, for it copies the whole cache in each step."""
+    config = CompileConfig(target="reference")
+    special = specialize(
+        capture(model.module), config, model.name, model.architecture, model.trained_window
+    )
+    engine, expected, worst = ReferenceEngine(special.programs), eager(model, ids), 0.0
+    tokenizer = lcc.runtime.load(artifact, verify="size").tokenizer
+    for chunk_size in CHUNK_SIZES:
+        cache = msgspec.structs.replace(special.cache, chunk_size=chunk_size)
+        session = Session(manifest_of(special, config), cache, tokenizer, engine)
+        for length in LENGTHS if chunk_size > 7 else LENGTHS[:-1]:
+            if chunk_size > 1:
+                session.reset()
+            session.feed(ids[session.tokens : length], prefix=False)
+            error = np.abs(session.next_logits() - expected[length - 1]).max()
+            worst = float(np.maximum(worst, error))
     print(f"largest error {worst:.2e}")
     assert worst < 1e-4
 

@@ -352,7 +352,7 @@ def start():
     yield run
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_interrupt(start, tiny_artifact: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
 from lcc.tiny import tiny_model
 from lcc.train.examples import read_examples, split
-from lcc.train.heads import HeadsConfig, Step, train_heads
+from lcc.train.heads import Step, train_heads
+from lcc.train.trainer import HeadsConfig
 
 CONFIG = HeadsConfig(
     width=8, length=64, steps=6, warmup_steps=0, learning_rate=1e-2, every=3, validation=0.2
