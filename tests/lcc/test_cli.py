@@ -330,8 +330,6 @@ def test_merge(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 @pytest.fixture
 def start():
     """Start Python code in a process that hears Ctrl-C, whoever runs the tests, and ends with them.
@@ -355,6 +353,8 @@ def start():
         process.wait()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 def test_interrupt(start, tiny_artifact: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.txt"
     long.write_text("word " * 1_000_000)
