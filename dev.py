@@ -56,7 +56,7 @@ def check() -> None:
     run("ruff", "check", ".")
     types()
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers, one thread each
-    run("pytest", "-n", "2", "--dist", "loadgroup")
+    run("pytest", "-n", "2", "--dist", "loadfile")
 
 
 if __name__ == "__main__":

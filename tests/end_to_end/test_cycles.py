@@ -1,5 +1,6 @@
 """Whole texts through session, programs and policies: reference and ONNX Runtime against loops."""
 
+import functools
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import lcc.runtime
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.heads import save_heads
+from lcc.heads import RetainingHeads, save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
 from lcc.runtime.scalars import noise
@@ -24,7 +25,13 @@ from lcc.tiny import random_heads, save_tiny, tiny_model
 
 SENTENCE_ENDS = {ord(c) for c in ".!?\n"}
 MEMORY = {"h2o": 1.0}
-HEADS = random_heads(tiny_model("llama"))
+
+
+@functools.cache
+def heads() -> RetainingHeads:
+    return random_heads(tiny_model("llama"))
+
+
 QUERIES = {"consensus": "catalyst", "infinipot": "catalyst", "snapkv": "recent", "h2o": "all"}
 
 
@@ -51,7 +58,7 @@ class OracleLlama:
             for _ in range(config.num_hidden_layers)
         ]
         self.queries = QUERIES.get(policy.name)
-        self.retaining = HEADS.layers if policy.name == "locret" else {}
+        self.retaining = heads().layers if policy.name == "locret" else {}
         self.recent: list[list[np.ndarray]] = [[] for _ in self.layers]
         self.hidden = self.last = None
         self.sentence = 0
@@ -199,7 +206,7 @@ def configured(policy: str, positions: str) -> CompileConfig:
 
 
 def on_reference(captured: ModelGraph, folder: Path, config: CompileConfig) -> Session:
-    special = specialize(captured, config, "tiny", "llama", None, HEADS)
+    special = specialize(captured, config, "tiny", "llama", None, heads())
     engine = ReferenceEngine(special.programs)
     return Session(manifest_of(special, config), config.cache, Tokenizer(folder), engine)
 
@@ -234,7 +241,7 @@ def test_onnx_runtime_is_the_reference(
     config = configured(policy, positions)
     reference = on_reference(captured, folder, config)
     if policy == "locret":
-        save_heads(tmp_path / "heads.safetensors", HEADS, half=False)
+        save_heads(tmp_path / "heads.safetensors", heads(), half=False)
         config = msgspec.structs.replace(config, heads=str(tmp_path / "heads.safetensors"))
     compile_model(folder, tmp_path / "m.lcc", config)
     session = lcc.runtime.load(tmp_path / "m.lcc")

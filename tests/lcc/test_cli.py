@@ -114,7 +114,7 @@ def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) ->
     assert "the smallest, 128 with capacity 448, takes " in refusal
     least = int(refusal.partition(", takes ")[2].partition(" bytes")[0].replace(",", ""))
     budgets = []
-    for memory in (f"{least - 1}B", f"{least}B", f"{least + 600_000}B", "4GB"):
+    for memory in (f"{least - 1}B", f"{least}B", "4GB"):
         result = lcc("compile", tiny_folder, "-o", out, "--memory", memory, "--json")
         if memory == f"{least - 1}B":
             assert "no budget fits" in result.stderr
@@ -124,7 +124,7 @@ def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) ->
         assert sum(row["bytes"] for row in manifest["memory"]) <= parse_bytes(memory)
         budgets.append(manifest["cache"]["budget"])
         assert manifest["cache"]["capacity"] <= 512  # what the model was trained on
-    assert budgets == [128, 192, 192]
+    assert budgets == [128, 192]
     trained = "capacity is 1024, tiny-llama was trained on positions below 512"
     refused("compile", tiny_folder, "-o", out, "--capacity", 1024, words=trained)
     without = ("--catalyst-size", 0, "--capacity", 400, "--chunk-size", 64)

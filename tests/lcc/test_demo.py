@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from lcc import demo
 from lcc.artifact import read_manifest
-from lcc.cli import app
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import LccError
 
@@ -86,13 +84,3 @@ def test_picture() -> None:
 def test_full_cache_bytes(tiny_artifact: Path) -> None:
     # 2 layers, keys and values, 2 KV heads of 16 float32 numbers
     assert demo.full_cache_bytes(read_manifest(tiny_artifact), 1000) == 2 * 2 * 2 * 16 * 4 * 1000
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
-def test_smollm2(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LCC_CACHE_DIR", str(smollm2_cache))
-    result = CliRunner().invoke(app, ["demo", "--tokens", "6144", "--depth", "30"])
-    assert result.exit_code == 0, (result.output, result.exception)
-    assert "\n          found\n" in result.stdout
-    assert "torch, transformers, onnx: none" in result.stdout

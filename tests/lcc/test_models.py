@@ -159,21 +159,3 @@ def test_tiny_tokenizer_is_bytes() -> None:
     ids = tiny_tokenizer().encode(text).ids
     assert ids == list(text.encode())
     assert tiny_tokenizer().decode(ids) == text
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
-def test_smollm2() -> None:
-    model = load_model("smollm2")
-    assert (model.architecture, model.trained_window) == ("llama", 8192)
-    assert model.module.lm_head.weight is model.module.model.embed_tokens.weight
-    assert json.loads(model.files["generation_config.json"])["eos_token_id"] == [2]
-    tokenizer = Tokenizer.from_str(model.files["tokenizer.json"].decode())
-    # Digits are split before spaces are joined: "  42" is two spaces, then two digits.
-    assert tokenizer.encode("a  42").tokens == ["a", "ĠĠ", "4", "2"]
-    assert tokenizer.encode("<|im_end|>").ids == [2]
-    question = "The capital of France is"
-    ids = torch.tensor([tokenizer.encode(question).ids])
-    with torch.no_grad():
-        best = model.module(ids).logits[0, -1].argmax()
-    assert tokenizer.decode([int(best)]) == " Paris"

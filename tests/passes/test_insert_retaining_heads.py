@@ -1,6 +1,7 @@
 """insert_retaining_heads: no logit changes, scores are the loop's, in chunks of any size."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ IDS = torch.randint(0, 250, (1, 33), generator=torch.Generator().manual_seed(2))
 POSITIONS = torch.arange(33)[None]
 
 
+@functools.cache
 def found(architecture: str) -> tuple[ModelGraph, RetainingHeads]:
     model = tiny_model(architecture)
     heads = random_heads(model)

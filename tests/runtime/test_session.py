@@ -1,4 +1,6 @@
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -115,10 +117,16 @@ def test_a_stopped_feed_can_go_on(make_session, stops):
     assert (session._executor.logits() == whole._executor.logits()).all()
 
 
-def test_ctrl_c_waits_for_the_end_of_a_step(make_session):
-    import os
-    import signal
+@pytest.fixture
+def hears_ctrl_c():
+    """Background jobs of a shell ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_waits_for_the_end_of_a_step(make_session):
     session, whole = make_session(), make_session()
     ids = session.encode(TEXT)
     runner = session.engine.runner("evict_0")

@@ -1,5 +1,6 @@
 """Heads learn, go on after a stop as if there had been none, and in two processes as in one."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lcc.capture import capture
 from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
 from lcc.tiny import tiny_model
+from lcc.train import heads as training
 from lcc.train.examples import read_examples, split
 from lcc.train.heads import Step, train_heads
 from lcc.train.trainer import HeadsConfig
@@ -21,6 +24,15 @@ from lcc.train.trainer import HeadsConfig
 CONFIG = HeadsConfig(
     width=8, length=64, steps=6, warmup_steps=0, learning_rate=1e-2, every=3, validation=0.2
 )
+
+
+captured_once = functools.cache(capture)
+
+
+@pytest.fixture(autouse=True)
+def _capture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same module again and again: two or three seconds each time."""
+    monkeypatch.setattr(training, "capture", captured_once)
 
 
 @pytest.fixture(scope="module")

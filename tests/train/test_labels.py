@@ -1,5 +1,6 @@
 """What heads learn: labels against loops, attention in blocks against the definition."""
 
+import functools
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from lcc.train.labels import labels, overlap
 from lcc.train.layer_states import LayerStates, attend, visit_layers
 
 
+@functools.cache
 def found(architecture: str) -> ModelGraph:
     return FindAttention(table_size=1)(capture(tiny_model(architecture))).graph
 
@@ -49,7 +51,7 @@ def test_labels_are_the_loops(teacher: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_states_are_those_of_the_model(architecture: str) -> None:
-    graph, n = found(architecture), 30
+    graph, n = found(architecture).copy(), 30
     ids = torch.randint(0, 250, (1, n), generator=torch.Generator().manual_seed(1))
     seen: list[LayerStates] = []
     visit_layers(graph, ids, seen.append)
