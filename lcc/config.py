@@ -79,6 +79,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     newest entries, only those that belong to the last tail_size tokens of the text,
                     instead of recent_size. None = the policy's own: 100 for locret, for the others
                     recent_size as in every cycle
+    merge           least cosine of keys at which the value of an evicted entry is averaged into the
+                    nearest kept one's; None = evicted entries are forgotten
     catalyst        text run over the full cache to read how it attends; the word "beginning" = the
                     first 32 tokens of the very text being read, where prompts say what they want
     """
@@ -91,6 +93,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     group_pool: Literal["mean", "max"] = "mean"
     memory: float = 0.0
     tail_size: int | None = None
+    merge: float | None = None
     catalyst: str = BEGINNING
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"alpha is {self.alpha}, wanted 0 to 1")
         if not 0.0 <= self.memory <= 1.0:
             raise ConfigError(f"memory is {self.memory}, wanted 0 to 1")
+        if self.merge is not None and not -1.0 <= self.merge <= 1.0:
+            raise ConfigError(f"merge is {self.merge}, wanted a cosine, -1 to 1")
         if self.tail_size is not None and self.tail_size < 0:
             raise ConfigError(f"tail_size is {self.tail_size}, wanted 0 or more")
         for name in ("attention_span", "novelty_span"):

@@ -302,11 +302,28 @@ class OracleCache:
             scalars = {name: [entry.scalars[name] for entry in entries] for name in names}
             limits = {"budget": budget, "prefix": prefix, "recent": recent}
             kept.append(keep_slots(policy, scalars, self._keys(h), **limits))
+            if policy.merge is not None:
+                self._merge(h, kept[-1], policy.merge)
         self.heads = [
             [entries[slot] for slot in slots]
             for entries, slots in zip(self.heads, kept, strict=True)
         ]
         return kept
+
+    def _merge(self, head: int, kept: list[int], least: float) -> None:
+        """Every evicted value into that of the kept entry whose key points most where its own does.
+
+        Of a kept entry and all that came into it, the mean.
+        """
+        entries, keys = self.heads[head], self._keys(head)
+        groups = {slot: [entries[slot].value] for slot in kept}
+        for slot in sorted(set(range(len(entries))) - set(kept)):
+            like = {s: dot(keys[slot], keys[s]) / math.hypot(*keys[s]) for s in kept}
+            nearest = max(kept, key=like.__getitem__)
+            if like[nearest] / math.hypot(*keys[slot]) >= least:
+                groups[nearest].append(entries[slot].value)
+        for slot, values in groups.items():
+            entries[slot].value = [math.fsum(x) / len(values) for x in zip(*values, strict=True)]
 
     def keys(self) -> np.ndarray:
         """Rotated keys [Hkv, used, D]."""

@@ -47,6 +47,14 @@ class ModelGraph:
             new.meta = dict(old.meta)
         return ModelGraph(fx.GraphModule(self.module, graph), self.rotations, self.outputs)
 
+    def to(self, device: torch.device) -> None:
+        """Move the graph, and the weights that it shares with its model, to another device."""
+        self.module.to(device)
+        for node in self.graph.nodes:
+            if "device" in node.kwargs:
+                node.update_kwarg("device", device)
+        self.module.recompile()
+
     def calls(self, target: Callable) -> list[fx.Node]:
         """Calls of one operator, in order."""
         return self.graph.find_nodes(op="call_function", target=target)

@@ -47,6 +47,7 @@ class Executor:
     protected       leading slots that no cycle evicts, besides the sinks
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
     beginning       ids of the first tokens of the text, at most 32
+    surprise        where it is a list, every read adds the novelty of its tokens
     cycle_token     id of the last token read before the last cycle; None = there was none
     """
 
@@ -107,6 +108,7 @@ class Executor:
         self._step.bind(buffers)
         self._decode.bind(buffers)
         self._head = engine.runner("head")
+        self.surprise: list[np.ndarray] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -131,12 +133,16 @@ class Executor:
         self.check()
         count = len(ids)
         new_scalars = {}
-        if "novelty" in self.cache.scalar_names:
+        scored = "novelty" in self.cache.scalar_names
+        if scored or self.surprise is not None:
             self._find_hidden()
         scored_now = self._queries in ("recent", "all")
         hidden = self._run(ids, self.used, self.tokens, fetch_queries=scored_now)
-        if "novelty" in self.cache.scalar_names:
-            new_scalars["novelty"] = self._novelty(ids, hidden)
+        if scored or self.surprise is not None:
+            novelty = self._novelty(ids, hidden)
+            new_scalars |= {"novelty": novelty} if scored else {}
+            if self.surprise is not None:
+                self.surprise.append(novelty)
         if "noise" in self.cache.scalar_names:
             heads = max(layer.kv_heads for layer in self.layers)
             new_scalars["noise"] = scalars.noise(

@@ -246,6 +246,20 @@ class Reader:
             self._advance(self._pending, self._catalyst_ids)
         return self._executor.logits().copy()
 
+    def surprise(self, ids: Ids) -> np.ndarray:
+        """Read token ids as `feed` does, and say how surprising each was to the model.
+
+        returns     [n] float32, -log probability in nats of each token given what the cache held;
+                    the exponential of its mean is the perplexity. The first token of a text, which
+                    nothing predicts, has 1e30
+        """
+        heard = self._executor.surprise = []
+        try:
+            self.feed(ids, prefix=False)
+        finally:
+            self._executor.surprise = None
+        return np.concatenate(heard)[-len(ids) :]
+
     def distill(self) -> None:
         """Run a cycle now, where there is something to evict: e.g. before a save."""
         self._epoch += 1

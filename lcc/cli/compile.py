@@ -43,6 +43,10 @@ def command(
     tail_size: Annotated[
         int | None, typer.Option(help="Newest tokens kept by a text's last cycle (locret).")
     ] = None,
+    merge_values: Annotated[
+        float | None,
+        typer.Option("--merge", help="Least cosine at which evicted values join kept ones [none]."),
+    ] = None,
     heads: Annotated[
         str | None, typer.Option(help="Retaining heads for --policy locret: lcc train heads.")
     ] = None,
@@ -93,6 +97,7 @@ def command(
                 "novelty_span": novelty_span,
                 "catalyst": catalyst,
                 "tail_size": tail_size,
+                "merge": merge_values,
             },
             "heads": heads,
         },

@@ -48,6 +48,9 @@ def heads(
     every: Annotated[int | None, typer.Option(help="Steps between checkpoints [50].")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and order [0].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda [cuda where there is one].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.checkpoint.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -59,7 +62,7 @@ def heads(
     the text itself, read a second time (--teacher repeat), which needs no question. At the end they
     are compared, on texts held out, with scores that need no training.
 
-    OUTPUT.log.jsonl gets a line a step. On several processors: torchrun
+    OUTPUT.log.jsonl gets a line a step. On several processors or GPUs: torchrun
     --nproc-per-node 2 -m lcc train heads ...
 
     \b
@@ -112,7 +115,13 @@ def heads(
             report(f"loss {step.loss:.3f}{last}", step.step / config.steps)
 
         result = training.train_heads(
-            load_model(model), data, output, config, resume=resume, progress=show
+            load_model(model),
+            data,
+            output,
+            config,
+            device=device,
+            resume=resume,
+            progress=show,
         )
     if not training.is_first():
         return

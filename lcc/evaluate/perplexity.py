@@ -6,15 +6,16 @@ import math
 import random
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lcc.errors import LccError
-from lcc.runtime.scalars import novelty
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
 
 
 def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
-    """Perplexity of the last `count` of these token ids, read in an empty session one by one.
+    """Perplexity of the last `count` of these token ids, read in an empty session.
 
     The cycles in between are those of any reading; the last ones may fall within the `count`.
     """
@@ -22,11 +23,7 @@ def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
         raise LccError(f"count is {count}, wanted fewer tokens than the text has ({len(ids)})")
     session.reset()
     session.feed(ids[:-count], prefix=False)
-    total = 0.0
-    for token in ids[-count:]:
-        total += novelty(session.next_logits(), token)
-        session.feed([token])
-    return math.exp(total / count)
+    return math.exp(float(session.surprise(ids[-count:]).mean(dtype=np.float64)))
 
 
 def pieces(

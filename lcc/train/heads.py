@@ -44,17 +44,17 @@ def train_heads(
     output: Path,
     config: HeadsConfig | None = None,
     *,
+    device: str | None = None,
     resume: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> dict[str, float]:
     """Train retaining heads for a model, write them, and say how they compare on held-out text.
 
-    On CPU only, so far: nothing here moves a tensor to another device.
-
-    loaded      the model, which is not changed
+    loaded      the model, which is not changed; its weights end up on the device
     data        see `read_examples`
     output      the heads file; beside it OUTPUT.log.jsonl, a line a step, and, until the training
                 is done, OUTPUT.checkpoint
+    device      cpu or cuda, of which every process takes its own; None = cuda where there is one
     resume      go on from the checkpoint, to the same result as without the interruption
     progress    called after every step
 
@@ -66,6 +66,7 @@ def train_heads(
     config = config or HeadsConfig()
     _check_output(output)
     _check_length(config, loaded)
+    device = _device(device)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
     examples = read_examples(
         data,
@@ -77,11 +78,12 @@ def train_heads(
     learned, held = split(examples, config.validation)
     model = model_fingerprint(dict(loaded.module.named_parameters()))
     about = f"{model} {_digest(examples)}"
-    trainer = Trainer(graph, activation_of(loaded.module), config, about)
+    graph.to(torch.device(device))
+    trainer = Trainer(graph, activation_of(loaded.module), config, about, device)
     untrained = copy.deepcopy(trainer.heads)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     log = output.with_name(f"{output.name}.log.jsonl")
-    with _processes() as (rank, world):
+    with _processes(device) as (rank, world):
         if config.batch_size % world:
             raise ConfigError(
                 f"batch_size is {config.batch_size}, wanted a multiple of {world} processes"
@@ -104,7 +106,7 @@ def train_heads(
             measured = None
             if pause and held:
                 now = {"heads": trainer.heads}
-                measured = compare(graph, held[:4], now, config.teacher)["heads"]
+                measured = compare(graph, held[:4], now, config.teacher, device)["heads"]
             line = Step(step, loss, rate, time.perf_counter() - begin, measured)
             if rank == 0:
                 with log.open("a", encoding="utf-8") as file:
@@ -125,7 +127,7 @@ def train_heads(
             ),
         )
         both = {"heads": trainer.heads, "untrained heads": untrained}
-        result = compare(graph, held, both, config.teacher) if held else {}
+        result = compare(graph, held, both, config.teacher, device) if held else {}
         if rank == 0:
             save_heads(output, RetainingHeads(page, _weights(trainer.heads)))
             checkpoint.unlink(missing_ok=True)
@@ -165,7 +167,7 @@ def _begin_log(log: Path, step: int) -> None:
 
 
 def _weights(heads: nn.ModuleList) -> dict[int, tuple[Tensor, Tensor]]:
-    weights = [tuple(each.detach() for each in head.parameters()) for head in heads]
+    weights = [tuple(each.detach().cpu() for each in head.parameters()) for head in heads]
     return {i: (first, second) for i, (first, second) in enumerate(weights)}
 
 
@@ -213,13 +215,27 @@ def is_first() -> bool:
     return int(dist.get_node_local_rank(fallback_rank=0)) == 0
 
 
+def _device(wanted: str | None) -> str:
+    """The device of this process."""
+    if wanted is None:
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {wanted!r}, wanted cpu or cuda")
+    if wanted == "cpu":
+        return wanted
+    place, count = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
+    if place >= count:
+        raise ConfigError(f"device is cuda, process {place} has none: this machine has {count}")
+    return f"cuda:{place}"
+
+
 @contextlib.contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
+def _processes(device: str) -> Iterator[tuple[int, int]]:
     """Rank and number of processes; joins those that torchrun started."""
     if not dist.is_torchelastic_launched():
         yield 0, 1
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:

@@ -26,21 +26,23 @@ def labels(states: LayerStates, scored: int, teacher: Teacher) -> Tensor:
     """
     n, heads = states.k.shape[:2]
     group = states.q.shape[1] // heads
-    keys = states.k.permute(1, 2, 0)[:, None]  # [Hkv, 1, D, n]
+    keys = states.k.permute(1, 2, 0)  # [Hkv, D, n]
     best = torch.full((heads, scored), -torch.inf, device=keys.device)
     for start in range(scored, n, BLOCK):
         end = min(start + BLOCK, n)
         q = states.q[start:end].reshape(end - start, heads, group, -1).permute(1, 2, 0, 3)
-        seen = keys if teacher == "repeat" else keys[..., :scored]
-        logits = (q * states.scale) @ seen  # [Hkv, g, rows, n or scored]
+        seen = keys[..., : end if teacher == "repeat" else scored]
+        logits = (q * states.scale).flatten(1, 2) @ seen  # [Hkv, g * rows, end or scored]
         if states.softcap:
             logits = torch.tanh(logits / states.softcap) * states.softcap
         if teacher == "repeat":
-            rows = torch.arange(start, end, device=keys.device)[:, None]
-            later = torch.arange(n, device=keys.device)[None] > rows
-            logits = logits - logits.masked_fill(later, -torch.inf).logsumexp(-1, keepdim=True)
-            logits = logits[..., :scored].clamp(min=LOWEST)
-        best = torch.maximum(best, logits.amax(dim=(1, 2)))
+            rows = torch.arange(end - start, device=keys.device)
+            later = (rows > rows[:, None]).repeat(group, 1)  # of the block itself
+            logits[..., start:].masked_fill_(later, -torch.inf)
+            logits = logits[..., :scored] - logits.logsumexp(-1, keepdim=True)
+        best = torch.maximum(best, logits.amax(dim=1))
+    if teacher == "repeat":
+        best = best.clamp(min=LOWEST)
     return best.transpose(0, 1)
 
 

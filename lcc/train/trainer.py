@@ -85,17 +85,22 @@ class Trainer:
     """The heads of one model, and the optimizer that moves them."""
 
     def __init__(
-        self, graph: ModelGraph, activation: Activation, config: HeadsConfig, about: str = ""
+        self,
+        graph: ModelGraph,
+        activation: Activation,
+        config: HeadsConfig,
+        about: str = "",
+        device: str = "cpu",
     ) -> None:
-        """`graph`: after FindAttention; `about`: names model and data, for checkpoints."""
+        """`graph`: after FindAttention, on `device`; `about`: model and data, for checkpoints."""
         from transformers import get_linear_schedule_with_warmup
 
-        self.graph, self.config, self.about = graph, config, about
+        self.graph, self.config, self.about, self.device = graph, config, about, device
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleList(
             Head(features, config.width, kv_heads, activation)
             for features, kv_heads in attention_sizes(graph)
-        )
+        ).to(device)
         self.optimizer = torch.optim.AdamW(
             self.heads.parameters(), lr=config.learning_rate, betas=(0.9, 0.95)
         )
@@ -107,7 +112,7 @@ class Trainer:
     def learn(self, examples: list[Example]) -> float:
         """One step on this process's share of a batch; returns the loss of the whole batch."""
         self.optimizer.zero_grad()
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         count, config = len(self.heads), self.config
         for example in examples:
 
@@ -122,7 +127,7 @@ class Trainer:
                     loss.backward()
                 total = total + loss.detach()
 
-            visit_layers(self.graph, torch.tensor([example.ids]), backward)
+            visit_layers(self.graph, torch.tensor([example.ids]).to(self.device), backward)
         if dist.is_initialized():
             dist.all_reduce(total)
             for parameter in self.heads.parameters():
@@ -147,7 +152,7 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Go on from a file of `state`; refuses one of another configuration, model or data."""
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             config, about = state["config"], state["about"]
         except Exception as error:  # whatever torch's reader stumbles over
             raise ConfigError(f"{path}: not a checkpoint ({error}); remove it") from None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lcc.passes.eviction.base import Entries, EvictionPolicy
+from lcc.passes.eviction.merge import merge_values
 from lcc.passes.rotation import Rotation, rotate
 
 SCORE_OUTPUTS = ("attention",)
@@ -69,7 +70,7 @@ class Evict(nn.Module):
     kept_key     [1, Hkv, budget, D]   float32; turned from the old slot's angle to the new one's,
                                        where there is a rotation and positions are contiguous;
                                        an entry that does not move is untouched, bit for bit
-    kept_value   [1, Hkv, budget, D]   float32
+    kept_value   [1, Hkv, budget, D]   float32; where the policy merges, with those evicted into it
     """
 
     def __init__(self, policy: EvictionPolicy, rotation: Rotation | None = None) -> None:
@@ -117,6 +118,8 @@ class Evict(nn.Module):
         rows = (kept + slots * torch.arange(heads)[:, None]).flatten()
         kept_key = key.reshape(-1, size).index_select(0, rows).reshape(heads, budget, size)
         kept_value = value.reshape(-1, size).index_select(0, rows).reshape(1, heads, budget, size)
+        if (least := self.policy.config.merge) is not None:
+            kept_value = merge_values(key[0], value[0], kept, valid, least)[None]
         if self.cos is not None:
             kept_key = self._turn_back(kept_key, kept - new_slots)
         return kept, kept_key[None], kept_value

@@ -15,6 +15,23 @@ def test_the_first_token_is_more_novel_than_any(make_session):
     assert 0 < values[1:].min() <= values[1:].max() < 100
 
 
+@pytest.mark.parametrize("scalars", [("attention",), ("attention", "novelty")])
+def test_surprise_is_of_each_token_given_those_before(make_session, scalars):
+    session = make_session(scalars=scalars)
+    session.feed("abcdef")
+    ids = session.encode("ghijklmnopqrstuvwxyz" * 2)
+    state, wanted = make_session(scalars=scalars), []
+    state.feed("abcdef")
+    for token in ids:
+        wanted.append(novelty(state.next_logits(), token))
+        state.feed([token])
+    assert session.surprise(ids) == pytest.approx(wanted, rel=1e-4)
+    assert len(session.cycles) == len(state.cycles) > 1
+    np.testing.assert_allclose(session.next_logits(), state.next_logits(), atol=1e-4)
+    session.feed("a")
+    assert session._executor.surprise is None
+
+
 def test_novelty_is_minus_log_probability():
     logits = np.log(np.array([0.2, 0.5, 0.3], np.float32)) + 50
     assert [novelty(logits, t) for t in range(3)] == pytest.approx(

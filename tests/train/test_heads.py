@@ -15,11 +15,13 @@ from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
+from lcc.passes.find_attention import FindAttention
 from lcc.tiny import tiny_model
 from lcc.train import heads as training
-from lcc.train.examples import read_examples, split
+from lcc.train.compare import compare
+from lcc.train.examples import Example, read_examples, split
 from lcc.train.heads import Step, train_heads
-from lcc.train.trainer import HeadsConfig
+from lcc.train.trainer import HeadsConfig, Trainer
 
 CONFIG = HeadsConfig(
     width=8, length=64, steps=6, warmup_steps=0, learning_rate=1e-2, every=3, validation=0.2
@@ -164,6 +166,28 @@ def test_two_processes_are_one_with_the_doubled_batch(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     torch.testing.assert_close(*results, atol=1e-3, rtol=1e-3)  # stored in half precision
     assert losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
+def test_all_of_a_step_is_on_its_device(architecture: str) -> None:
+    """Meta tensors refuse others beside them, as a GPU's do, and have no numbers to return."""
+    graph = FindAttention(table_size=1)(captured_once(tiny_model(architecture))).graph
+    graph.to(torch.device("meta"))
+    trainer = Trainer(graph, "silu", HeadsConfig(width=8, warmup_steps=0), "", "meta")
+    examples = [Example(list(range(90)), 64)]
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
+        trainer.learn(examples)
+    assert trainer.step == 1  # only the loss could not be returned
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
+        compare(graph, examples, {"heads": trainer.heads}, "repeat", "meta")
+
+
+def test_a_device_that_is_not_here_is_refused(
+    loaded: LoadedModel, data: Path, tmp_path: Path
+) -> None:
+    for device, words in (("tpu", "wanted cpu or cuda"), ("cuda", "this machine has 0")):
+        with pytest.raises(ConfigError, match=words):
+            train_heads(loaded, data, tmp_path / "h", CONFIG, device=device)
 
 
 def test_trained_heads_are_compiled_and_verified(

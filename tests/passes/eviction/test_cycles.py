@@ -127,9 +127,11 @@ def run(config, positions, chunks, after_cycle):
 
 
 @pytest.mark.parametrize("positions", ["contiguous", "absolute"])
-@pytest.mark.parametrize("name", EVICTING)
-def test_cycles_are_the_oracles(name, positions):
-    config = PolicyConfig(name=name, attention_span=3, novelty_span=3, memory=0.25)
+@pytest.mark.parametrize(
+    ("name", "merge"), [(name, None) for name in EVICTING] + [("knorm", 0.4), ("keydiff", -1.0)]
+)
+def test_cycles_are_the_oracles(name, merge, positions):
+    config = PolicyConfig(name=name, attention_span=3, novelty_span=3, memory=0.25, merge=merge)
     seen = []
 
     def check(buffers, oracle, kept, expected):

@@ -1,0 +1,188 @@
+"""Retaining heads beside other policies: what is found of what was read, and what is predicted.
+
+python docs/measure/retaining.py OUT.jsonl ESSAYS --artifact locret.lcc --artifact infinipot.lcc ...
+python docs/measure/retaining.py OUT.jsonl --table
+
+Twenty samples a cell, of texts of 4K tokens: passkey (a depth each), multikey and keyvalue (five
+texts, four of their keys asked for after one reading). With --first the question stands before the
+text, which is read anew for each. Perplexity: of 512 tokens, at ten places beyond the 16,000th of
+each of two texts. A cell that OUT.jsonl has already is not measured again.
+"""
+
+import argparse
+import collections
+import json
+import math
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import lcc.runtime
+from lcc.evaluate.needle import (
+    ANSWER_PREFIX,
+    QUESTION,
+    Sample,
+    evenly,
+    key_value,
+    multikey,
+    passkey,
+    read_haystack,
+)
+from lcc.runtime.session import Session
+
+NEEDLE = re.compile(r"One of the special magic numbers for (\S+) is: (\d+)\.")
+BUDGETS = (512, 1024)
+TASKS = ("passkey", "multikey", "keyvalue", "perplexity")
+Asked = tuple[str, str, str]  # question, prefix of the answer, answer
+
+
+def texts(
+    encode: Callable[[str], list[int]], task: str, tokens: int, sentences: list[str]
+) -> Iterator[Sample]:
+    """The texts of a task."""
+
+    def count(text: str) -> int:
+        return len(encode(text))
+
+    if task == "passkey":
+        for seed, depth in enumerate(evenly(20)):
+            yield passkey(count, tokens, depth, seed)
+    for seed, depth in enumerate(evenly(5)):
+        if task == "multikey":
+            yield multikey(count, tokens, depth, seed, sentences)
+        if task == "keyvalue":
+            yield key_value(count, tokens, depth, seed)
+
+
+def asked(sample: Sample, task: str) -> list[Asked]:
+    """The questions of a text: of one with many keys, four."""
+    if task == "passkey":
+        return [(sample.question, sample.answer_prefix, sample.answers[0])]
+    pairs = NEEDLE.findall(sample.context)
+    counted = collections.Counter(key for key, _ in pairs)
+    pairs = [pair for pair in pairs if counted[pair[0]] == 1]
+    chosen = random.Random(sample.context[:999]).sample(pairs, 4)
+    return [(QUESTION.format(key=k), ANSWER_PREFIX.format(key=k), value) for k, value in chosen]
+
+
+def found(session: Session, questions: list[Asked]) -> int:
+    """How many of the questions are answered, each from the same state."""
+    right = 0
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder, "read.lccstate")
+        if len(questions) > 1:
+            session.save(state)
+        for place, (question, prefix, answer) in enumerate(questions):
+            if place:
+                session.load(state)
+            written = session.generate(f"\n{question} {prefix}", max_new_tokens=12)
+            right += answer in "".join(written)
+    return right
+
+
+def ask_all(
+    session: Session, task: str, tokens: int, sentences: list[str], *, first: bool
+) -> dict[str, float]:
+    """One cell of a task with questions."""
+    right = total = read = 0
+    begin = time.perf_counter()
+    for sample in texts(session.encode, task, tokens, sentences):
+        questions = asked(sample, task)
+        groups = [[each] for each in questions] if first else [questions]
+        for group in groups:
+            session.reset()
+            context = f"{group[0][0]}\n{sample.context}" if first else sample.context
+            read += session.feed(context, prefix=False, last=True)
+            right += found(session, group)
+            total += len(group)
+    seconds = time.perf_counter() - begin
+    return {"found": right, "of": total, "tokens": read, "seconds": round(seconds, 1)}
+
+
+def predict(session: Session, tokens: int, sentences: list[str]) -> dict[str, float]:
+    """The cell of a perplexity: mean and standard error of its logarithm over twenty places."""
+    values = []
+    for seed in range(2):
+        start = random.Random(f"perplexity {seed}").randrange(len(sentences))
+        turned = sentences[start:] + sentences[:start]
+        ids = session.encode(" ".join(turned[:4000]))
+        session.reset()
+        session.feed(ids[: tokens - 512], prefix=False)
+        for place in range(tokens, tokens + 10 * 1024, 1024):
+            values.append(float(session.surprise(ids[place - 512 : place]).mean(dtype=np.float64)))
+            session.feed(ids[place : place + 512])
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    return {"perplexity": math.exp(mean), "error": float(error), "of": len(values)}
+
+
+def read_cells(out: Path) -> dict[tuple, dict]:
+    """What was measured."""
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    pages = [json.loads(line) for line in lines]
+    return {(p["artifact"], p["task"], p["budget"], p["first"]): p for p in pages}
+
+
+def show(cells: dict[tuple, dict]) -> None:
+    """The table in Markdown."""
+    columns = [(t, b, False) for b in BUDGETS for t in TASKS]
+    columns += [(t, b, True) for b in BUDGETS for t in TASKS[:3]]
+    for first in (False, True):
+        chosen = [column for column in columns if column[2] == first]
+        print("\n| policy |", " | ".join(f"{t}, {b}" for t, b, _ in chosen), "|")
+        print("| --- |" + " --- |" * len(chosen))
+        for name in dict.fromkeys(key[0] for key in cells):
+            row = []
+            for task, budget, _ in chosen:
+                cell = cells.get((name, task, budget, first))
+                if cell is None:
+                    row.append("-")
+                elif task == "perplexity":
+                    row.append(f"{cell['perplexity']:.2f}")
+                else:
+                    row.append(f"{cell['found']} of {cell['of']}")
+            print(f"| `{name}` |", " | ".join(row), "|")
+
+
+def main() -> None:
+    """Measure cell by cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("haystack", type=Path, nargs="?")
+    parser.add_argument("--artifact", type=Path, action="append", default=[])
+    parser.add_argument("--budget", type=int, action="append")
+    parser.add_argument("--task", choices=TASKS, action="append")
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--first", action="store_true", help="the question before the text")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="only show what was measured")
+    options = parser.parse_args()
+    if options.table:
+        show(read_cells(options.out))
+        return
+    sentences = read_haystack(options.haystack)
+    for budget in options.budget or BUDGETS:
+        for task in options.task or TASKS:
+            for path in options.artifact:
+                key = (path.stem, task, budget, options.first)
+                if key in read_cells(options.out) or (options.first and task == "perplexity"):
+                    continue
+                session = lcc.runtime.load(path, budget=budget, threads=options.threads)
+                if task == "perplexity":
+                    cell = predict(session, 16384, sentences)
+                else:
+                    cell = ask_all(session, task, options.tokens, sentences, first=options.first)
+                names = ("artifact", "task", "budget", "first")
+                page = dict(zip(names, key, strict=True)) | cell
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(page) + "\n")
+                print(json.dumps(page), flush=True)
+
+
+if __name__ == "__main__":
+    main()
