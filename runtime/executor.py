@@ -132,7 +132,7 @@ class Executor:
         """Read 1 .. chunk_size tokens into the slots after `used`; the caller has made room."""
         self.check()
         count = len(ids)
-        new_scalars = {}
+        new_scalars: dict[str, np.ndarray] = {}
         scored = "novelty" in self.cache.scalar_names
         if scored or self.surprise is not None:
             self._find_hidden()
