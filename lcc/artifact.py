@@ -14,7 +14,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
-                tokens) and the names of the programs that score and evict its cache
+                tokens), kind and slots (of a plan, where it is not full) and the names of the
+                programs that score and evict its cache
     cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
     policy      `PolicyConfig`, with the values in force
     heads       what the retaining heads were trained for and on; absent = there are none
@@ -47,6 +48,7 @@ from msgspec import Struct
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError
 from lcc.heads import HeadsPage
+from lcc.plan import Full, Kind
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
@@ -77,7 +79,10 @@ class ProgramEntry(_Strict, frozen=True, kw_only=True):
 
 
 class LayerEntry(_Strict, frozen=True, kw_only=True):
-    """One attention layer, and the programs that score and evict its cache."""
+    """One attention layer, and the programs that score and evict its cache.
+
+    A layer whose kind is not full has a cache of `slots` entries of its own.
+    """
 
     query_heads: int
     kv_heads: int
@@ -85,6 +90,8 @@ class LayerEntry(_Strict, frozen=True, kw_only=True):
     evict: str | None = None
     score: str | None = None
     window_size: int | None = None
+    kind: Kind = Full()
+    slots: int | None = None
 
 
 class ModelEntry(_Strict, frozen=True, kw_only=True):
@@ -205,6 +212,8 @@ def check(manifest: Manifest) -> None:
             if output not in outputs or source not in inputs:
                 raise ArtifactError(f"programs: {name} has no update {output} -> {source}")
     for index, layer in enumerate(manifest.model.layers):
+        if (layer.slots is None) != isinstance(layer.kind, Full):
+            raise ArtifactError(f"layer {index}: wanted slots where the kind is not full, only")
         for program_name in (layer.evict, layer.score):
             if program_name is not None and program_name not in manifest.programs:
                 raise ArtifactError(f"layer {index} names {program_name}, which is no program")

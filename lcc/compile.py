@@ -33,7 +33,9 @@ from lcc.passes.check_chunks import check_chunks
 from lcc.passes.eviction import EvictionPolicy, make_policy
 from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.graph import ModelGraph, shape
+from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.split_programs import split_programs
+from lcc.plan import Full, parse_plan
 from lcc.program import Program
 from lcc.targets import find_target
 
@@ -82,8 +84,15 @@ def specialize(
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
         check_chunks(captured, graph, longest=window)
+    # What the plan changes is meant to change the logits: it comes after the check of the others.
+    plan = parse_plan(config.plan, len(graph.calls(torch.ops.lcc.cached_attention.default)))
+    most = max(cache.chunk_size, cache.catalyst_size)
+    hybrid = HybridLayers(plan, positions=cache.positions, chunk_size=most)
+    if any(kind != Full() for kind in plan):
+        graph, more = pipeline.run(graph, [hybrid], dump=env.dump_folder(), before=len(steps))
+        passes += more
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
-    layers, weightless = eviction_programs(graph, cache, policy)
+    layers, weightless = eviction_programs(graph, cache, policy, plan)
     programs += weightless
     model = ModelEntry(
         name=name,

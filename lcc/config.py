@@ -113,6 +113,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `lcc compile`; the fields of a `--config` file.
 
+    plan            what each layer sees: see `lcc.plan`
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policy locret
@@ -121,6 +122,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     target: str = "onnxruntime:cpu"
     cache: CacheConfig = CacheConfig()
     policy: PolicyConfig = PolicyConfig()
+    plan: str = "dense"
     memory_bytes: int | None = None
     fit_budget: bool = False
     heads: str | None = None

@@ -35,9 +35,9 @@ def weight_bytes(programs: Sequence[Program]) -> int:
 
 
 def cache_bytes(layers: Sequence[LayerEntry], capacity: int, *, scalars: int) -> int:
-    """Bytes of keys, values and per-entry numbers (float32 scalars, int64 token index)."""
-    entries = sum(layer.kv_heads for layer in layers) * capacity
-    values = sum(2 * layer.kv_heads * layer.head_size for layer in layers) * capacity * 4
+    """Bytes of keys, values and, of full layers, numbers (float32 scalars, int64 token index)."""
+    entries = sum(layer.kv_heads for layer in layers if layer.slots is None) * capacity
+    values = sum(2 * e.kv_heads * e.head_size * (e.slots or capacity) for e in layers) * 4
     return values + entries * (4 * scalars + 8)
 
 
@@ -120,16 +120,17 @@ def memory_table(
 
     Only one program runs at a time, so activations count once, those of the largest.
     """
-    spare = max(2 * e.kv_heads * e.head_size for e in layers) * cache.budget * 4
+    rows = [2 * e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers]
+    spare = max(rows) * 4
     activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
-    rows = {
+    table = {
         "weights": weight_bytes(programs),
         "cache": cache_bytes(layers, cache.capacity, scalars=scalars),
         "spare layer": spare,
         "activations": activations,
         "runtime": RUNTIME_BYTES,
     }
-    return [MemoryEntry(name=name, bytes=size) for name, size in rows.items()]
+    return [MemoryEntry(name=name, bytes=size) for name, size in table.items()]
 
 
 def total_bytes(table: Sequence[MemoryEntry]) -> int:

@@ -47,6 +47,10 @@ class SinkWindow(
                 f"{self}: sink and window must be multiples of block ({self.block} tokens)"
             )
 
+    def slots(self, chunk_size: int) -> int:
+        """Entries that a layer has room for: what is seen, and what one more step adds."""
+        return self.sink + self.window + chunk_size
+
     def __str__(self) -> str:
         block = f", block={self.block}" if self.block > 1 else ""
         return f"sink_window(sink={self.sink}, window={self.window}{block})"

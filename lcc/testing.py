@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcc.config import PolicyConfig, Positions
+from lcc.plan import SinkWindow
 
 Vector = list[float]
 
@@ -62,6 +63,14 @@ def attention(query: Vector, keys: list[Vector], scale: float, window: int | Non
 def span(values: list, slot: int, size: int) -> list:
     """The values of `size` slots around `slot`, fewer at the ends."""
     return values[max(0, slot - size // 2) : slot + size // 2 + 1]
+
+
+def sees(kind: SinkWindow, query: int, key: int) -> bool:
+    """Whether a token of a text sees another one, in a layer of this kind."""
+    if key > query:
+        return False
+    blocks = range(query // kind.block + 1)[-(kind.window // kind.block) :]
+    return key < kind.sink or key // kind.block in blocks
 
 
 # --- selection ------------------------------------------------------------------------------------
@@ -201,6 +210,8 @@ class OracleCache:
     frequencies   radians per position of each rotated pair; [] = no rotary embedding
     positions     contiguous: an entry's position is its slot now; absolute: its place in the text
     window        newest entries that a query sees, itself included; None = all
+    kind          what a query sees otherwise, of a layer that never evicts; under contiguous
+                  positions an entry's position is then its place among those that are seen
     heads         [Hkv] lists of entries in token order; an entry's slot is its index
     """
 
@@ -213,9 +224,10 @@ class OracleCache:
         interleaved: bool = False,
         positions: Positions = "contiguous",
         window: int | None = None,
+        kind: SinkWindow | None = None,
     ) -> None:
         self.heads: list[list[Entry]] = [[] for _ in range(kv_heads)]
-        self.scale, self.window, self.positions = scale, window, positions
+        self.scale, self.window, self.positions, self.kind = scale, window, positions, kind
         self.frequencies, self.interleaved = list(map(float, frequencies)), interleaved
         self.next_token = 0
 
@@ -347,10 +359,26 @@ class OracleCache:
     def _attention(self, query: ArrayLike, slot: int) -> list[tuple[int, Vector]]:
         """KV head and weights over slots 0 .. slot, for each query head."""
         rows, slot = _rows(query), range(self.used)[slot]
+        if self.kind is not None:
+            return [(h, self._seen_by(self.kind, row, h, slot)) for h, row in self._heads_of(rows)]
         keys = [self._keys(h)[: slot + 1] for h in range(len(self.heads))]
         seen = []
-        for g, row in enumerate(rows):
-            h = g * len(keys) // len(rows)
+        for h, row in self._heads_of(rows):
             turned = self._rotated(row, h, slot)
             seen.append((h, attention(turned, keys[h], self.scale, self.window)))
         return seen
+
+    def _heads_of(self, rows: list[Vector]) -> list[tuple[int, Vector]]:
+        """Each query with its KV head."""
+        return [(g * len(self.heads) // len(rows), row) for g, row in enumerate(rows)]
+
+    def _seen_by(self, kind: SinkWindow, query: Vector, head: int, slot: int) -> Vector:
+        """Weights over slots 0 .. slot, 0 where nothing is seen."""
+        seen = [s for s in range(slot + 1) if sees(kind, slot, s)]
+        places = range(len(seen)) if self.positions == "contiguous" else seen
+        turn = lambda x, place: rotate(  # noqa: E731
+            x, place, self.frequencies, interleaved=self.interleaved
+        )
+        keys = [turn(self.heads[head][s].key, p) for s, p in zip(seen, places, strict=True)]
+        weights = dict(zip(seen, attention(turn(query, places[-1]), keys, self.scale), strict=True))
+        return [weights.get(s, 0.0) for s in range(slot + 1)]

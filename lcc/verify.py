@@ -17,6 +17,7 @@ from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.models import LoadedModel, load_model
+from lcc.plan import show_plan
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.targets.reference import ReferenceEngine
@@ -107,7 +108,10 @@ def _row(what: str, against: str, error: float, tolerance: float = TOLERANCE) ->
 
 
 def _usable(session: Session) -> int:
-    return session._executor.limits.usable
+    """The longest text of which nothing is evicted and everything is seen."""
+    kinds = [window.kind for window in session._executor.windows]
+    windows = [kind.window - kind.block + 1 for kind in kinds]
+    return min([session._executor.limits.usable, *windows])
 
 
 def _heads(manifest: Manifest, path: str | Path | None) -> RetainingHeads | None:
@@ -130,7 +134,10 @@ def _heads(manifest: Manifest, path: str | Path | None) -> RetainingHeads | None
 def _specialized(
     manifest: Manifest, loaded: LoadedModel, heads: RetainingHeads | None
 ) -> Specialized:
-    config = CompileConfig(target=manifest.target, cache=manifest.cache, policy=manifest.policy)
+    plan = show_plan(tuple(layer.kind for layer in manifest.model.layers))
+    config = CompileConfig(
+        target=manifest.target, cache=manifest.cache, policy=manifest.policy, plan=plan
+    )
     facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
     special = specialize(capture(loaded.module), config, *facts)
     if special.model.layers != manifest.model.layers:
@@ -223,7 +230,8 @@ def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -
 
 def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     """A text of several cycles: the same entries kept, the same next token."""
-    count = _usable(session) + 2 * (_usable(session) - session._executor.config.budget)
+    usable = session._executor.limits.usable
+    count = usable + 2 * (usable - session._executor.config.budget)
     text = (ids * (1 + count // len(ids)))[:count]
     kept, logits = [], []
     for each in (session, reference):

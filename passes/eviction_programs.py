@@ -1,7 +1,7 @@
 """The weightless programs of a model: one `score` and one `evict` for each kind of layer."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from lcc.artifact import LayerEntry
 from lcc.config import CacheConfig, PolicyConfig
@@ -15,8 +15,8 @@ from lcc.passes.eviction.programs import (
     export_score,
 )
 from lcc.passes.eviction.sink_window import SinkWindow
-from lcc.passes.graph import ModelGraph, shape
-from lcc.passes.rotation import Rotation
+from lcc.passes.graph import ModelGraph, is_call, shape
+from lcc.plan import Kind
 from lcc.program import Program
 
 
@@ -37,55 +37,106 @@ class EvictOldest(Evict):
 
 
 def eviction_programs(
-    graph: ModelGraph, cache: CacheConfig, policy: EvictionPolicy
+    graph: ModelGraph, cache: CacheConfig, policy: EvictionPolicy, plan: tuple[Kind, ...]
 ) -> tuple[list[LayerEntry], list[Program]]:
     """What the manifest says of each layer, and the programs it names.
 
     Layers that agree in heads, sizes, rotation and window share their programs.
     """
     layers: list[LayerEntry] = []
-    kind: tuple
-    programs: dict[tuple, Program] = {}
-    for site in graph.calls(torch.ops.lcc.cached_attention.default):
-        q, _, _, key, _, _, scale, window, softcap, rotation = site.args
-        query_heads, kv_heads, size = shape(q)[2], shape(key)[1], shape(key)[3]
-        if window >= cache.capacity:  # it never hides anything: a full layer
-            window = 0
-        entry = {"query_heads": query_heads, "kv_heads": kv_heads, "head_size": size}
-        entry["window_size"] = window or None
-        if policy.evicts:
-            kind = ("evict", kv_heads, size, rotation, window > 0)
-            if kind not in programs:
-                name = f"evict_{sum(k[0] == 'evict' for k in programs)}"
-                turn = graph.rotations[rotation] if rotation >= 0 else None
-                if cache.positions == "absolute":
-                    turn = None
-                programs[kind] = _evict(name, policy, turn, window > 0, cache, kv_heads, size)
-            entry["evict"] = programs[kind].names[0]
-        if policy.queries is not None and not window:
-            kind = ("score", query_heads, kv_heads, size, scale, softcap)
-            if kind not in programs:
-                name = f"score_{sum(k[0] == 'score' for k in programs)}"
-                sizes = (query_heads, kv_heads, size)
-                programs[kind] = _score(name, policy, scale, softcap, cache, sizes)
-            entry["score"] = programs[kind].names[0]
-        layers.append(LayerEntry(**entry))
-    return layers, list(programs.values())
+    programs = _Programs(graph, cache, policy)
+    for site in cache_sites(graph):
+        if is_call(site, torch.ops.lcc.cached_sink_window.default):
+            layers.append(_sparse_layer(site, plan[len(layers)], programs))
+        else:
+            layers.append(_full_layer(site, cache, policy, programs))
+    return layers, list(programs.made.values())
 
 
-def _evict(
-    name: str,
-    policy: EvictionPolicy,
-    rotation: Rotation | None,
-    windowed: bool,
-    cache: CacheConfig,
-    kv_heads: int,
-    head_size: int,
-) -> Program:
-    if windowed:
-        module: Evict = EvictOldest(SinkWindow(PolicyConfig(name="sink_window")), rotation)
-    else:
-        module = Evict(policy, rotation)
+def cache_sites(graph: ModelGraph) -> list[fx.Node]:
+    """Every attention over a cache, of any kind, in the order of layers."""
+    kinds = (
+        torch.ops.lcc.cached_attention.default,
+        torch.ops.lcc.cached_sink_window.default,
+    )
+    return [node for node in graph.graph.nodes if is_call(node, *kinds)]
+
+
+def _full_layer(
+    site: fx.Node, cache: CacheConfig, policy: EvictionPolicy, programs: "_Programs"
+) -> LayerEntry:
+    q, _, _, key, _, _, scale, window, softcap, rotation = site.args
+    query_heads, kv_heads, size = shape(q)[2], shape(key)[1], shape(key)[3]
+    if window >= cache.capacity:  # it never hides anything: a full layer
+        window = 0
+    evict = score = None
+    if policy.evicts:
+        chosen = SinkWindow(PolicyConfig(name="sink_window")) if window else policy
+        evict = programs.evict(chosen, rotation, kv_heads, size, oldest=window > 0)
+    if policy.queries is not None and not window:
+        score = programs.score(scale, softcap, (query_heads, kv_heads, size))
+    return LayerEntry(
+        query_heads=query_heads,
+        kv_heads=kv_heads,
+        head_size=size,
+        window_size=window or None,
+        evict=evict,
+        score=score,
+    )
+
+
+def _sparse_layer(site: fx.Node, kind: Kind, programs: "_Programs") -> LayerEntry:
+    """Its evict program drops what no query sees any more; no policy decides."""
+    q, key, rotation = site.args[0], site.args[4], site.args[12]
+    _, kv_heads, slots, size = shape(key)
+    newest = SinkWindow(PolicyConfig(name="sink_window"))
+    return LayerEntry(
+        query_heads=shape(q)[2],
+        kv_heads=kv_heads,
+        head_size=size,
+        evict=programs.evict(newest, rotation, kv_heads, size),
+        kind=kind,
+        slots=slots,
+    )
+
+
+class _Programs:
+    """The weightless programs made so far; layers that agree share them."""
+
+    def __init__(self, graph: ModelGraph, cache: CacheConfig, policy: EvictionPolicy) -> None:
+        self.graph, self.cache, self.policy = graph, cache, policy
+        self.made: dict[tuple, Program] = {}
+
+    def evict(
+        self,
+        policy: EvictionPolicy,
+        rotation: int,
+        kv_heads: int,
+        head_size: int,
+        *,
+        oldest: bool = False,
+    ) -> str:
+        """The name of the program that evicts such a layer; `oldest`: no sinks are kept."""
+        kind = ("evict", policy.name, oldest, kv_heads, head_size, rotation)
+        if kind not in self.made:
+            name = f"evict_{sum(k[0] == 'evict' for k in self.made)}"
+            turn = self.graph.rotations[rotation] if rotation >= 0 else None
+            if self.cache.positions == "absolute":
+                turn = None
+            module = (EvictOldest if oldest else Evict)(policy, turn)
+            self.made[kind] = _evict(name, module, self.cache, kv_heads, head_size)
+        return self.made[kind].names[0]
+
+    def score(self, scale: float, softcap: float, sizes: tuple[int, int, int]) -> str:
+        """The name of the program that scores such a layer."""
+        kind = ("score", *sizes, scale, softcap)
+        if kind not in self.made:
+            name = f"score_{sum(k[0] == 'score' for k in self.made)}"
+            self.made[kind] = _score(name, self.policy, scale, softcap, self.cache, sizes)
+        return self.made[kind].names[0]
+
+
+def _evict(name: str, module: Evict, cache: CacheConfig, kv_heads: int, head_size: int) -> Program:
     exported = export_evict(
         module,
         kv_heads=kv_heads,

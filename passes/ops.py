@@ -122,3 +122,74 @@ def _(
     rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
+
+
+@torch.library.custom_op("lcc::cached_sink_window", mutates_args=())
+def cached_sink_window(
+    q: Tensor,
+    sink_q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    sink: int,
+    window: int,
+    block: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `cached_attention`, of a layer that sees its first entries and its newest (`lcc.plan`).
+
+    q           [B, Q, Hq, D]     rotated, for the entries of the window
+    sink_q      [B, Q, Hq, D]     rotated for the first `sink` entries, which stay where they are
+                                  while the window moves on
+    k, v        [B, Q, Hkv, D]    new entries, k rotated
+    key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid: the first entries
+                                  of the text, then newest ones without a gap
+    used        [1] int32
+    rotation    as in lcc::attention
+    returns     [B, Q, Hq, D] and the caches with the new entries in place
+
+    Query j, in slot i = used + j, sees slot s <= i where s < sink or i // block - s // block <
+    window // block: a text's own blocks, as whole blocks are dropped only.
+    """
+    heads = q.shape[2] // k.shape[2]
+    slots = used.long() + torch.arange(q.shape[1])
+    keys = key_cache.index_copy(2, slots, k.transpose(1, 2))
+    values = value_cache.index_copy(2, slots, v.transpose(1, 2))
+    every = keys.repeat_interleave(heads, dim=1)  # [B, Hq, S, D]
+    scores = torch.einsum("bqhd,bhsd->bhqs", q, every)
+    scores[..., :sink] = torch.einsum("bqhd,bhsd->bhqs", sink_q, every[:, :, :sink])
+    scores = scores * scale
+    if softcap > 0:
+        scores = torch.tanh(scores / softcap) * softcap
+    query, slot = slots[:, None], torch.arange(keys.shape[2])[None, :]
+    near = query // block - slot // block < window // block
+    visible = (slot <= query) & ((slot < sink) | near)
+    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")).float(), dim=-1)
+    every = values.repeat_interleave(heads, dim=1)
+    # What lies in slots never used may be anything, and 0 * inf is not 0.
+    every = torch.where(visible.any(0)[:, None], every, 0.0)
+    out = torch.einsum("bhqs,bhsd->bqhd", weights.to(v.dtype), every).contiguous()
+    return out, keys, values
+
+
+@cached_sink_window.register_fake
+def _(
+    q: Tensor,
+    sink_q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    sink: int,
+    window: int,
+    block: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)

@@ -13,20 +13,23 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    graph: ModelGraph, passes: Sequence[Pass], *, dump: Path | None = None
+    graph: ModelGraph, passes: Sequence[Pass], *, dump: Path | None = None, before: int = 0
 ) -> tuple[ModelGraph, list[PassEntry]]:
     """The rewritten graph, and what each pass rewrote.
 
     dump    folder for the graph before the first and after every pass, as numbered text files
+    before  passes that have run already
     """
     done: list[PassEntry] = []
-    _dump(graph, dump, 0, "capture")
-    for number, each in enumerate(passes, start=1):
+    if not before:
+        _dump(graph, dump, 0, "capture")
+    total = before + len(passes)
+    for number, each in enumerate(passes, start=before + 1):
         try:
             graph, sites = (result := each(graph)).graph, result.sites
         except Exception as error:
             passed = ", ".join(p.name for p in done) or "none"
-            error.add_note(f"in pass {number} of {len(passes)}, {each.name}; passed: {passed}")
+            error.add_note(f"in pass {number} of {total}, {each.name}; passed: {passed}")
             raise
         done.append(PassEntry(name=each.name, sites=sites))
         log.info("%s: %d sites", each.name, sites)

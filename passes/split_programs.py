@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lcc.errors import PassError
+from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import ModelGraph, aten, is_call, shape
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
 
@@ -94,13 +95,20 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
     length = torch.export.Dim("Q", min=1, max=chunk_size)
     slots = torch.export.Dim("S", min=2, max=capacity)
     example = min(chunk_size, 16) if chunk_size > 1 else 1
-    values = [torch.zeros(1, example, dtype=torch.int64), torch.arange(example)[None]]
-    values.append(torch.zeros(1, dtype=torch.int32))
-    dynamic: list = [{1: length}, {1: length}, None]
-    for node in inputs[3:]:
-        _, heads, size, dim = shape(node)
-        values.append(torch.zeros(1, heads, size, dim, dtype=node.meta["val"].dtype))
-        dynamic.append({2: slots})
+    sparse = step.calls(torch.ops.lcc.cached_sink_window.default)
+    fixed = {cache.name for site in sparse for cache in site.args[4:6]}
+    values: list[Tensor] = []
+    dynamic: list = []
+    for name, node in zip(names, inputs, strict=True):
+        if name in ("tokens", "positions"):
+            values.append(torch.arange(example)[None])
+            dynamic.append({1: length})
+        elif name.startswith("used"):
+            values.append(torch.zeros(1, dtype=torch.int32))
+            dynamic.append(None)
+        else:  # the cache of a layer: of a full one as many slots as the runtime is asked for
+            values.append(torch.zeros(shape(node), dtype=node.meta["val"].dtype))
+            dynamic.append(None if name in fixed else {2: slots})
     module = copy.copy(step.module)
     with torch.no_grad():
         exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))

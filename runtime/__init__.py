@@ -81,7 +81,12 @@ def _lowered(manifest: Manifest, sizes: dict[str, int]) -> CacheConfig:
 
 def _fixed(manifest: Manifest) -> set[str]:
     """Sizes that the programs have as numbers, not as names."""
-    places = {"key_0": ("capacity", 2), "tokens": ("chunk_size", 1), "new_slots": ("budget", 0)}
+    full = next((i for i, e in enumerate(manifest.model.layers) if e.slots is None), 0)
+    places = {
+        f"key_{full}": ("capacity", 2),
+        "tokens": ("chunk_size", 1),
+        "new_slots": ("budget", 0),
+    }
     fixed = set()
     for program in manifest.programs.values():
         for tensor in program.inputs:

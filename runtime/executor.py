@@ -19,6 +19,7 @@ from lcc.runtime.engine import Engine
 from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
+from lcc.runtime.windows import windows_of
 
 HEAD_ROWS = 64  # rows the head program takes in one call
 
@@ -45,6 +46,7 @@ class Executor:
     used            entries per KV head, in slots 0 .. used-1
     tokens          tokens read since the beginning, which is the position of the next one
     protected       leading slots that no cycle evicts, besides the sinks
+    windows         layers of other kinds than full, and how full they are
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
     beginning       ids of the first tokens of the text, at most 32
     surprise        where it is a list, every read adds the novelty of its tokens
@@ -74,8 +76,9 @@ class Executor:
         self.limits = Limits.of(
             cache,
             catalyst=self._queries == "catalyst",
-            evicts=all(layer.evict is not None for layer in self.layers),
+            evicts=all(e.evict is not None for e in self.layers if e.slots is None),
         )
+        self.windows = windows_of(self.layers)
         names = list(manifest.scalars)
         # Attention is summed up where the policy reads it, if only as the mean of all heads.
         self._scored_into = "consensus" if "consensus" in names else "attention"
@@ -92,13 +95,8 @@ class Executor:
         most = max(cache.chunk_size, cache.catalyst_size)
         self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
-        self._spares = {
-            (layer.kv_heads, layer.head_size): [
-                zeros((1, layer.kv_heads, cache.budget, layer.head_size)) for _ in range(2)
-            ]
-            for layer in self.layers
-            if layer.evict is not None
-        }
+        spare = max(e.kv_heads * e.head_size * (e.slots or cache.budget) for e in self.layers)
+        self._spares = zeros((spare,)), zeros((spare,))
         self._attention = {
             layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
         }
@@ -120,6 +118,8 @@ class Executor:
         self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
         self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
         self.recent.clear()
+        for window in self.windows:
+            window.reset()
         self._logits: np.ndarray | None = None
         self.broken = False
 
@@ -145,13 +145,12 @@ class Executor:
                 self.surprise.append(novelty)
         if "noise" in self.cache.scalar_names:
             heads = max(layer.kv_heads for layer in self.layers)
-            new_scalars["noise"] = scalars.noise(
-                self._seed, len(self.layers), heads, self.tokens, count
-            )
+            drawn = scalars.noise(self._seed, len(self.layers), heads, self.tokens, count)
+            new_scalars["noise"] = drawn[self.cache.full]
         if self._sentences is not None and "sentence" in self.cache.scalar_names:
             new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
         if self._retaining:
-            new_scalars["retaining"] = self._new_retaining[:, :, :count]
+            new_scalars["retaining"] = self._new_retaining[self.cache.full, :, :count]
         self.cache.place(self.used, self.tokens, count, **new_scalars)
         if self._queries == "recent":
             self.recent.append(self._new_queries)
@@ -161,6 +160,8 @@ class Executor:
         self.since_cycle += ids
         self.beginning += ids[: max(0, BEGINNING_TOKENS - self.tokens)]
         self.used, self.tokens = self.used + count, self.tokens + count
+        for window in self.windows:
+            window.used += count
 
     def _sentence_starts(self, sentences: Sentences, ids: Sequence[int]) -> np.ndarray:
         """[n] float32, equal for the tokens of one sentence."""
@@ -173,12 +174,15 @@ class Executor:
     ) -> np.ndarray:
         """Run a step at `slot`; returns hidden [n, h], sets `_new_queries`: layer -> [Hq, n, D]."""
         tokens = np.asarray(ids, np.int64)[None]
+        self._make_room(slot - self.used + tokens.size)
         first = slot if self.config.positions == "contiguous" else position
         feeds: dict[str, np.ndarray] = {
             "tokens": tokens,
             "positions": np.arange(first, first + tokens.size, dtype=np.int64)[None],
             "used": np.array([slot], np.int32),
         }
+        for window in self.windows:
+            feeds[window.name] = np.array([window.used + slot - self.used], np.int32)
         fetch = ["hidden", *self._retaining.values()]
         fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
         runner = self._decode if tokens.size == 1 else self._step
@@ -260,7 +264,7 @@ class Executor:
             "recent": np.array([self._recent_size(left)], np.int32),
             "new_slots": self._new_slots,
         }
-        for i in range(len(self.layers)):
+        for i in self.cache.full:
             self._evict_layer(i, numbers)
         self.used, self.since_cycle, self.cycle_hidden = self.config.budget, [], self.hidden
         self.recent.clear()
@@ -276,6 +280,7 @@ class Executor:
 
     def _catalyst_queries(self, ids: Sequence[int]) -> dict[int, np.ndarray]:
         """Queries of the catalyst prompt behind the full cache: layer -> [Hq, n, D]."""
+        self._make_room(len(ids))
         size, parts = self.limits.chunk_size, []
         for start in range(0, len(ids), size):
             part = ids[start : start + size]
@@ -283,9 +288,28 @@ class Executor:
             parts.append({i: queries.copy() for i, queries in self._new_queries.items()})
         return {i: np.concatenate([part[i] for part in parts], axis=1) for i in self._scored}
 
+    def _make_room(self, count: int) -> None:
+        """Drop what no query sees any more where `count` more entries would not fit."""
+        for window in self.windows:
+            if window.used + count <= window.slots:
+                continue
+            kept = window.used - window.dropped()
+            numbers: dict[str, np.ndarray] = {
+                "used": np.array([window.used], np.int32),
+                "prefix": np.array([window.kind.sink], np.int32),
+                "recent": np.array([kept - window.kind.sink], np.int32),
+                "new_slots": np.arange(kept, dtype=np.int64),
+            }
+            self.broken = True
+            for i in window.layers:
+                self._evict_layer(i, numbers)
+            window.used = window.base = kept
+            self.broken = False
+
     def _evict_layer(self, i: int, numbers: dict[str, np.ndarray]) -> None:
         layer = self.layers[i]
-        kept_key, kept_value = self._spares[layer.kv_heads, layer.head_size]
+        shape = (1, layer.kv_heads, numbers["new_slots"].size, layer.head_size)
+        kept_key, kept_value = (x[: np.prod(shape)].reshape(shape) for x in self._spares)
         runner = self._engine.runner(str(layer.evict))
         runner.bind(
             {
@@ -296,12 +320,27 @@ class Executor:
             }
         )
         reads = {tensor.name for tensor in self._programs[str(layer.evict)].inputs}
-        of_entries = {n: self.cache.scalar(n, i) for n in self.cache.scalar_names if n in reads}
+        names = [name for name in self.cache.scalar_names if name in reads]
+        of_entries = {name: self.cache.scalar(name, i) for name in names}
         kept = runner(numbers | of_entries, ["kept"])["kept"]
         self.cache.compact(i, kept, kept_key, kept_value)
 
+    def kept_tokens(self, layer: int) -> np.ndarray:
+        """[Hkv, used] int64, a copy; see `Reader.kept_tokens`."""
+        for window in self.windows:
+            if layer in window.layers:
+                tokens = np.concatenate([np.asarray(r) for r in window.tokens(self.tokens)])
+                return np.tile(tokens.astype(np.int64), (self.layers[layer].kv_heads, 1))
+        return self.cache.token_index(layer)[:, : self.used].copy()
+
+    @property
+    def rewindable(self) -> int:
+        """How many of the newest tokens can be taken back."""
+        held = [window.used - window.base for window in self.windows]
+        return min([len(self.since_cycle), *held])
+
     def rewind(self, count: int) -> None:
-        """Take back the newest `count` tokens, all of them read since the last cycle.
+        """Take back the newest `count` tokens, at most `rewindable`.
 
         Attention that their queries paid (policy h2o) stays with the entries.
         """
@@ -310,6 +349,8 @@ class Executor:
         left = len(self.since_cycle) - count
         self.since_cycle = self.since_cycle[:left]
         self.used, self.tokens = self.used - count, self.tokens - count
+        for window in self.windows:
+            window.used -= count
         self.protected = min(self.protected, self.used)
         self.beginning = self.beginning[: self.tokens]
         self.hidden = self.cycle_hidden if left == 0 else None

@@ -27,18 +27,21 @@ class KVCache:
     keys[i], values[i]      [1, Hkv_i, S, D_i] float32
     token_index(i)          [Hkv_i, S] int64, place in the text of the token in each slot
     scalar(name, i)         [Hkv_i, S] float32; those of `manifest.scalars`
+    full                    layers that a policy evicts; only they have a token index and scalars
     """
 
     def __init__(self, layers: Sequence[LayerEntry], capacity: int, scalars: Sequence[Scalar]):
         self.layers, self.capacity = layers, capacity
-        shapes = [(1, layer.kv_heads, capacity, layer.head_size) for layer in layers]
+        self.full = [i for i, layer in enumerate(layers) if layer.slots is None]
+        self._row = {layer: row for row, layer in enumerate(self.full)}
+        shapes = [(1, e.kv_heads, e.slots or capacity, e.head_size) for e in layers]
         self.keys = [zeros(shape) for shape in shapes]
         self.values = [zeros(shape) for shape in shapes]
-        # One array for all layers, so that a step writes its numbers with one assignment.
-        most = max(layer.kv_heads for layer in layers)
-        self._token_index = zeros((len(layers), most, capacity), np.int64)
+        # One array for all full layers, so that a step writes its numbers with one assignment.
+        most = max((layers[i].kv_heads for i in self.full), default=0)
+        self._token_index = zeros((len(self.full), most, capacity), np.int64)
         self._scalars: dict[str, np.ndarray] = {
-            name: zeros((len(layers), most, capacity)) for name in scalars
+            name: zeros((len(self.full), most, capacity)) for name in scalars
         }
 
     @property
@@ -48,16 +51,17 @@ class KVCache:
         return sum(array.nbytes for array in arrays)
 
     def bytes_of(self, used: int) -> int:
-        """Bytes that `used` entries take of them."""
-        return self.bytes // self.capacity * used
+        """Bytes that `used` entries of the full layers take, and the others whole."""
+        fixed = sum(2 * self.keys[i].nbytes for i, e in enumerate(self.layers) if e.slots)
+        return fixed + (self.bytes - fixed) // self.capacity * used
 
     def token_index(self, layer: int) -> np.ndarray:
         """[Hkv, S] int64, a view."""
-        return self._token_index[layer, : self.layers[layer].kv_heads]
+        return self._token_index[self._row[layer], : self.layers[layer].kv_heads]
 
     def scalar(self, name: str, layer: int) -> np.ndarray:
         """[Hkv, S] float32, a view."""
-        return self._scalars[name][layer, : self.layers[layer].kv_heads]
+        return self._scalars[name][self._row[layer], : self.layers[layer].kv_heads]
 
     @property
     def scalar_names(self) -> list[str]:
@@ -67,7 +71,7 @@ class KVCache:
     def place(self, slot: int, first_token: int, count: int, **scalars: np.ndarray) -> None:
         """Write the numbers of `count` new entries; keys and values are written by the step.
 
-        scalars     name -> what broadcasts to [L, Hkv, count]; one that is not given is 0
+        scalars     name -> what broadcasts to [L, Hkv, count], L full layers; 0 where not given
         """
         where = slice(slot, slot + count)
         self._token_index[:, :, where] = np.arange(first_token, first_token + count)
@@ -81,7 +85,7 @@ class KVCache:
         in the same slots for ever, and the mean is taken slot by slot.
         """
         array = self._scalars[name]
-        heads = [array[i, : self.layers[i].kv_heads, :used] for i in layers]
+        heads = [self.scalar(name, i)[:, :used] for i in layers]
         array[:, :, :used] = np.concatenate(heads).mean(axis=0, dtype=np.float64)
 
     def compact(
@@ -95,6 +99,8 @@ class KVCache:
         count = kept.shape[1]
         self.keys[layer][:, :, :count] = kept_key
         self.values[layer][:, :, :count] = kept_value
+        if layer not in self._row:
+            return
         numbers = [self.token_index(layer), *(self.scalar(name, layer) for name in self._scalars)]
         for array in numbers:
             array[:, :count] = np.take_along_axis(array, kept, axis=1)

@@ -273,7 +273,7 @@ class Reader:
 
     def kept_tokens(self, layer: int) -> np.ndarray:
         """[Hkv, used] int64: the place in the text of every entry of a layer, ascending; a copy."""
-        return self._executor.cache.token_index(layer)[:, : self.used].copy()
+        return self._executor.kept_tokens(layer)
 
     def reset(self) -> None:
         """Forget everything that was read; buffers, catalyst and hooks stay."""
@@ -290,7 +290,7 @@ class Reader:
             CacheError: some of them were read before the last cycle; says how far one can go.
         """
         self._executor.check()
-        available = len(self._executor.since_cycle) + len(self._pending)
+        available = self._executor.rewindable + len(self._pending)
         if not 0 <= count <= available:
             raise CacheError(
                 f"rewind({count}): {available} tokens were read since the last cycle, only they "

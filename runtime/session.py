@@ -162,7 +162,7 @@ class Session(Reader):
     def _take_back(self, count: int) -> None:
         """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
         known = self._conversation
-        available = len(self._executor.since_cycle) + len(self._pending)
+        available = self._executor.rewindable + len(self._pending)
         if count > available or self._executor.broken:
             self._conversation = None
         elif count > 0:

@@ -1,17 +1,18 @@
 """The distilled context in a file: what a session holds, and nothing that it does not need.
 
-A safetensors file. Of every layer the first `used` rows:
+A safetensors file. Of every layer the first `used` rows, its own number where its kind is not full:
 
     key_0 ... value_0 ...   [Hkv, used, D]  float32 or float16
-    token_index_0 ...       [Hkv, used]     int64
+    token_index_0 ...       [Hkv, used]     int64, of full layers
     attention_0 ...         [Hkv, used]     float32; likewise each scalar the policy reads
     hidden, cycle_hidden    [1, h]          float32, of the last token, and of the last one before
                                             the last cycle (absent where there is none)
     since_cycle             [n]             int64, ids read since the last cycle
     queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
-                            protected, pending, cycle_token, beginning, conversation; and sha256:
-                            of that page and of everything after the header
+                            windows (used and base of each kind that is not full), protected,
+                            pending, cycle_token, beginning, conversation; and sha256: of that page
+                            and of everything after the header
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
@@ -32,7 +33,7 @@ from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor
 
-VERSION = 2
+VERSION = 3
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 
 
@@ -43,6 +44,7 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     artifact: str
     used: int
     tokens: int
+    windows: list[tuple[int, int]]
     protected: int
     pending: list[int]
     cycle_token: int | None
@@ -75,6 +77,7 @@ def save(
             artifact=artifact,
             used=executor.used,
             tokens=executor.tokens,
+            windows=[(window.used, window.base) for window in executor.windows],
             protected=executor.protected,
             pending=[int(token) for token in pending],
             cycle_token=executor.cycle_token,
@@ -124,9 +127,11 @@ def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
 def _arrays(executor: Executor) -> Iterator[tuple[str, np.ndarray]]:
     """Everything that is saved, by name; views of the cache."""
     used, cache = executor.used, executor.cache
-    for i in range(len(executor.layers)):
-        yield f"key_{i}", cache.keys[i][0, :, :used]
-        yield f"value_{i}", cache.values[i][0, :, :used]
+    held = _held(executor, used, [window.used for window in executor.windows])
+    for i, count in enumerate(held):
+        yield f"key_{i}", cache.keys[i][0, :, :count]
+        yield f"value_{i}", cache.values[i][0, :, :count]
+    for i in cache.full:
         yield f"token_index_{i}", cache.token_index(i)[:, :used]
         for name in cache.scalar_names:
             yield f"{name}_{i}", cache.scalar(name, i)[:, :used]
@@ -136,6 +141,15 @@ def _arrays(executor: Executor) -> Iterator[tuple[str, np.ndarray]]:
     for name in ("hidden", "cycle_hidden"):
         if (array := getattr(executor, name)) is not None:
             yield name, array
+
+
+def _held(executor: Executor, used: int, of_windows: list[int]) -> list[int]:
+    """Entries of every layer."""
+    held = [used] * len(executor.layers)
+    for window, count in zip(executor.windows, of_windows, strict=True):
+        for i in window.layers:
+            held[i] = count
+    return held
 
 
 def load(
@@ -164,7 +178,11 @@ def load(
             if executor.limits.evicts:
                 size, budget = executor.config.recent_size, executor.config.budget
                 check_protected(page.protected, size, budget)
-            _check_tensors(file, path, executor, used)
+            slots = [window.slots for window in executor.windows]
+            counts = [count for count, _ in page.windows]
+            if len(counts) != len(slots) or any(c > s for c, s in zip(counts, slots, strict=True)):
+                raise ArtifactError(f"{path}: windows of {counts} entries, wanted at most {slots}")
+            _check_tensors(file, path, executor, page)
             _check_digest(file, path)
             executor.reset()
             executor.broken = True  # until all is in
@@ -206,14 +224,16 @@ def _check_digest(file: Any, path: str | Path) -> None:
         raise ArtifactError(f"{path}: changed since it was saved (sha256 differs); save it anew")
 
 
-def _check_tensors(file: Any, path: str | Path, executor: Executor, used: int) -> None:
+def _check_tensors(file: Any, path: str | Path, executor: Executor, page: _Page) -> None:
     """Every buffer is there, in the shape it will be read in."""
     wanted: dict[str, list[int]] = {}
-    for i, layer in enumerate(executor.layers):
+    held = _held(executor, page.used, [count for count, _ in page.windows])
+    for i, (layer, count) in enumerate(zip(executor.layers, held, strict=True)):
         for name in ("key", "value"):
-            wanted[f"{name}_{i}"] = [layer.kv_heads, used, layer.head_size]
+            wanted[f"{name}_{i}"] = [layer.kv_heads, count, layer.head_size]
+    for i in executor.cache.full:
         for name in ("token_index", *executor.cache.scalar_names):
-            wanted[f"{name}_{i}"] = [layer.kv_heads, used]
+            wanted[f"{name}_{i}"] = [executor.layers[i].kv_heads, page.used]
     wanted_names = {"since_cycle", *(f"queries_{i}" for i in executor.recent.layers)}
     names = set(file.keys())
     if missing := wanted_names - names:
@@ -226,9 +246,13 @@ def _check_tensors(file: Any, path: str | Path, executor: Executor, used: int) -
 
 def _fill(file: Any, executor: Executor, page: _Page) -> None:
     names, cache, used = set(file.keys()), executor.cache, page.used
+    for window, (held, base) in zip(executor.windows, page.windows, strict=True):
+        window.used, window.base = held, base
     for i in range(len(executor.layers)):
-        cache.keys[i][0, :, :used] = file.get_tensor(f"key_{i}")
-        cache.values[i][0, :, :used] = file.get_tensor(f"value_{i}")
+        keys, values = file.get_tensor(f"key_{i}"), file.get_tensor(f"value_{i}")
+        cache.keys[i][0, :, : keys.shape[1]] = keys
+        cache.values[i][0, :, : keys.shape[1]] = values
+    for i in cache.full:
         cache.token_index(i)[:, :used] = file.get_tensor(f"token_index_{i}")
         for name in cache.scalar_names:
             cache.scalar(name, i)[:, :used] = file.get_tensor(f"{name}_{i}")

@@ -17,6 +17,7 @@ from torch.onnx.ops import symbolic, symbolic_multi_out
 from lcc.program import HEAD, Program
 
 OPSET = 23
+SCATTER_OPSET = 24  # of programs that write with TensorScatter
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
@@ -74,10 +75,72 @@ def _cached_attention(
     return out.reshape(q.shape), keys, values
 
 
+def _cached_sink_window(
+    q: Tensor,
+    sink_q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    sink: int,
+    window: int,
+    block: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrix products over the few slots there are: GroupQueryAttention has no first entries.
+
+    TensorScatter writes in place where past and present are one buffer, as that one does.
+    """
+    first = used.long()
+
+    def write(cache: Tensor, new: Tensor) -> Tensor:
+        inputs = (cache, new.transpose(1, 2), first)
+        return symbolic(
+            "TensorScatter",
+            inputs,
+            {"axis": -2},
+            dtype=cache.dtype,
+            shape=cache.shape,
+            version=SCATTER_OPSET,
+        )
+
+    keys, values = write(key_cache, k), write(value_cache, v)
+    length, heads, slots, size = q.shape[1], k.shape[2], key_cache.shape[2], q.shape[3]
+    group = q.shape[2] // heads
+
+    def by_head(x: Tensor) -> Tensor:
+        x = x.reshape(length, heads, group, size).permute(1, 2, 0, 3)
+        return x.reshape(heads, group * length, size)
+
+    scores = by_head(q * scale) @ keys[0, :, sink:].transpose(1, 2)
+    if sink:
+        of_sinks = by_head(sink_q * scale) @ keys[0, :, :sink].transpose(1, 2)
+        scores = torch.cat((of_sinks, scores), dim=2)  # [Hkv, g * Q, S]
+    if softcap > 0:
+        scores = torch.tanh(scores / softcap) * softcap
+    query, slot = (first + torch.arange(length))[:, None], torch.arange(slots)[None]
+    oldest = query - window
+    if block > 1:
+        oldest = query // block * block - window + block - 1
+    visible = (slot <= query) & ((slot < sink) | (slot > oldest))
+    hidden = torch.where(visible, 0.0, -torch.inf).to(q.dtype)  # [Q, S]
+    weights = (scores.reshape(heads, group, length, slots) + hidden).softmax(-1)
+    out = weights.reshape(heads, group * length, slots) @ values[0]
+    out = out.reshape(heads, group, length, size).permute(2, 0, 1, 3)
+    return out.reshape(q.shape).contiguous(), keys, values
+
+
 def _lowerings() -> dict:
     """What each lcc:: operator becomes; a program that holds them has registered them."""
     lcc = torch.ops.lcc
-    known = {"rotate": _rotate, "cached_attention": _cached_attention}
+    known = {
+        "rotate": _rotate,
+        "cached_attention": _cached_attention,
+        "cached_sink_window": _cached_sink_window,
+    }
     return {getattr(lcc, n).default: f for n, f in known.items() if hasattr(lcc, n)}
 
 
@@ -105,12 +168,13 @@ class OnnxRuntime:
 
 def to_onnx(program: Program) -> ir.Model:
     """Lower the lcc:: operators and convert; inputs and outputs carry the program's names."""
+    scatters = "lcc.cached_sink_window" in str(program.exported.graph)
     exported = program.exported.run_decompositions(_lowerings())
     with torch.no_grad():
         converted = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=SCATTER_OPSET if scatters else OPSET,
             input_names=list(program.inputs),
             output_names=list(program.outputs),
             optimize=HEAD not in program.names,  # it would store a tied embedding transposed again

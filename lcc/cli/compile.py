@@ -27,6 +27,9 @@ def command(
     positions: Annotated[
         str | None, typer.Option(help="contiguous (any length) or absolute (the trained one).")
     ] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="What each layer sees: dense, longgen(...), or ranges.")
+    ] = None,
     policy: Annotated[str | None, typer.Option(help="What an eviction keeps.")] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Weight of novelty against attention, 0 to 1.")
@@ -67,6 +70,7 @@ def command(
       lcc compile ./Qwen3-0.6B -o qwen.lcc --memory 4GB
       lcc compile org/name -o small.lcc --capacity 1024 --budget 512 --policy snapkv
       lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
+      lcc compile smollm2 -o hybrid.lcc --plan "longgen(sink=4, window=512)"
       lcc compile model.gguf -o model.lcc --config long.yaml
 
     \b
@@ -99,6 +103,7 @@ def command(
                 "tail_size": tail_size,
                 "merge": merge_values,
             },
+            "plan": plan,
             "heads": heads,
         },
     )

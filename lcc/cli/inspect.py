@@ -88,7 +88,7 @@ def _layers(layers: list[LayerEntry]) -> list[tuple[object, ...]]:
     for layer, run in groupby(enumerate(layers), key=lambda pair: pair[1]):
         numbers = [index for index, _ in run]
         name = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
-        kind = f"window {layer.window_size}" if layer.window_size else "full"
+        kind = f"window {layer.window_size}" if layer.window_size else str(layer.kind)
         heads = f"{layer.query_heads} query heads, {layer.kv_heads} KV heads of {layer.head_size}"
         programs = ", ".join(each for each in (layer.score, layer.evict) if each)
         rows.append((name, kind, heads, programs or "never evicted"))

@@ -16,11 +16,12 @@ from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.heads import RetainingHeads, save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
+from lcc.plan import Full, parse_plan
 from lcc.runtime.scalars import noise
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 from lcc.targets.reference import ReferenceEngine
-from lcc.testing import OracleCache, retaining_score
+from lcc.testing import OracleCache, retaining_score, sees
 from lcc.tiny import random_heads, save_tiny, tiny_model
 
 SENTENCE_ENDS = {ord(c) for c in ".!?\n"}
@@ -42,7 +43,12 @@ class OracleLlama:
     """
 
     def __init__(
-        self, model: LlamaForCausalLM, cache: CacheConfig, policy: PolicyConfig, catalyst: list[int]
+        self,
+        model: LlamaForCausalLM,
+        cache: CacheConfig,
+        policy: PolicyConfig,
+        catalyst: list[int],
+        plan: str = "dense",
     ) -> None:
         config = model.config
         self.model, self.cache, self.policy, self.catalyst = model.double(), cache, policy, catalyst
@@ -54,9 +60,11 @@ class OracleLlama:
                 scale=self.size**-0.5,
                 frequencies=[theta ** (-2 * i / self.size) for i in range(self.size // 2)],
                 positions=cache.positions,
+                kind=None if isinstance(kind, Full) else kind,
             )
-            for _ in range(config.num_hidden_layers)
+            for kind in parse_plan(plan, config.num_hidden_layers)
         ]
+        self.full = [i for i, layer in enumerate(self.layers) if layer.kind is None]
         self.queries = QUERIES.get(policy.name)
         self.retaining = heads().layers if policy.name == "locret" else {}
         self.recent: list[list[np.ndarray]] = [[] for _ in self.layers]
@@ -98,8 +106,9 @@ class OracleLlama:
     def read(self, ids: list[int]) -> None:
         reserved = self.cache.catalyst_size if self.queries == "catalyst" else 0
         room = self.cache.capacity - reserved - self.cache.budget
+        first = self.layers[self.full[0]]
         for place, token in enumerate(ids):
-            if self.layers[0].used == self.cache.capacity - reserved:
+            if first.used == self.cache.capacity - reserved:
                 left, tail = len(ids) - place, self.policy.tail_size
                 recent = self.cache.recent_size
                 if tail is not None and left <= room:
@@ -116,22 +125,23 @@ class OracleLlama:
             for recent, q in zip(self.recent, queries, strict=True):
                 recent.append(q)
             if self.queries == "all":
-                self.score([[q] for q in queries], start=self.layers[0].used - 1)
+                self.score([[q] for q in queries], start=first.used - 1)
 
     def score(self, queries: list[list[np.ndarray]], start: int) -> None:
         memory = MEMORY.get(self.policy.name, self.policy.memory)
         agreed = self.policy.name == "consensus"
-        for oracle, of_layer in zip(self.layers, queries, strict=True):
+        for i in self.full:
+            oracle, of_layer = self.layers[i], queries[i]
             pools = {"query_pool": "max", "group_pool": "max"} if agreed else {}
             oracle.remember(oracle.score(of_layer, start=start, **pools), memory=memory)
-        heads = [head for oracle in self.layers for head in oracle.heads]
+        heads = [head for i in self.full for head in self.layers[i].heads]
         for slot in range(len(heads[0]) if agreed else 0):
             mean = float(np.mean([head[slot].scalars["attention"] for head in heads]))
             for head in heads:
                 head[slot].scalars["consensus"] = mean
 
     def cycle(self, recent_size: int) -> None:
-        used = self.layers[0].used
+        used = self.layers[self.full[0]].used
         if self.queries == "catalyst":
             asked = [self.forward(token)[1] for token in self.catalyst]
             self.score([list(q) for q in zip(*asked, strict=True)], start=used)
@@ -141,8 +151,8 @@ class OracleLlama:
             last = [recent[-64:] for recent in self.recent]
             self.score(last, start=used - len(last[0]))
         limits = {"budget": self.cache.budget, "prefix": self.cache.sink_size}
-        for oracle in self.layers:
-            oracle.evict(self.policy, recent=recent_size, **limits)
+        for i in self.full:
+            self.layers[i].evict(self.policy, recent=recent_size, **limits)
         self.recent = [[] for _ in self.layers]
         self.cycles += 1
 
@@ -169,14 +179,21 @@ POLICIES = [
     "knorm",
     "random",
 ]
-CASES = [(p, "contiguous") for p in POLICIES] + [("consensus", "absolute"), ("knorm", "absolute")]
+CASES = [(p, "contiguous", "dense") for p in POLICIES]
+CASES += [("consensus", "absolute", "dense"), ("knorm", "absolute", "dense")]
+HYBRIDS = [
+    ("infinipot", "contiguous", "0: sink_window(sink=2, window=7); 1: full"),
+    ("h2o", "contiguous", "0: full; 1: sink_window(sink=2, window=4, block=2)"),
+    ("locret", "contiguous", "0: full; 1: sink_window(sink=0, window=5)"),
+    ("snapkv", "absolute", "0: sink_window(sink=4, window=8, block=4); 1: full"),
+]
 OPTIONS = {"locret": {"tail_size": 8}}  # of which the last cycle keeps those that were read
 COMPILED = [
-    ("consensus", "contiguous"),
-    ("infinipot", "contiguous"),
-    ("h2o", "contiguous"),
-    ("infinipot", "absolute"),
-    ("locret", "contiguous"),
+    ("consensus", "contiguous", "dense"),
+    ("h2o", "contiguous", "dense"),
+    ("locret", "contiguous", "dense"),
+    HYBRIDS[0],
+    HYBRIDS[-1],
 ]
 
 
@@ -192,8 +209,9 @@ def captured() -> ModelGraph:
     return capture(tiny_model("llama"))
 
 
-def configured(policy: str, positions: str) -> CompileConfig:
+def configured(policy: str, positions: str, plan: str = "dense") -> CompileConfig:
     return CompileConfig(
+        plan=plan,
         cache=CacheConfig(**CACHE, positions=positions),
         policy=PolicyConfig(
             name=policy,
@@ -219,26 +237,30 @@ def read(session: Session) -> np.ndarray:
     return session._executor.logits()
 
 
-@pytest.mark.parametrize(("policy", "positions"), CASES)
+@pytest.mark.parametrize(("policy", "positions", "plan"), CASES + HYBRIDS)
 def test_every_policy_is_the_loops(
-    policy: str, positions: str, captured: ModelGraph, folder: Path
+    policy: str, positions: str, plan: str, captured: ModelGraph, folder: Path
 ) -> None:
-    config = configured(policy, positions)
+    config = configured(policy, positions, plan)
     session = on_reference(captured, folder, config)
     own = make_policy(config.policy).config
-    oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST)
+    oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST, plan)
     oracle.read(TEXT)
     np.testing.assert_allclose(read(session), oracle.logits(), atol=1e-4)
     assert len(session.cycles) == oracle.cycles
-    for i, layer in enumerate(oracle.layers):
-        np.testing.assert_array_equal(session.kept_tokens(i), layer.tokens())
+    for i in oracle.full:
+        np.testing.assert_array_equal(session.kept_tokens(i), oracle.layers[i].tokens())
+    for window in session._executor.windows:
+        kept, kind = session.kept_tokens(window.layers[0])[0].tolist(), window.kind
+        assert len(kept) <= window.slots < len(TEXT)
+        assert set(kept) >= {t for t in range(len(TEXT)) if sees(kind, len(TEXT) - 1, t)}
 
 
-@pytest.mark.parametrize(("policy", "positions"), COMPILED)
+@pytest.mark.parametrize(("policy", "positions", "plan"), COMPILED)
 def test_onnx_runtime_is_the_reference(
-    policy: str, positions: str, captured: ModelGraph, folder: Path, tmp_path: Path
+    policy: str, positions: str, plan: str, captured: ModelGraph, folder: Path, tmp_path: Path
 ) -> None:
-    config = configured(policy, positions)
+    config = configured(policy, positions, plan)
     reference = on_reference(captured, folder, config)
     if policy == "locret":
         save_heads(tmp_path / "heads.safetensors", heads(), half=False)
