@@ -13,6 +13,7 @@ from torch import nn
 import lcc
 from lcc import env
 from lcc.artifact import (
+    LayerEntry,
     Manifest,
     MemoryEntry,
     ModelEntry,
@@ -170,10 +171,10 @@ def specialize_within_memory(
     special = specialize(captured, config, *facts)
     limit = config.memory_bytes
     if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
-        _check_window(config.cache, loaded)
+        _check_window(config.cache, loaded, special.model.layers)
         return special
     if not config.fit_budget:
-        _check_window(config.cache, loaded)
+        _check_window(config.cache, loaded, special.model.layers)
     fitting = largest_budget(
         special.programs,
         special.model.layers,
@@ -199,10 +200,18 @@ def specialize_within_memory(
     return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
 
 
-def _check_window(cache: CacheConfig, loaded: LoadedModel) -> None:
+def _check_window(cache: CacheConfig, loaded: LoadedModel, layers: list[LayerEntry]) -> None:
     """Positions follow slots, so a capacity within the trained window keeps them within it."""
     window = loaded.trained_window
-    if cache.positions == "contiguous" and window is not None and cache.capacity > window:
+    if cache.positions == "absolute" or window is None:
+        return
+    for i, layer in enumerate(layers):
+        if layer.slots is not None and layer.slots > window:
+            raise ConfigError(
+                f"plan: layer {i}, {layer.kind}, holds {layer.slots} entries, {loaded.name} was "
+                f"trained on positions below {window}; wanted a smaller window"
+            )
+    if cache.capacity > window:
         raise ConfigError(
             f"capacity is {cache.capacity}, {loaded.name} was trained on positions below {window}; "
             f"compile with --capacity {window} or less"

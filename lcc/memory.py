@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from lcc.artifact import LayerEntry, MemoryEntry, Scalar
 from lcc.config import CacheConfig
 from lcc.errors import ConfigError
+from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.split_programs import HEAD_ROWS
 from lcc.program import Program
 
@@ -61,11 +62,22 @@ def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
         if node.op == "call_function":
             owned[node] = 0 if _shares_storage(node) else _bytes(node.meta.get("val"), sizes)
             alive += owned[node]
-            peak = max(peak, alive)
+            peak = max(peak, alive + _workspace(node, sizes))
         for source in frees.get(node, ()):
             if source.op == "call_function" and node.op != "output":
                 alive -= owned[source]
     return peak
+
+
+def _workspace(node: fx.Node, sizes: dict[str, int]) -> int:
+    """What an attention by matrix products takes while it runs: scores, masked ones, weights."""
+    if node.target != torch.ops.lcc.cached_sink_window.default:
+        return 0
+    q, key = node.args[0], node.args[4]
+    assert isinstance(q, fx.Node)
+    assert isinstance(key, fx.Node)
+    rows = _bytes(q.meta["val"], sizes) // q.meta["val"].shape[-1]
+    return 3 * rows * int(key.meta["val"].shape[2])
 
 
 _VIEWS = ("view", "reshape", "unsqueeze", "select", "expand", "alias", "getitem", "sym_size")

@@ -172,6 +172,8 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
         errors[name] = float(np.maximum(errors[name], error))  # max() would drop a NaN
         place += step
         executor.used = executor.tokens = place
+        for window in executor.windows:
+            window.used = place
     session.reset()
     return [_row(f"{name} + head", "the model", error) for name, error in errors.items()]
 

@@ -166,7 +166,8 @@ class Executor:
     def _sentence_starts(self, sentences: Sentences, ids: Sequence[int]) -> np.ndarray:
         """[n] float32, equal for the tokens of one sentence."""
         previous = self.since_cycle[-1] if self.since_cycle else self.cycle_token
-        start = int(self.cache.scalar("sentence", 0)[0, self.used - 1]) if self.used else 0
+        of_layer = self.cache.scalar("sentence", self.cache.full[0])
+        start = int(of_layer[0, self.used - 1]) if self.used else 0
         return sentences.starts(ids, self.tokens, previous, start)
 
     def _run(

@@ -11,6 +11,7 @@ each of two texts. A cell that OUT.jsonl has already is not measured again.
 
 import argparse
 import collections
+import itertools
 import json
 import math
 import random
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from passkey import common_length
 
 import lcc.runtime
 from lcc.evaluate.needle import (
@@ -88,20 +90,31 @@ def found(session: Session, questions: list[Asked]) -> int:
 def ask_all(
     session: Session, task: str, tokens: int, sentences: list[str], *, first: bool
 ) -> dict[str, float]:
-    """One cell of a task with questions."""
-    right = total = read = 0
-    begin = time.perf_counter()
+    """One cell of a task with questions. What a text shares with the next one is read once."""
+    reads: list[tuple[list[int], list[Asked]]] = []
     for sample in texts(session.encode, task, tokens, sentences):
         questions = asked(sample, task)
-        groups = [[each] for each in questions] if first else [questions]
-        for group in groups:
+        if first:
+            with_it = [(f"{each[0]}\n{sample.context}", [each]) for each in questions]
+            reads += [(session.encode(context), group) for context, group in with_it]
+        else:
+            reads.append((session.encode(sample.context), questions))
+    shared = [common_length(a[0], b[0]) for a, b in itertools.pairwise(reads)]
+    begin, right = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        state, done = Path(folder, "shared.lccstate"), 0
+        for (ids, questions), common in zip(reads, [*shared, 0], strict=True):
             session.reset()
-            context = f"{group[0][0]}\n{sample.context}" if first else sample.context
-            read += session.feed(context, prefix=False, last=True)
-            right += found(session, group)
-            total += len(group)
-    seconds = time.perf_counter() - begin
-    return {"found": right, "of": total, "tokens": read, "seconds": round(seconds, 1)}
+            if done:
+                session.load(state)
+            if common > max(done, tokens // 50):
+                session.feed(ids[done:common], prefix=False)
+                session.save(state)
+            done = common if common > tokens // 50 else 0
+            session.feed(ids[session.tokens :], prefix=False, last=True)
+            right += found(session, questions)
+    total, seconds = sum(len(questions) for _, questions in reads), time.perf_counter() - begin
+    return {"found": right, "of": total, "seconds": round(seconds, 1)}
 
 
 def predict(session: Session, tokens: int, sentences: list[str]) -> dict[str, float]:

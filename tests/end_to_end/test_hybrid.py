@@ -1,0 +1,103 @@
+"""A hybrid artifact in use: saved and loaded, rewound, inspected, verified."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import lcc.runtime
+from lcc.artifact import read_manifest
+from lcc.cli import app
+from lcc.errors import CacheError, ConfigError
+from lcc.runtime.session import Session
+from lcc.tiny import save_tiny
+
+PLAN = "0: sink_window(sink=2, window=9); 1: full"
+TEXT = np.random.default_rng(5).integers(5, 250, 90).tolist()
+
+
+def lcc_command(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hybrid")
+    save_tiny(folder / "model", "llama")
+    sizes = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 32 --recent-size 8".split()
+    lcc_command("compile", folder / "model", "-o", folder / "m.lcc", "--plan", PLAN, *sizes)
+    return folder / "m.lcc"
+
+
+@pytest.fixture
+def session(artifact: Path) -> Session:
+    return lcc.runtime.load(artifact)
+
+
+def test_small_layers_take_little_memory(artifact: Path, session: Session) -> None:
+    manifest = read_manifest(artifact)
+    sparse, full = manifest.model.layers
+    assert (sparse.slots, full.slots) == (2 + 9 + 32, None)  # the catalyst's 32 tokens fit, too
+    assert session._executor.cache.keys[0].shape[2] == 43
+    entry = 2 * full.kv_heads * full.head_size * 4
+    row = {entry.name: entry.bytes for entry in manifest.memory}["cache"]
+    scalars = 4 * len(manifest.scalars) + 8
+    assert row == (43 + 96) * entry + 96 * full.kv_heads * scalars
+    assert row == session._executor.cache.bytes
+    assert "sink_window(sink=2, window=9)" in lcc_command("inspect", artifact)
+
+
+def test_verify(artifact: Path) -> None:
+    output = lcc_command("verify", artifact, "--model", artifact.parent / "model")
+    assert "entries kept by 2 cycles" in output
+
+
+def test_a_state_goes_on_as_if_there_had_been_none(
+    artifact: Path, session: Session, tmp_path: Path
+) -> None:
+    session.feed(TEXT, prefix=False)
+    session.save(tmp_path / "s")
+    other = lcc.runtime.load(artifact)
+    other.load(tmp_path / "s")
+    for each in (session, other):
+        each.feed(TEXT[:60], prefix=False)
+    for i in range(2):
+        np.testing.assert_array_equal(session.kept_tokens(i), other.kept_tokens(i))
+    np.testing.assert_array_equal(session.next_logits(), other.next_logits())
+    tokens = session.kept_tokens(0)[0].tolist()
+    assert tokens[:2] == [0, 1]
+    assert tokens[2:] == list(range(tokens[2], 150))
+
+
+def test_rewinding_reaches_back_to_what_was_dropped(session: Session) -> None:
+    session.feed(TEXT[:50], prefix=False)
+    session.feed(TEXT[50:60], prefix=False)
+    wanted = session.next_logits()
+    window = session._executor.windows[0]
+    reach = window.used - window.base
+    assert window.base > 0  # something was dropped on the way
+    assert 0 < reach < 60
+    with pytest.raises(CacheError, match=f"rewind.60.: {reach} tokens"):
+        session.rewind(60)
+    session.rewind(reach)
+    session.feed(TEXT[60 - reach : 60], prefix=False)
+    np.testing.assert_allclose(session.next_logits(), wanted, atol=1e-5)
+    session.rewind(1)  # the last token is read again where its hidden state is asked for
+    before = session.next_logits()
+    session.reset()
+    session.feed(TEXT[:59], prefix=False)
+    np.testing.assert_allclose(before, session.next_logits(), atol=1e-5)
+
+
+def test_plans_that_do_not_fit_are_refused(artifact: Path, tmp_path: Path) -> None:
+    command = ["compile", str(artifact.parent / "model"), "-o", str(tmp_path / "m"), "--plan"]
+    result = CliRunner().invoke(app, [*command, "0: full"])
+    assert result.exit_code == 2
+    assert "no kind for layers 1; every layer needs exactly one" in result.output
+    result = CliRunner().invoke(app, [*command, "longgen(sink=4, window=4096)"])
+    assert isinstance(result.exception, SystemExit | ConfigError)
+    assert "was trained on positions below 512" in result.output
+    assert not (tmp_path / "m").exists()
