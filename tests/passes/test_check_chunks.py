@@ -68,6 +68,6 @@ def test_a_window_that_never_hides_anything_is_a_full_layer():
         captured = capture(tiny_model("mistral", sliding_window=window))
         graph = LiftKVCache(capacity=96, queries=True)(FindAttention(96)(captured).graph).graph
         policy = Consensus(PolicyConfig())
-        layers, _ = eviction_programs(graph, CACHE, policy)
+        layers, _ = eviction_programs(graph, CACHE, policy, ())
         assert all((layer.score is not None) == full for layer in layers)
         assert {layer.window_size for layer in layers} == {None if full else window}
