@@ -90,8 +90,7 @@ def specialize(
     most = max(cache.chunk_size, cache.catalyst_size)
     hybrid = HybridLayers(plan, positions=cache.positions, chunk_size=most)
     if any(kind != Full() for kind in plan):
-        graph, more = pipeline.run(graph, [hybrid], dump=env.dump_folder(), before=len(steps))
-        passes += more
+        graph, passes = pipeline.run(graph, [hybrid], dump=env.dump_folder(), done=passes)
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
     layers, weightless = eviction_programs(graph, cache, policy, plan)
     programs += weightless

@@ -10,7 +10,6 @@ from torch.export import ExportedProgram
 from lcc.artifact import LayerEntry, MemoryEntry, Scalar
 from lcc.config import CacheConfig
 from lcc.errors import ConfigError
-from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.split_programs import HEAD_ROWS
 from lcc.program import Program
 
@@ -71,7 +70,7 @@ def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
 
 def _workspace(node: fx.Node, sizes: dict[str, int]) -> int:
     """What an attention by matrix products takes while it runs: scores, masked ones, weights."""
-    if node.target != torch.ops.lcc.cached_sink_window.default:
+    if str(node.target) != "lcc.cached_sink_window.default":
         return 0
     q, key = node.args[0], node.args[4]
     assert isinstance(q, fx.Node)

@@ -16,9 +16,6 @@ from lcc.errors import ConfigError
 class Full(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="full"):
     """A query sees every entry of the cache, and a policy decides what stays in it."""
 
-    def __post_init__(self) -> None:
-        """Nothing can be wrong with it."""
-
     def __str__(self) -> str:
         return "full"
 

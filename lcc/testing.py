@@ -376,9 +376,10 @@ class OracleCache:
         """Weights over slots 0 .. slot, 0 where nothing is seen."""
         seen = [s for s in range(slot + 1) if sees(kind, slot, s)]
         places = range(len(seen)) if self.positions == "contiguous" else seen
-        turn = lambda x, place: rotate(  # noqa: E731
-            x, place, self.frequencies, interleaved=self.interleaved
-        )
+
+        def turn(x: Vector, place: int) -> Vector:
+            return rotate(x, place, self.frequencies, interleaved=self.interleaved)
+
         keys = [turn(self.heads[head][s].key, p) for s, p in zip(seen, places, strict=True)]
         weights = dict(zip(seen, attention(turn(query, places[-1]), keys, self.scale), strict=True))
         return [weights.get(s, 0.0) for s in range(slot + 1)]

@@ -1,4 +1,8 @@
-"""Graph passes: captured model -> specialized one -> programs. The order is written here only."""
+"""Graph passes: captured model -> specialized one -> programs.
+
+The order is written here only, but for HybridLayers: lcc/compile.py runs it after it has checked
+that the passes before it changed no logit.
+"""
 
 from lcc.config import CacheConfig
 from lcc.heads import RetainingHeads

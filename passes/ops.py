@@ -184,12 +184,6 @@ def _(
     v: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
-    used: Tensor,
-    sink: int,
-    window: int,
-    block: int,
-    scale: float,
-    softcap: float,
-    rotation: int,
+    *numbers: object,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)

@@ -13,28 +13,32 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    graph: ModelGraph, passes: Sequence[Pass], *, dump: Path | None = None, before: int = 0
+    graph: ModelGraph,
+    passes: Sequence[Pass],
+    *,
+    dump: Path | None = None,
+    done: Sequence[PassEntry] = (),
 ) -> tuple[ModelGraph, list[PassEntry]]:
     """The rewritten graph, and what each pass rewrote.
 
     dump    folder for the graph before the first and after every pass, as numbered text files
-    before  passes that have run already
+    done    passes that rewrote the graph before; the result goes on from them
     """
-    done: list[PassEntry] = []
-    if not before:
+    passed = list(done)
+    if not passed:
         _dump(graph, dump, 0, "capture")
-    total = before + len(passes)
-    for number, each in enumerate(passes, start=before + 1):
+    total = len(passed) + len(passes)
+    for number, each in enumerate(passes, start=len(passed) + 1):
         try:
             graph, sites = (result := each(graph)).graph, result.sites
         except Exception as error:
-            passed = ", ".join(p.name for p in done) or "none"
-            error.add_note(f"in pass {number} of {total}, {each.name}; passed: {passed}")
+            names = ", ".join(p.name for p in passed) or "none"
+            error.add_note(f"in pass {number} of {total}, {each.name}; passed: {names}")
             raise
-        done.append(PassEntry(name=each.name, sites=sites))
+        passed.append(PassEntry(name=each.name, sites=sites))
         log.info("%s: %d sites", each.name, sites)
         _dump(graph, dump, number, each.name)
-    return graph, done
+    return graph, passed
 
 
 def _dump(graph: ModelGraph, folder: Path | None, number: int, name: str) -> None:

@@ -147,7 +147,7 @@ class Executor:
             heads = max(layer.kv_heads for layer in self.layers)
             drawn = scalars.noise(self._seed, len(self.layers), heads, self.tokens, count)
             new_scalars["noise"] = drawn[self.cache.full]
-        if self._sentences is not None and "sentence" in self.cache.scalar_names:
+        if self._sentences is not None and self.cache.full:
             new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
         if self._retaining:
             new_scalars["retaining"] = self._new_retaining[self.cache.full, :, :count]

@@ -12,6 +12,7 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir"}
 NEVER = {
     "lcc/errors.py": {*HEAVY, "numpy", "lcc"},
     "lcc/config.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/plan.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/env.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/artifact.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "passes": {"lcc.targets", "lcc.runtime", "onnx", "onnxscript", "onnxruntime", "transformers"},

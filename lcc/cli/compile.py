@@ -79,6 +79,7 @@ def command(
       memory_bytes: 2GB
       cache: {capacity: 4096, budget: 2048, chunk_size: 256}
       policy: {name: consensus, alpha: 0.75}
+      plan: "0-9: sink_window(sink=4, window=512); 10-29: full"
     """
     settings = merge(
         config,

@@ -256,6 +256,17 @@ def test_every_policy_is_the_loops(
         assert set(kept) >= {t for t in range(len(TEXT)) if sees(kind, len(TEXT) - 1, t)}
 
 
+def test_a_plan_may_have_no_full_layer(captured: ModelGraph, folder: Path) -> None:
+    config = configured("consensus", "contiguous", "0-1: sink_window(sink=2, window=6)")
+    session = on_reference(captured, folder, config)
+    session.feed(TEXT, prefix=False)
+    own = make_policy(config.policy).config
+    oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST, config.plan)
+    for token in TEXT:
+        oracle.hidden, _ = oracle.forward(token)
+    np.testing.assert_allclose(session.next_logits(), oracle.logits(), atol=1e-4)
+
+
 @pytest.mark.parametrize(("policy", "positions", "plan"), COMPILED)
 def test_onnx_runtime_is_the_reference(
     policy: str, positions: str, plan: str, captured: ModelGraph, folder: Path, tmp_path: Path
