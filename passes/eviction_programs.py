@@ -117,7 +117,7 @@ class _Programs:
         oldest: bool = False,
     ) -> str:
         """The name of the program that evicts such a layer; `oldest`: no sinks are kept."""
-        kind = ("evict", policy.name, oldest, kv_heads, head_size, rotation)
+        kind = ("evict", policy.config, oldest, kv_heads, head_size, rotation)
         if kind not in self.made:
             name = f"evict_{sum(k[0] == 'evict' for k in self.made)}"
             turn = self.graph.rotations[rotation] if rotation >= 0 else None

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from lcc.capture import capture
-from lcc.config import Positions
+from lcc.config import CacheConfig, PolicyConfig, Positions
 from lcc.errors import ConfigError, PassError
 from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.passes.eviction import make_policy
+from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, shape
 from lcc.passes.hybrid_layers import HybridLayers
@@ -167,6 +169,17 @@ def test_sparse_layers_are_small_and_nobody_scores_them(lifted: ModelGraph) -> N
     narrow = run(graph, ids, [4, 4, 4, 3])
     assert torch.allclose(narrow, run(graph, ids, [1] * 15), atol=1e-5)
     assert not torch.allclose(narrow, run(lifted, ids, [4, 4, 4, 3]), atol=1e-3)
+
+
+def test_what_a_window_drops_is_not_merged(lifted: ModelGraph) -> None:
+    """Layers of a plan share no evict program with full ones whose policy has options."""
+    plan = parse_plan("0: sink_window(sink=2, window=9); 1: full", 2)
+    graph = HybridLayers(plan, positions="contiguous", chunk_size=4)(lifted).graph
+    cache = CacheConfig(capacity=48, budget=24, chunk_size=4, catalyst_size=4, recent_size=4)
+    for merge, programs in ((None, 1), (0.5, 2)):
+        policy = make_policy(PolicyConfig(name="sink_window", merge=merge, alpha=0.5))
+        layers, made = eviction_programs(graph, cache, policy, plan)
+        assert len({layer.evict for layer in layers}) == len(made) == programs
 
 
 def test_plans_that_do_not_fit_are_refused(lifted: ModelGraph) -> None:
