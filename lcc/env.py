@@ -32,6 +32,14 @@ def log_level() -> str:
     return value
 
 
+def quiet_torch_import() -> None:
+    """Let torch, if it is imported later, say nothing of its ONNX exporter below errors.
+
+    It sets the levels of its loggers when it is imported, whatever was set before.
+    """
+    os.environ.setdefault("TORCH_LOGS", "-onnx")
+
+
 def check_passes() -> bool:
     """Tell whether a program is validated after every pass."""
     value = os.environ.get("LCC_CHECK", "1")

@@ -85,6 +85,7 @@ def quiet_torch() -> Iterator[None]:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    env.quiet_torch_import()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

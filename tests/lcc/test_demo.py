@@ -1,5 +1,8 @@
 """The demo's parts on a tiny model, and the whole of it on SmolLM2."""
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,17 @@ def test_artifact_is_kept(
     weights.write_bytes(weights.read_bytes()[:-1])
     assert build(CompileConfig(cache=CACHE)) == first
     assert built, "it was damaged"
+
+
+def test_torch_imported_while_compiling_is_quiet() -> None:
+    code = (
+        "import logging\nfrom lcc.cli.frame import quiet_torch\nwith quiet_torch():\n import torch\n"
+        " print(logging.getLogger('torch.onnx._internal').getEffectiveLevel())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout) == logging.ERROR
 
 
 def test_picture() -> None:
