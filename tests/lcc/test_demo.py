@@ -74,7 +74,10 @@ def test_artifact_is_kept(
 
 def test_torch_imported_while_compiling_is_quiet() -> None:
     code = (
-        "import logging\nfrom lcc.cli.frame import quiet_torch\nwith quiet_torch():\n import torch\n"
+        "import logging\n"
+        "from lcc.cli.frame import quiet_torch\n"
+        "with quiet_torch():\n"
+        " import torch\n"
         " print(logging.getLogger('torch.onnx._internal').getEffectiveLevel())"
     )
     result = subprocess.run(
