@@ -1,12 +1,19 @@
 """nn.Module -> graph of logits = model(input_ids, position_ids), of any length."""
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from lcc.errors import CaptureError
-from lcc.passes.graph import ModelGraph
+from lcc.passes.graph import ModelGraph, aten, is_call
 
 EXAMPLE_LENGTH = 24
+_CASTS = (
+    aten.to.dtype,
+    aten.to.device,
+    aten.to.dtype_layout,
+    aten.to.other,
+    aten._to_copy.default,
+)
 
 
 class _Logits(nn.Module):
@@ -40,7 +47,9 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
         with torch.no_grad():
             exported = torch.export.export(
                 function.eval(), (ids, positions), dynamic_shapes=({1: length}, {1: length})
-            ).run_decompositions({})
+            )
+            if any(_mutates(node) for node in exported.graph.nodes):
+                exported = exported.run_decompositions({})  # a trace of everything, so not always
     except Exception as error:  # torch.export raises many types, its own and the model's
         reason = next(
             (line for line in str(error).splitlines() if line.strip()), type(error).__name__
@@ -60,11 +69,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
         raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")
     module = exported.module(check_guards=False)
     for node in list(module.graph.nodes):
-        if (
-            node.op == "call_function"
-            and node.target is torch.ops.aten._assert_tensor_metadata.default
-        ):
-            module.graph.erase_node(node)
+        _simplify(node)
     module.graph.set_codegen(torch.fx.graph.CodeGen())  # plain positional inputs, a tuple out
     graph = ModelGraph(module)
     for node, wanted in zip(
@@ -74,3 +79,28 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
             node.name = node.target = wanted
     graph.clean()
     return graph
+
+
+def _mutates(node: fx.Node) -> bool:
+    """Whether a call writes into one of its arguments."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _simplify(node: fx.Node) -> None:
+    """Drop assertions, and copies that copy for nothing; of the many spellings of a cast one."""
+    if is_call(node, aten._assert_tensor_metadata.default):
+        node.graph.erase_node(node)
+        return
+    if is_call(node, *_CASTS):
+        before, after = node.args[0].meta["val"], node.meta["val"]
+        if (before.dtype, before.device) != (after.dtype, after.device):
+            node.target, node.args = aten._to_copy.default, node.args[:1]
+            node.kwargs = {"dtype": after.dtype}
+            if before.device != after.device:
+                node.update_kwarg("device", after.device)
+            return
+    elif not is_call(node, aten.dropout.default):  # nothing is dropped but in training
+        return
+    node.replace_all_uses_with(node.args[0])
+    node.graph.erase_node(node)

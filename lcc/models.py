@@ -78,7 +78,7 @@ def load_model(source: str | Path) -> LoadedModel:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
         _check_architecture(config, name, is_gguf=gguf_file is not None)
         module, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **options
+            folder, config=config, dtype=torch.float32, output_loading_info=True, **options
         )
         files = _text_files(folder, options, module)
     missing = sorted(info.get("missing_keys", ()))
@@ -210,11 +210,11 @@ def _generation_config(module: Any, tokenizer: Any) -> dict[str, Any]:
 
 def _split_digits(tokenizer: Any, path: Path) -> None:
     """Put back the pre-tokenizer that transformers does not know by its GGUF name."""
-    import gguf
     from tokenizers import pre_tokenizers
+    from transformers.integrations.gguf import read_gguf_metadata
 
-    field_ = gguf.GGUFReader(path).get_field("tokenizer.ggml.pre")
-    if field_ is not None and field_.contents() in DIGITS_APART:
+    metadata, _ = read_gguf_metadata(str(path))
+    if metadata.get("tokenizer.ggml.pre") in DIGITS_APART:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),

@@ -195,7 +195,8 @@ def cancel_transposes(graph: fx.Graph) -> None:
         if set(node.args[1:]) != {1, 2}:
             continue
         inner = node.args[0]
-        while is_call(inner, aten.view.default, aten.clone.default) and (
+        same = (aten.view.default, aten.reshape.default, aten.clone.default, aten.contiguous.default)
+        while is_call(inner, *same) and (
             shape(inner) == shape(inner.args[0])
         ):
             inner = inner.args[0]

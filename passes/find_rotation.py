@@ -228,7 +228,12 @@ def position_roots(found: FoundRotation, positions: set[fx.Node]) -> frozenset[f
         for source in node.all_input_nodes:
             if source in positions and source not in between(found):
                 roots.add(source)
-    views = (aten.unsqueeze.default, aten.expand.default, aten.view.default)
+    views = (
+        aten.unsqueeze.default,
+        aten.expand.default,
+        aten.view.default,
+        aten.reshape.default,
+    )
     while any(is_call(n, *views) for n in roots):
         roots = {n.args[0] if is_call(n, *views) else n for n in roots}
     return frozenset(roots)
