@@ -195,10 +195,13 @@ def cancel_transposes(graph: fx.Graph) -> None:
         if set(node.args[1:]) != {1, 2}:
             continue
         inner = node.args[0]
-        same = (aten.view.default, aten.reshape.default, aten.clone.default, aten.contiguous.default)
-        while is_call(inner, *same) and (
-            shape(inner) == shape(inner.args[0])
-        ):
+        same = (
+            aten.view.default,
+            aten.reshape.default,
+            aten.clone.default,
+            aten.contiguous.default,
+        )
+        while is_call(inner, *same) and (shape(inner) == shape(inner.args[0])):
             inner = inner.args[0]
         if is_call(inner, aten.transpose.int) and set(inner.args[1:]) == {1, 2}:
             node.replace_all_uses_with(inner.args[0])
