@@ -75,7 +75,7 @@ def parse_plan(text: str, layers: int) -> tuple[Kind, ...]:
     for part in re.split(r"[;\n]", text):
         if not part.strip():
             continue
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*:\s*(\w+)\s*(\(.*\))?\s*", part)
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*:\s*(\w+\s*(?:\(.*\))?)\s*", part)
         if match is None:
             raise ConfigError(
                 f"plan: {part.strip()!r} is not understood; wanted layers, a colon and a kind, as "
@@ -86,7 +86,7 @@ def parse_plan(text: str, layers: int) -> tuple[Kind, ...]:
             raise ConfigError(
                 f"plan: {part.strip()!r}: wanted layers 0 to {layers - 1}, the first one first"
             )
-        kind = parse_kind(match[3], match[4] or "()")
+        kind = parse_kind(match[3])
         twice |= found.keys() & set(range(first, last + 1))
         found |= dict.fromkeys(range(first, last + 1), kind)
     missing = set(range(layers)) - found.keys()
@@ -97,10 +97,18 @@ def parse_plan(text: str, layers: int) -> tuple[Kind, ...]:
     return tuple(found[i] for i in range(layers))
 
 
-def parse_kind(name: str, options: str = "()") -> Kind:
-    """One kind from its name and its options, `(sink=4, window=512)`."""
+def parse_kind(text: str) -> Kind:
+    """One kind from its name and its options, `sink_window(sink=4, window=512)`.
+
+    Raises:
+        ConfigError: no such kind, or no such option of it.
+    """
+    name, _, rest = text.strip().partition("(")
+    name, options = name.strip(), f"({rest}" if rest else "()"
     if name not in KINDS:
         raise ConfigError(f"plan: no kind {name!r}; wanted one of {', '.join(KINDS)}")
+    if not options.endswith(")"):
+        raise ConfigError(f"plan: {text.strip()!r} has no closing parenthesis")
     fields: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in options.strip()[1:-1].split(","))):
         key, _, value = part.partition("=")
@@ -141,7 +149,7 @@ def _preset(name: str, options: str, layers: int) -> tuple[Kind, ...]:
         return (Full(),) * layers
     named = {part.partition("=")[0].strip() for part in options[1:-1].split(",")}
     given = [p for p in ("sink=64", "window=2048") if p.partition("=")[0] not in named]
-    kind = parse_kind("sink_window", f"({', '.join(filter(None, [options[1:-1], *given]))})")
+    kind = parse_kind(f"sink_window({', '.join(filter(None, [options[1:-1], *given]))})")
     outer = layers - max(1, layers // 3)
     below = outer // 2
     middle = layers - outer

@@ -35,7 +35,7 @@ class LMHead(nn.Module):
         return logits[-1:], surprise.squeeze(1)
 
 
-def _last_linear(graph: ModelGraph) -> fx.Node:
+def last_linear(graph: ModelGraph) -> fx.Node:
     """The projection to the vocabulary, below whatever scales or caps the logits."""
     node = graph.graph.output_node().args[0][0]
     while not is_call(node, aten.linear.default, aten.matmul.default, aten.mm.default):
@@ -49,7 +49,7 @@ def _last_linear(graph: ModelGraph) -> fx.Node:
     return node
 
 
-def _head_module(graph: ModelGraph, linear: fx.Node) -> fx.GraphModule:
+def head_module(graph: ModelGraph, linear: fx.Node) -> fx.GraphModule:
     """Hidden [1, n, h] -> logits [1, n, V] as a graph of its own."""
     old = graph.graph.output_node().args[0][0]
     head = fx.Graph()
@@ -75,8 +75,8 @@ def split_programs(graph: ModelGraph, *, chunk_size: int, capacity: int) -> list
 
     Raises PassError when the logits do not come from a linear layer.
     """
-    linear = _last_linear(graph)
-    head = LMHead(_head_module(graph, linear))
+    linear = last_linear(graph)
+    head = LMHead(head_module(graph, linear))
     step = graph.copy()
     output = step.graph.output_node()
     names = {n.name: n for n in step.graph.nodes}
