@@ -66,13 +66,14 @@ def specialize(
 ) -> Specialized:
     """Run the passes and split the result into programs.
 
-    heads       what `config.heads` names, loaded: policy locret reads what they say
+    heads       what `config.heads` names, loaded, for a policy that goes by what they say
 
     Raises PassError, or ConfigError when the memory does not suffice.
     """
-    policy = make_policy(config.policy)
+    policy = make_policy(config.policy, with_heads=heads is not None)
+    heads = heads if policy.heads != "never" else None
     cache = config.cache
-    if "retaining" in policy.scalars and heads is None:
+    if policy.heads == "must" and heads is None:
         raise ConfigError(
             f"policy {policy.name} reads retaining heads, none were given; wanted --heads FILE: "
             "lcc train heads makes one"
@@ -80,7 +81,7 @@ def specialize(
     steps = default_passes(
         cache,
         queries=policy.queries is not None,
-        heads=heads if "retaining" in policy.scalars else None,
+        heads=heads,
     )
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
@@ -103,7 +104,7 @@ def specialize(
         trained_window=window,
     )
     table = memory_table(programs, layers, cache, scalars=len(policy.scalars))
-    page = heads.page if heads is not None and "retaining" in policy.scalars else None
+    page = None if heads is None else heads.page
     return Specialized(model, programs, passes, cache, policy, table, page)
 
 
@@ -127,10 +128,11 @@ def compile_model(
     config = config or CompileConfig()
     report = progress or (lambda *_: None)
     target = find_target(config.target)
-    policy = make_policy(config.policy)
-    if config.heads is not None and "retaining" not in policy.scalars:
+    policy = make_policy(config.policy, with_heads=config.heads is not None)
+    if config.heads is not None and policy.heads == "never":
         raise ConfigError(
-            f"heads were given, policy {policy.name} reads none; wanted --policy locret"
+            f"heads were given, policy {policy.name} reads none; wanted --policy consensus or "
+            "locret"
         )
     heads = load_heads(config.heads) if config.heads else None
     report("load the model", 0.0)

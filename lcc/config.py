@@ -116,7 +116,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     plan            what each layer sees: see `lcc.plan`
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
-    heads           file of retaining heads, for policy locret
+    heads           file of retaining heads, for policies locret and consensus
     """
 
     target: str = "onnxruntime:cpu"

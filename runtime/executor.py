@@ -150,7 +150,7 @@ class Executor:
         if self._sentences is not None and self.cache.full:
             new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
         if self._retaining:
-            new_scalars["retaining"] = self._new_retaining[self.cache.full, :, :count]
+            new_scalars |= self._expected(count)
         self.cache.place(self.used, self.tokens, count, **new_scalars)
         if self._queries == "recent":
             self.recent.append(self._new_queries)
@@ -162,6 +162,16 @@ class Executor:
         self.used, self.tokens = self.used + count, self.tokens + count
         for window in self.windows:
             window.used += count
+
+    def _expected(self, count: int) -> dict[str, np.ndarray]:
+        """What retaining heads say of the newest entries, as the scalar that the policy reads."""
+        if "retaining" in self.cache.scalar_names:
+            return {"retaining": self._new_retaining[self.cache.full, :, :count]}
+        # The logarithm of the attention that they expect; the highest that exp() can take is 88.
+        of_heads = [
+            self._new_retaining[i, : self.layers[i].kv_heads, :count] for i in self._retaining
+        ]
+        return {"consensus": np.exp(np.concatenate(of_heads).clip(max=80.0)).mean(axis=0)}
 
     def _sentence_starts(self, sentences: Sentences, ids: Sequence[int]) -> np.ndarray:
         """[n] float32, equal for the tokens of one sentence."""

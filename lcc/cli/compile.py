@@ -51,7 +51,7 @@ def command(
         typer.Option("--merge", help="Least cosine at which evicted values join kept ones [none]."),
     ] = None,
     heads: Annotated[
-        str | None, typer.Option(help="Retaining heads for --policy locret: lcc train heads.")
+        str | None, typer.Option(help="Retaining heads, for locret or consensus: lcc train heads.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file; flags win over what it says.")

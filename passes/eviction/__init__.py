@@ -33,8 +33,12 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
 }
 
 
-def make_policy(config: PolicyConfig) -> EvictionPolicy:
-    """The policy that `config.name` names; it takes its options from the same `config`."""
+def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPolicy:
+    """The policy that `config.name` names; it takes its options from the same `config`.
+
+    with_heads      retaining heads are given: the policy goes by them, if it can do without
+    """
     if config.name not in POLICIES:
         raise ConfigError(f"policy is {config.name!r}, wanted one of {', '.join(POLICIES)}")
-    return POLICIES[config.name](config)
+    policy = POLICIES[config.name]
+    return policy(config, with_heads=with_heads) if policy.heads == "may" else policy(config)  # type: ignore[call-arg]

@@ -78,12 +78,15 @@ class EvictionPolicy(ABC):
     queries   whose attention makes the scalar `attention`: the catalyst prompt's, the last tokens'
               before the eviction, every token's; None = the scalar is not read
     evicts    False: the cache may only grow, and there is no evict program
+    heads     whether trained retaining heads (`lcc.heads`) say what entries are worth. Where they
+              may, __init__ takes `with_heads`: whether they are given
     """
 
     name: ClassVar[str]
     scalars: tuple[Scalar, ...] = ()
     queries: Queries | None = None
     evicts: ClassVar[bool] = True
+    heads: ClassVar[Literal["never", "may", "must"]] = "never"
 
     alpha: float = 0.5  # where the configuration gives none
     tail_size: int | None = None  # likewise

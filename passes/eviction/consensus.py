@@ -31,20 +31,24 @@ class Consensus(EvictionPolicy):
 
     One head's attention is noisy, the mean of all of them is not: in essays it ranks a sentence
     that is asked for among the first hundredth, where single heads do not (docs/fidelity.md).
+
+    With retaining heads no catalyst is run: an entry's attention is what they expect, the mean of
+    exp(score) over all of them, known as soon as it is read. Then alpha is 0 where none is given.
     """
 
     name = "consensus"
     query_pool = "max"
     group_pool = "max"
-    alpha = 0.75
+    heads = "may"
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, *, with_heads: bool = False) -> None:
+        self.alpha = 0.0 if with_heads else 0.75
         super().__init__(config)
         alpha = self.alpha
         attention: tuple[Scalar, ...] = ("consensus",) if alpha < 1 else ()
         novelty: tuple[Scalar, ...] = ("novelty",) if alpha > 0 else ()
         self.scalars = (*attention, *novelty, "sentence")
-        self.queries = "catalyst" if alpha < 1 else None
+        self.queries = "catalyst" if alpha < 1 and not with_heads else None
 
     def rank(self, entries: Entries) -> Tensor:
         """Logarithm of the weighted product; far below it, the slot of predictable entries."""

@@ -23,6 +23,7 @@ class Locret(InfiniPot):
     name = "locret"
     alpha = 0.0
     tail_size = 100
+    heads = "must"
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)

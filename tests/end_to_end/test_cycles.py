@@ -1,6 +1,7 @@
 """Whole texts through session, programs and policies: reference and ONNX Runtime against loops."""
 
 import functools
+import math
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ def heads() -> RetainingHeads:
     return random_heads(tiny_model("llama"))
 
 
+WITH_HEADS = " with heads"  # after the name of a policy that can do without
 QUERIES = {"consensus": "catalyst", "infinipot": "catalyst", "snapkv": "recent", "h2o": "all"}
 
 
@@ -49,6 +51,8 @@ class OracleLlama:
         policy: PolicyConfig,
         catalyst: list[int],
         plan: str = "dense",
+        *,
+        with_heads: bool = False,
     ) -> None:
         config = model.config
         self.model, self.cache, self.policy, self.catalyst = model.double(), cache, policy, catalyst
@@ -65,8 +69,8 @@ class OracleLlama:
             for kind in parse_plan(plan, config.num_hidden_layers)
         ]
         self.full = [i for i, layer in enumerate(self.layers) if layer.kind is None]
-        self.queries = QUERIES.get(policy.name)
-        self.retaining = heads().layers if policy.name == "locret" else {}
+        self.retaining = heads().layers if with_heads else {}
+        self.queries = None if with_heads else QUERIES.get(policy.name)
         self.recent: list[list[np.ndarray]] = [[] for _ in self.layers]
         self.hidden = self.last = None
         self.sentence = 0
@@ -122,6 +126,11 @@ class OracleLlama:
             scalars = {"novelty": self.novelty(token), "sentence": self.sentence, "consensus": 0.0}
             hidden, queries = self.forward(token, noise=drawn, **scalars)
             self.hidden, self.read_tokens = hidden, self.read_tokens + 1
+            if self.retaining:
+                newest = [head[-1].scalars for i in self.full for head in self.layers[i].heads]
+                expected = float(np.mean([math.exp(each["retaining"]) for each in newest]))
+                for each in newest:
+                    each["consensus"] = expected
             for recent, q in zip(self.recent, queries, strict=True):
                 recent.append(q)
             if self.queries == "all":
@@ -168,10 +177,15 @@ CACHE = {
 CATALYST = [40, 41, 42]
 # No token twice: in the first layer its keys would tie for `knorm`, up to rounding.
 TEXT = np.random.default_rng(5).permutation(250)[:61].tolist()
+# For those that go by sentences: many short ones, so that there is a choice.
+SENTENCES = [
+    token for i, each in enumerate(TEXT) for token in ([each, 46] if i % 5 in (1, 4) else [each])
+]
 POLICIES = [
     "consensus",
     "infinipot",
     "locret",
+    f"consensus{WITH_HEADS}",
     "snapkv",
     "h2o",
     "sink_window",
@@ -190,7 +204,7 @@ HYBRIDS = [
 OPTIONS = {"locret": {"tail_size": 8}}  # of which the last cycle keeps those that were read
 COMPILED = [  # consensus: every architecture, in tests/targets; contiguous hybrids: test_hybrid.py
     ("h2o", "contiguous", "dense"),
-    ("locret", "contiguous", "dense"),
+    (f"consensus{WITH_HEADS}", "contiguous", "dense"),
     HYBRIDS[-1],
 ]
 
@@ -212,7 +226,7 @@ def configured(policy: str, positions: str, plan: str = "dense") -> CompileConfi
         plan=plan,
         cache=CacheConfig(**CACHE, positions=positions),
         policy=PolicyConfig(
-            name=policy,
+            name=policy.removesuffix(WITH_HEADS),
             attention_span=3,
             novelty_span=3,
             catalyst="abc",
@@ -221,16 +235,27 @@ def configured(policy: str, positions: str, plan: str = "dense") -> CompileConfi
     )
 
 
-def on_reference(captured: ModelGraph, folder: Path, config: CompileConfig) -> Session:
-    special = specialize(captured, config, "tiny", "llama", None, heads())
+def goes_by_heads(policy: str) -> bool:
+    return policy == "locret" or policy.endswith(WITH_HEADS)
+
+
+def on_reference(
+    captured: ModelGraph, folder: Path, config: CompileConfig, *, with_heads: bool
+) -> Session:
+    trained = heads() if with_heads else None
+    special = specialize(captured, config, "tiny", "llama", None, trained)
     engine = ReferenceEngine(special.programs)
     return Session(manifest_of(special, config), config.cache, Tokenizer(folder), engine)
+
+
+def text_of(policy: str) -> list[int]:
+    return SENTENCES if policy.startswith("consensus") else TEXT
 
 
 def read(session: Session) -> np.ndarray:
     if session.manifest.queries == "catalyst":
         session.catalyst = CATALYST
-    session.feed(TEXT, prefix=False, last=True)
+    session.feed(text_of(session.manifest.policy.name), prefix=False, last=True)
     assert len(session.cycles) >= 3
     return session._executor.logits()
 
@@ -239,11 +264,12 @@ def read(session: Session) -> np.ndarray:
 def test_every_policy_is_the_loops(
     policy: str, positions: str, plan: str, captured: ModelGraph, folder: Path
 ) -> None:
-    config = configured(policy, positions, plan)
-    session = on_reference(captured, folder, config)
-    own = make_policy(config.policy).config
-    oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST, plan)
-    oracle.read(TEXT)
+    config, with_heads = configured(policy, positions, plan), goes_by_heads(policy)
+    session = on_reference(captured, folder, config, with_heads=with_heads)
+    own = make_policy(config.policy, with_heads=with_heads).config
+    model = tiny_model("llama")
+    oracle = OracleLlama(model, config.cache, own, CATALYST, plan, with_heads=with_heads)
+    oracle.read(text_of(policy))
     np.testing.assert_allclose(read(session), oracle.logits(), atol=1e-4)
     assert len(session.cycles) == oracle.cycles
     for i in oracle.full:
@@ -256,7 +282,7 @@ def test_every_policy_is_the_loops(
 
 def test_a_plan_may_have_no_full_layer(captured: ModelGraph, folder: Path) -> None:
     config = configured("consensus", "contiguous", "0-1: sink_window(sink=2, window=6)")
-    session = on_reference(captured, folder, config)
+    session = on_reference(captured, folder, config, with_heads=False)
     session.feed(TEXT, prefix=False)
     own = make_policy(config.policy).config
     oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST, config.plan)
@@ -270,8 +296,8 @@ def test_onnx_runtime_is_the_reference(
     policy: str, positions: str, plan: str, captured: ModelGraph, folder: Path, tmp_path: Path
 ) -> None:
     config = configured(policy, positions, plan)
-    reference = on_reference(captured, folder, config)
-    if policy == "locret":
+    reference = on_reference(captured, folder, config, with_heads=goes_by_heads(policy))
+    if goes_by_heads(policy):
         save_heads(tmp_path / "heads.safetensors", heads(), half=False)
         config = msgspec.structs.replace(config, heads=str(tmp_path / "heads.safetensors"))
     compile_model(folder, tmp_path / "m.lcc", config)
@@ -293,7 +319,7 @@ def test_only_the_last_cycle_of_a_text_frees_the_newest(captured: ModelGraph, fo
             session.feed(piece, prefix=False, last=last)
         return session.kept_tokens(1).tolist()
 
-    session = on_reference(captured, folder, configured("locret", "contiguous"))
+    session = on_reference(captured, folder, configured("locret", "contiguous"), with_heads=True)
     whole = kept(TEXT)
     assert kept(*(TEXT[i : i + 7] for i in range(0, len(TEXT), 7))) == whole
     assert kept(TEXT, last=True) != whole

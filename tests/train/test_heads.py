@@ -204,7 +204,7 @@ def test_trained_heads_are_compiled_and_verified(
     small = ("--capacity", 128, "--catalyst-size", 32, "--chunk-size", 16, "--recent-size", 8)
     compiled = ("compile", tiny_folder, "-o", artifact, *small)
     assert "policy locret reads retaining heads" in lcc(*compiled, "--policy", "locret")[1]
-    assert "policy consensus reads none" in lcc(*compiled, "--heads", heads)[1]
+    assert "policy knorm reads none" in lcc(*compiled, "--policy", "knorm", "--heads", heads)[1]
     code, output = lcc(*compiled, "--policy", "locret", "--heads", heads)
     assert code == 0, output
     shown = lcc("inspect", artifact)[1]
