@@ -85,7 +85,10 @@ def find_plan(
     if full is None:
         full = layers // 3 if kv_limit is None else most_full(meter, kind, cache, kv_limit)
     if not 0 <= full < layers:
-        raise ConfigError(f"full layers: {full}, wanted 0 to {layers - 1}; then all could be")
+        raise ConfigError(
+            f"full layers: {full}, wanted 0 to {layers - 1}: where all {layers} stay full "
+            "there is nothing to find"
+        )
 
     def row(plan: Plan, loss: Loss) -> Row:
         count = sum(isinstance(each, Full) for each in plan) - (len(plan) - layers)

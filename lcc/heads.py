@@ -155,14 +155,8 @@ def load_heads(path: str | Path) -> RetainingHeads:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}
         page = msgspec.json.decode(metadata["lcc"], type=HeadsPage)
-        layers = {
-            int(name.removeprefix("layer_").removesuffix(".in")): (
-                tensor,
-                tensors[f"{name.removesuffix('.in')}.out"],
-            )
-            for name, tensor in sorted(tensors.items())
-            if name.endswith(".in")
-        }
+        numbers = sorted(int(n[len("layer_") : -len(".in")]) for n in tensors if n.endswith(".in"))
+        layers = {i: (tensors[f"layer_{i}.in"], tensors[f"layer_{i}.out"]) for i in numbers}
     except (SafetensorError, KeyError, ValueError, msgspec.DecodeError, json.JSONDecodeError) as e:
         raise ConfigError(
             f"{path}: not a file of retaining heads ({e}); wanted one from: lcc train heads"

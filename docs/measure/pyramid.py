@@ -31,7 +31,7 @@ from lcc.passes.rotation import rotate
 from lcc.runtime.text import Tokenizer
 
 CHUNK, SINKS, RECENT = 256, 4, 64
-STEEPNESS = (1.0, 1.25, 1.5, 0.75, 0.5)
+STEEPNESS = (1.0, 1.5, 0.5)
 
 
 class LayerCache:
