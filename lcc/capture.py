@@ -14,6 +14,7 @@ _CASTS = (
     aten.to.other,
     aten._to_copy.default,
 )
+_VIEWS = (aten.reshape.default, aten.contiguous.default, aten.chunk.default)
 
 
 class _Logits(nn.Module):
@@ -48,7 +49,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
             exported = torch.export.export(
                 function.eval(), (ids, positions), dynamic_shapes=({1: length}, {1: length})
             )
-            if any(_mutates(node) for node in exported.graph.nodes):
+            if not all(_is_plain(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # a trace of everything, so not always
     except Exception as error:  # torch.export raises many types, its own and the model's
         reason = next(
@@ -81,10 +82,14 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     return graph
 
 
-def _mutates(node: fx.Node) -> bool:
-    """Whether a call writes into one of its arguments."""
+def _is_plain(node: fx.Node) -> bool:
+    """Whether passes know a call as it is: it writes nothing in place, and is no view of views."""
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+    if not isinstance(target, torch._ops.OpOverload) or target in (*_CASTS, *_VIEWS):
+        return True
+    composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    is_view = any(each.alias_info is not None for each in target._schema.returns)
+    return not target._schema.is_mutable and not (composite and is_view)
 
 
 def _simplify(node: fx.Node) -> None:

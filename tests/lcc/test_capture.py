@@ -45,3 +45,30 @@ class NoLogits(nn.Module):
 def test_other_modules_are_refused(module: nn.Module, words: str) -> None:
     with pytest.raises(CaptureError, match=words):
         capture(module)
+
+
+class InPlace(nn.Module):
+    """Writes into what it computed, and looks at it through views of views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(16, 8)
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(input_ids) * 1.0
+        x += position_ids[..., None]
+        x[..., 0] = 7.0
+        return x.unflatten(-1, (2, 4)).flatten(2).mT.mT
+
+
+def test_nothing_is_written_in_place_after_capture() -> None:
+    graph = capture(InPlace())
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert not [
+        call for call in calls if getattr(call, "_schema", None) and call._schema.is_mutable
+    ]
+    assert torch.ops.aten.flatten.using_ints not in calls
+    ids, positions = torch.tensor([[3, 1, 4]]), torch.tensor([[2, 3, 4]])
+    module = InPlace()
+    module.load_state_dict({"embed.weight": graph.module.get_parameter("embed.weight").data})
+    torch.testing.assert_close(graph.module(ids, positions)[0], module(ids, positions))
