@@ -20,7 +20,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     policy      `PolicyConfig`, with the values in force
     heads       what the retaining heads were trained for and on; absent = there are none
     scalars     per-entry numbers the evict programs read, in order; consensus is attention
-                too, its mean over all heads; retaining is what the step's heads say
+                too, its mean over all heads (with retaining heads: what they expect of it);
+                retaining is what the step's heads say
     queries     which queries the score programs are given: catalyst, recent, all; absent = none
     programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
                 time), updates (output -> the input whose storage it replaces)

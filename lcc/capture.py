@@ -85,6 +85,8 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
 def _is_plain(node: fx.Node) -> bool:
     """Whether passes know a call as it is: it writes nothing in place, and is no view of views."""
     target = node.target
+    if isinstance(target, torch._ops.HigherOrderOperator):  # a region, of autocast or no_grad
+        return False
     if not isinstance(target, torch._ops.OpOverload) or target in (*_CASTS, *_VIEWS):
         return True
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
@@ -105,7 +107,7 @@ def _simplify(node: fx.Node) -> None:
             if before.device != after.device:
                 node.update_kwarg("device", after.device)
             return
-    elif not is_call(node, aten.dropout.default):  # nothing is dropped but in training
+    elif not is_call(node, aten.dropout.default) or node.args[2]:  # True: of a model in training
         return
     node.replace_all_uses_with(node.args[0])
     node.graph.erase_node(node)

@@ -73,22 +73,16 @@ def specialize(
     policy = make_policy(config.policy, with_heads=heads is not None)
     heads = heads if policy.heads != "never" else None
     cache = config.cache
-    if policy.heads == "must" and heads is None:
-        raise ConfigError(
-            f"policy {policy.name} reads retaining heads, none were given; wanted --heads FILE: "
-            "lcc train heads makes one"
-        )
-    steps = default_passes(
-        cache,
-        queries=policy.queries is not None,
-        heads=heads,
-    )
+    _check_heads(policy, heads)
+    steps = default_passes(cache, queries=policy.queries is not None, heads=heads)
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
         check_chunks(captured, graph, longest=window)
     # What the plan changes is meant to change the logits: it comes after the check of the others.
     plan = parse_plan(config.plan, len(graph.calls(torch.ops.lcc.cached_attention.default)))
     most = max(cache.chunk_size, cache.catalyst_size)
+    if heads is not None and Full() not in plan:
+        raise ConfigError("heads were given, the plan leaves no layer full that they could score")
     hybrid = HybridLayers(plan, positions=cache.positions, chunk_size=most)
     if any(kind != Full() for kind in plan):
         graph, passes = pipeline.run(graph, [hybrid], dump=env.dump_folder(), done=passes)
@@ -199,6 +193,21 @@ def specialize_within_memory(
             f"that fits is {fitting.budget} with capacity {fitting.capacity}"
         )
     return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
+
+
+def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:
+    """The policy can do what is wanted of it with these heads, or without."""
+    if policy.heads == "must" and heads is None:
+        raise ConfigError(
+            f"policy {policy.name} reads retaining heads, none were given; wanted --heads FILE: "
+            "lcc train heads makes one"
+        )
+    if policy.heads == "may" and heads is not None and heads.page.teacher != "repeat":
+        raise ConfigError(
+            f"policy {policy.name} wants heads that were taught by repeating, these by "
+            f"answers ({heads.page.trained_on}); wanted lcc train heads --teacher repeat, or "
+            "--policy locret"
+        )
 
 
 def _check_window(cache: CacheConfig, loaded: LoadedModel, layers: list[LayerEntry]) -> None:

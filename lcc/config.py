@@ -68,7 +68,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     alpha           weight of novelty. consensus: its exponent, attention's is 1 - alpha.
                     infinipot: share of the budget that novelty takes, before attention.
                     locret: as infinipot, before the retaining scores.
-                    None = the policy's own: 0.75, and the paper's 0.5; 0 for locret
+                    None = the policy's own: 0.75, and the paper's 0.5; 0 with retaining heads
     attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
     novelty_span    neighbouring slots over which novelty is averaged; 1 = single entries
                     (both: not consensus, which goes by sentences)

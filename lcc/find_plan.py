@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from lcc.capture import capture
 from lcc.config import CacheConfig
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel
+from lcc.models import LoadedModel, encoder
 from lcc.passes.find_attention import FindAttention
+from lcc.passes.graph import ModelGraph
 from lcc.plan import Full, SinkWindow, show_plan
-from lcc.plan_meter import Loss, Meter, Plan
+from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 
 Progress = Callable[[str, float], None]
 
@@ -79,20 +80,22 @@ def find_plan(
     report = progress or (lambda *_: None)
     cache = cache or CacheConfig()
     texts = _pieces(loaded, text, kind, length, pieces)
-    report("capture", 0.0)
-    meter = Meter(FindAttention(table_size=1)(capture(loaded.module)).graph, texts, kind.window)
-    layers = sum(not window for window in meter.windows)
-    if full is None:
-        full = layers // 3 if kv_limit is None else most_full(meter, kind, cache, kv_limit)
-    if not 0 <= full < layers:
+    if (slots := slots_of(kind, cache)) >= cache.capacity:
         raise ConfigError(
-            f"full layers: {full}, wanted 0 to {layers - 1}: where all {layers} stay full "
-            "there is nothing to find"
+            f"{kind} takes {slots} slots a layer (with a chunk of {cache.chunk_size}), a full "
+            f"layer {cache.capacity}: nothing would be saved; wanted a smaller window, or more "
+            "--capacity"
         )
+    report("capture", 0.0)
+    graph = FindAttention(table_size=1)(capture(loaded.module)).graph
+    full = _how_many_full(graph, kind, cache, full, kv_limit)
+    report("read the text", 0.0)
+    meter = Meter(graph, texts, kind.window)
+    layers = sum(not window for window in meter.windows)
 
     def row(plan: Plan, loss: Loss) -> Row:
         count = sum(isinstance(each, Full) for each in plan) - (len(plan) - layers)
-        size = kv_bytes(meter, plan, cache)
+        size = kv_bytes(sites(graph), plan, cache)
         return Row(show_plan(plan), count, size, loss.divergence, math.exp(loss.surprise))
 
     alone = each_layer(meter, kind, lambda what, share: report(what, 0.4 * share))
@@ -108,19 +111,30 @@ def find_plan(
         report(name, 0.9 + 0.1 * place / len(others))
         measured[name] = row(plan, meter.loss(plan))
     report("done", 1.0)
-    shown = tuple(
-        None if window else loss for loss, window in zip(alone, meter.windows, strict=True)
-    )
-    return Found(str(kind), shown, tuple(steps), measured)
+    of_each = tuple(alone[i].divergence if i in alone else None for i in range(len(meter.windows)))
+    return Found(str(kind), of_each, tuple(steps), measured)
+
+
+def _how_many_full(
+    graph: ModelGraph, kind: SinkWindow, cache: CacheConfig, full: int | None, limit: int | None
+) -> int:
+    """As many as were wanted, as fit, or a third; refused where there is nothing to find."""
+    layers = sum(not site.window for site in sites(graph))
+    if layers == 0:
+        raise ConfigError("every layer has a window of the model's own, which it keeps")
+    if limit is not None:
+        full = most_full(sites(graph), kind, cache, limit)
+        if full == layers:
+            raise ConfigError(f"all {layers} layers fit as they are; wanted fewer bytes in --kv")
+    full = layers // 3 if full is None else full
+    if not 0 <= full < layers:
+        raise ConfigError(f"layers that stay full: {full}, wanted 0 to {layers - 1}")
+    return full
 
 
 def _pieces(
     loaded: LoadedModel, text: str, kind: SinkWindow, length: int, pieces: int
 ) -> list[list[int]]:
-    if "tokenizer.json" not in loaded.files:
-        raise ConfigError(f"{loaded.name} has no tokenizer.json, and the text must become tokens")
-    from tokenizers import Tokenizer
-
     if kind.sink + kind.window + 2 > length:
         raise ConfigError(
             f"{kind} sees all of a piece of {length} tokens; wanted longer pieces or a smaller "
@@ -128,10 +142,10 @@ def _pieces(
         )
     if loaded.trained_window is not None and length > loaded.trained_window:
         raise ConfigError(
-            f"length is {length}, {loaded.name} was trained to read {loaded.trained_window} tokens"
+            f"length is {length}, {loaded.name} was trained to read {loaded.trained_window} "
+            "tokens; lower --length"
         )
-    tokenizer = Tokenizer.from_str(loaded.files["tokenizer.json"].decode())
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ids = encoder(loaded)(text)
     if len(ids) < length * pieces:
         raise ConfigError(
             f"the text has {len(ids)} tokens, {pieces} pieces of {length} are {length * pieces}; "
@@ -141,23 +155,21 @@ def _pieces(
     return [ids[i * apart : i * apart + length] for i in range(pieces)]
 
 
-def each_layer(meter: Meter, kind: SinkWindow, progress: Progress) -> list[float]:
-    """Of every layer, the divergence when it alone is of this kind; those with a window: 0."""
-    losses = []
-    meter.base(meter.dense)
-    for i, window in enumerate(meter.windows):
-        progress(f"layer {i} alone", i / len(meter.windows))
-        plan = _with(meter.dense, i, kind)
-        losses.append(0.0 if window else meter.loss(plan, i).divergence)
+def each_layer(meter: Meter, kind: SinkWindow, progress: Progress) -> dict[int, Loss]:
+    """Of every layer without a window of its own, the loss when it alone is of this kind.
+
+    The meter has just read its texts, with every layer as it is.
+    """
+    losses = {}
+    layers = [i for i, window in enumerate(meter.windows) if not window]
+    for place, i in enumerate(layers):
+        progress(f"layer {i} alone", place / len(layers))
+        losses[i] = meter.loss(_with(meter.dense, i, kind), i)
     return losses
 
 
 def greedy(
-    meter: Meter,
-    kind: SinkWindow,
-    alone: list[float],
-    full: int,
-    progress: Progress,
+    meter: Meter, kind: SinkWindow, alone: dict[int, Loss], full: int, progress: Progress
 ) -> Iterator[tuple[Plan, Loss]]:
     """Plans with fewer and fewer full layers, down to `full`: each time the layer that costs least.
 
@@ -166,12 +178,14 @@ def greedy(
     A layer's cost of last time stands in for its cost now until it is the smallest: then it is
     measured again, and taken if it still is (costs grow as layers are taken, nearly always).
     """
-    plan, costs = meter.dense, {i: cost for i, cost in enumerate(alone) if not meter.windows[i]}
+    plan, fresh = meter.dense, dict(alone)
+    costs = {i: loss.divergence for i, loss in alone.items()}
     wanted = len(costs) - full
     for taken in range(wanted):
         progress(f"{taken} layers sparse", taken / wanted)
-        meter.base(plan)
-        fresh: dict[int, Loss] = {}
+        if taken:
+            meter.base(plan)
+            fresh = {}
         while (best := min(costs, key=lambda i: (costs[i], i))) not in fresh:
             fresh[best] = meter.loss(_with(plan, best, kind), best)
             costs[best] = fresh[best].divergence
@@ -202,27 +216,29 @@ def placements(meter: Meter, kind: SinkWindow, full: int) -> dict[str, Plan]:
     }
 
 
-def kv_bytes(meter: Meter, plan: Plan, cache: CacheConfig) -> int:
+def kv_bytes(layers: list[Site], plan: Plan, cache: CacheConfig) -> int:
     """Bytes of keys and values in float32, of a model compiled with this plan and cache."""
     return sum(
-        8 * heads * size * (cache.capacity if isinstance(kind, Full) else slots_of(kind, cache))
-        for kind, (heads, size) in zip(plan, meter.sizes, strict=True)
+        8 * layer.numbers * (cache.capacity if isinstance(kind, Full) else slots_of(kind, cache))
+        for kind, layer in zip(plan, layers, strict=True)
     )
 
 
-def most_full(meter: Meter, kind: SinkWindow, cache: CacheConfig, limit: int) -> int:
-    """How many layers may stay full within so many bytes of keys and values.
+def most_full(layers: list[Site], kind: SinkWindow, cache: CacheConfig, limit: int) -> int:
+    """How many layers may stay full within so many bytes of keys and values, whichever they are.
 
     Raises ConfigError where not even a plan without a full layer fits.
     """
-    layers = [i for i, window in enumerate(meter.windows) if not window]
-    for full in range(len(layers), -1, -1):
-        plan = tuple(kind if i in layers[full:] else Full() for i in range(len(meter.windows)))
-        if (least := kv_bytes(meter, plan, cache)) <= limit:
+    own = [i for i, layer in enumerate(layers) if not layer.window]
+    largest = sorted(own, key=lambda i: -layers[i].numbers)
+    for full in range(len(own), -1, -1):
+        sparse = set(largest[full:])
+        plan = tuple(kind if i in sparse else Full() for i in range(len(layers)))
+        if (least := kv_bytes(layers, plan, cache)) <= limit:
             return full
     raise ConfigError(
-        f"{limit:,} bytes of keys and values: without a full layer there are {least:,}; wanted a "
-        "smaller window or capacity, or more bytes"
+        f"--kv {limit:,} bytes: without a full layer keys and values take {least:,}; wanted "
+        "more, or a smaller window"
     )
 
 

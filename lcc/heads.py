@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Teacher = Literal["answer", "repeat"]
 VERSION: Literal[1] = 1
 
 
@@ -33,6 +34,8 @@ class HeadsPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weights         digest of the heads' own weights, as they are stored
     width           hidden numbers of a head
     activation      between its two layers
+    teacher         what a score is: "repeat", the logarithm of an attention; "answer", a logit.
+                    Files of before this field were all taught by repeating
     trained_on      what it learned from, in words: data, teacher, tokens
     """
 
@@ -42,6 +45,7 @@ class HeadsPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weights: str = ""
     width: int
     activation: Activation
+    teacher: Teacher = "repeat"
     trained_on: str
 
 

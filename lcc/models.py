@@ -8,13 +8,13 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcc.env import needs_extra
-from lcc.errors import ModelError
+from lcc.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,6 +95,20 @@ def load_model(source: str | Path) -> LoadedModel:
         trained_window=getattr(text_config, "max_position_embeddings", None),
         files=files,
     )
+
+
+def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
+    """What turns a text into the model's token ids, without those that would begin a prompt.
+
+    Raises:
+        ConfigError: the model came without a tokenizer.
+    """
+    if "tokenizer.json" not in loaded.files:
+        raise ConfigError(f"{loaded.name} has no tokenizer.json, and texts must become tokens")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(loaded.files["tokenizer.json"].decode())
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def _locate(source: str | Path) -> tuple[str, str | None, str]:

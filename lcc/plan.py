@@ -103,8 +103,8 @@ def parse_kind(text: str) -> Kind:
     Raises:
         ConfigError: no such kind, or no such option of it.
     """
-    name, _, rest = text.strip().partition("(")
-    name, options = name.strip(), f"({rest}" if rest else "()"
+    name, opened, rest = text.strip().partition("(")
+    name, options = name.strip(), f"({rest}" if opened else "()"
     if name not in KINDS:
         raise ConfigError(f"plan: no kind {name!r}; wanted one of {', '.join(KINDS)}")
     if not options.endswith(")"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,7 @@ class Meter:
         """
         linear = last_linear(graph)
         self.head = head_module(graph, linear)
-        self.sizes = [tuple(map(int, shape(site.args[1])[2:])) for site in _sites(graph)]
-        self.windows = [int(site.args[4]) for site in _sites(graph)]
+        self.windows = [site.window for site in sites(graph)]
         self.skip = skip
         self.walks = [_Walk(graph, linear, torch.tensor([ids])) for ids in texts]
         self.dense: Plan = (Full(),) * len(self.windows)
@@ -72,7 +72,23 @@ class Meter:
         return Loss(divergence / count, surprise / count)
 
 
-def _sites(graph: ModelGraph) -> list[fx.Node]:
+@dataclass(frozen=True)
+class Site:
+    """An attention layer: numbers that a key has in all heads, and the model's own window, or 0."""
+
+    numbers: int
+    window: int
+
+
+def sites(graph: ModelGraph) -> list[Site]:
+    """The attention layers of a graph after FindAttention, in order."""
+    return [
+        Site(math.prod(int(n) for n in shape(node.args[1])[2:]), int(node.args[4]))
+        for node in _attentions(graph)
+    ]
+
+
+def _attentions(graph: ModelGraph) -> list[fx.Node]:
     return graph.calls(torch.ops.lcc.attention.default)
 
 
@@ -83,7 +99,7 @@ class _Walk(fx.Interpreter):
         super().__init__(graph.module)
         self.ids, self.last = ids, linear.args[0]
         self.inputs = (ids, torch.arange(ids.shape[1])[None])
-        self.nodes, self.sites = list(graph.graph.nodes), _sites(graph)
+        self.nodes, self.sites = list(graph.graph.nodes), _attentions(graph)
         self.starts = {site: self.nodes.index(site) for site in self.sites}
         self.states: list[dict[fx.Node, Any]] = []  # values before each layer's attention
         last: dict[fx.Node, fx.Node] = {}

@@ -94,7 +94,9 @@ class Reader:
 
     def _encode_catalyst(self, catalyst: str | Ids) -> list[int]:
         if self.manifest.queries != "catalyst":
-            raise ConfigError(f'policy "{self.manifest.policy.name}" reads no catalyst prompt')
+            heads = ", for it goes by retaining heads" if self.manifest.heads else ""
+            name = self.manifest.policy.name
+            raise ConfigError(f'policy "{name}" reads no catalyst prompt{heads}')
         limit = self._executor.config.catalyst_size
         if isinstance(catalyst, str) and catalyst == BEGINNING:
             return []  # known when a cycle runs

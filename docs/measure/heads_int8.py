@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from lcc.capture import capture
 from lcc.heads import RetainingHeads, load_heads, save_heads
-from lcc.models import load_model
+from lcc.models import encoder, load_model
 from lcc.passes.find_attention import FindAttention
 from lcc.train.compare import compare
 from lcc.train.examples import read_examples, split
-from lcc.train.heads import _encoder
 from lcc.train.labels import overlap
 from lcc.train.layer_states import LayerStates, visit_layers
 from lcc.train.trainer import Head
@@ -59,7 +58,7 @@ def main() -> None:
         save_heads(options.out, eight)
     full, few = modules(heads), modules(eight)
     examples = read_examples(
-        options.data, _encoder(loaded), teacher="repeat", length=1024, answer_size=128
+        options.data, encoder(loaded), teacher="repeat", length=1024, answer_size=128
     )
     held = split(examples, 0.03)[1]
     agreed: list[Tensor] = []

@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lcc.errors import ConfigError
+from lcc.heads import Teacher
 
-Teacher = Literal["answer", "repeat"]
 Encode = Callable[[str], list[int]]
 REPEAT = "\n\nRepeat the previous context exactly.\n\n"
 REPEAT_TOKENS = 50  # no tokenizer makes more of it

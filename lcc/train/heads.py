@@ -20,7 +20,8 @@ from torch import distributed as dist
 from lcc.capture import capture
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint, save_heads
-from lcc.models import LoadedModel
+from lcc.models import LoadedModel, encoder
+from lcc.outputs import check_output
 from lcc.passes.find_attention import FindAttention
 from lcc.train.compare import compare
 from lcc.train.examples import REPEAT_TOKENS, Example, read_examples, split
@@ -64,13 +65,13 @@ def train_heads(
         ConfigError: no tokenizer, nothing to learn from, or a checkpoint that does not fit.
     """
     config = config or HeadsConfig()
-    _check_output(output)
+    check_output(output)
     _check_length(config, loaded)
     device = _device(device)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
     examples = read_examples(
         data,
-        _encoder(loaded),
+        encoder(loaded),
         teacher=config.teacher,
         length=config.length,
         answer_size=config.answer_size,
@@ -121,6 +122,7 @@ def train_heads(
             model=model,
             width=config.width,
             activation=activation_of(loaded.module),
+            teacher=config.teacher,
             trained_on=(
                 f"{data.name}: {len(learned)} examples, {tokens:,} tokens; teacher "
                 f"{config.teacher}, {config.steps} steps of {config.batch_size}"
@@ -132,14 +134,6 @@ def train_heads(
             save_heads(output, RetainingHeads(page, _weights(trainer.heads)))
             checkpoint.unlink(missing_ok=True)
     return result
-
-
-def _check_output(output: Path) -> None:
-    """Refuse, before hours of training, a place where nothing can be written."""
-    if not output.name or output.is_dir():
-        raise ConfigError(f"{output}: a folder; wanted a file for the heads")
-    if not output.parent.is_dir():
-        raise ConfigError(f"{output.parent}: no such folder; make it first")
 
 
 def _check_length(config: HeadsConfig, loaded: LoadedModel) -> None:
@@ -169,15 +163,6 @@ def _begin_log(log: Path, step: int) -> None:
 def _weights(heads: nn.ModuleList) -> dict[int, tuple[Tensor, Tensor]]:
     weights = [tuple(each.detach().cpu() for each in head.parameters()) for head in heads]
     return {i: (first, second) for i, (first, second) in enumerate(weights)}
-
-
-def _encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
-    if "tokenizer.json" not in loaded.files:
-        raise ConfigError(f"{loaded.name} has no tokenizer.json, and texts must become tokens")
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(loaded.files["tokenizer.json"].decode())
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def _batches(

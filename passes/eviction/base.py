@@ -75,8 +75,8 @@ class EvictionPolicy(ABC):
     scalars   per-entry numbers that `rank` reads: of "attention", "consensus" (attention, the
               mean of all heads and layers), "retaining" (what trained heads say), "novelty",
               "noise", "sentence", in that order
-    queries   whose attention makes the scalar `attention`: the catalyst prompt's, the last tokens'
-              before the eviction, every token's; None = the scalar is not read
+    queries   whose attention makes the scalars `attention` and `consensus`: the catalyst prompt's,
+              the last tokens' before the eviction, every token's; None = no query's
     evicts    False: the cache may only grow, and there is no evict program
     heads     whether trained retaining heads (`lcc.heads`) say what entries are worth. Where they
               may, __init__ takes `with_heads`: whether they are given

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
+from lcc.errors import ConfigError
 from lcc.passes.eviction.base import Entries, EvictionPolicy
 from lcc.passes.eviction.spans import sentence_index, sentence_sum
 
@@ -34,6 +35,7 @@ class Consensus(EvictionPolicy):
 
     With retaining heads no catalyst is run: an entry's attention is what they expect, the mean of
     exp(score) over all of them, known as soon as it is read. Then alpha is 0 where none is given.
+    Their scores must be logarithms of attention (teacher "repeat").
     """
 
     name = "consensus"
@@ -45,6 +47,8 @@ class Consensus(EvictionPolicy):
         self.alpha = 0.0 if with_heads else 0.75
         super().__init__(config)
         alpha = self.alpha
+        if with_heads and alpha == 1:
+            raise ConfigError("alpha is 1, which is novelty alone; wanted less, or no heads")
         attention: tuple[Scalar, ...] = ("consensus",) if alpha < 1 else ()
         novelty: tuple[Scalar, ...] = ("novelty",) if alpha > 0 else ()
         self.scalars = (*attention, *novelty, "sentence")

@@ -1,5 +1,6 @@
 """Whole texts through session, programs and policies: reference and ONNX Runtime against loops."""
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ import lcc.runtime
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
@@ -323,3 +325,17 @@ def test_only_the_last_cycle_of_a_text_frees_the_newest(captured: ModelGraph, fo
     whole = kept(TEXT)
     assert kept(*(TEXT[i : i + 7] for i in range(0, len(TEXT), 7))) == whole
     assert kept(TEXT, last=True) != whole
+
+
+def test_heads_that_cannot_be_gone_by(captured: ModelGraph) -> None:
+    def refused(words: str, teacher: str = "repeat", **changes: object) -> None:
+        config = configured(f"consensus{WITH_HEADS}", "contiguous")
+        config = msgspec.structs.replace(config, **changes)
+        page = msgspec.structs.replace(heads().page, teacher=teacher)
+        trained = dataclasses.replace(heads(), page=page)
+        with pytest.raises(ConfigError, match=words):
+            specialize(captured, config, "tiny", "llama", None, trained)
+
+    refused("taught by repeating, these by answers", teacher="answer")
+    refused("which is novelty alone", policy=PolicyConfig(alpha=1.0))
+    refused("leaves no layer full", plan="0-1: sink_window(sink=2, window=6)")

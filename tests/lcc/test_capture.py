@@ -72,3 +72,30 @@ def test_nothing_is_written_in_place_after_capture() -> None:
     module = InPlace()
     module.load_state_dict({"embed.weight": graph.module.get_parameter("embed.weight").data})
     torch.testing.assert_close(graph.module(ids, positions)[0], module(ids, positions))
+
+
+class InRegions(InPlace):
+    """Computes without autocast, as rotary embeddings do, and has a dropout that is off."""
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(input_ids)
+        with torch.autocast("cpu", enabled=False):
+            x = x + position_ids[..., None].float()
+        return nn.functional.dropout(x, 0.5, training=self.training) * 2
+
+
+class AlwaysDrops(InPlace):
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.embed(input_ids) + position_ids[..., None], 0.5)
+
+
+def test_regions_are_inlined_and_only_idle_dropout_is_dropped() -> None:
+    ids, positions = torch.tensor([[3, 1, 4]]), torch.tensor([[2, 3, 4]])
+    graph = capture(InRegions())
+    targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert all(isinstance(target, torch._ops.OpOverload) for target in targets)
+    embedded = graph.module.get_parameter("embed.weight").data[ids]
+    wanted = (embedded + positions[..., None]) * 2
+    torch.testing.assert_close(graph.module(ids, positions)[0], wanted)
+    always = [str(node.target) for node in capture(AlwaysDrops()).graph.nodes]
+    assert any("dropout" in target for target in always)

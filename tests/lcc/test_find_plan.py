@@ -20,7 +20,7 @@ from lcc.passes.graph import ModelGraph
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.plan import Full, SinkWindow, parse_plan
-from lcc.plan_meter import Loss, Meter, Plan
+from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 from lcc.tiny import tiny_model, tiny_tokenizer
 
 KIND = SinkWindow(sink=2, window=8)
@@ -119,7 +119,8 @@ class Sums:
 
 def test_greedy_takes_the_layer_that_costs_least_now() -> None:
     """1 first; then 3 would be next by its cost alone, but beside 1 it costs more than 2."""
-    found = list(greedy(Sums(), KIND, list(Sums.costs), 1, lambda *_: None))  # type: ignore[arg-type]
+    alone = {i: Loss(cost, 0.0) for i, cost in enumerate(Sums.costs)}
+    found = list(greedy(Sums(), KIND, alone, 1, lambda *_: None))  # type: ignore[arg-type]
     taken = [{i for i, kind in enumerate(plan) if kind == KIND} for plan, _ in found]
     assert taken == [{1}, {1, 2}, {1, 2, 0}]
     assert [loss.divergence for _, loss in found] == [1.0, 3.0, 7.0]
@@ -142,18 +143,23 @@ def test_placements_leave_as_many_layers_full() -> None:
     assert set(placements(meter, KIND, 0)["interleaved"]) == {KIND}  # type: ignore[arg-type]
 
 
-def test_bytes_are_those_of_the_compiled_cache(graph: ModelGraph, meter: Meter) -> None:
+def test_bytes_are_those_of_the_compiled_cache(graph: ModelGraph) -> None:
     plan = parse_plan(f"0: {KIND}; 1-2: full", 3)
     config = CompileConfig(target="reference", cache=CACHE, plan=f"0: {KIND}; 1-2: full")
     special = specialize(
         capture(tiny_model("llama", num_hidden_layers=3)), config, "m", "llama", 512
     )
     entries = sum(2 * e.kv_heads * e.head_size * (e.slots or 96) * 4 for e in special.model.layers)
-    assert kv_bytes(meter, plan, CACHE) == entries
-    assert most_full(meter, KIND, CACHE, entries) == 2
-    assert most_full(meter, KIND, CACHE, entries - 1) == 1
-    with pytest.raises(ConfigError, match="without a full layer there are"):
-        most_full(meter, KIND, CACHE, 999)
+    layers = sites(graph)
+    assert kv_bytes(layers, plan, CACHE) == entries
+    assert most_full(layers, KIND, CACHE, entries) == 2
+    assert most_full(layers, KIND, CACHE, entries - 1) == 1
+    with pytest.raises(ConfigError, match="without a full layer keys and values take"):
+        most_full(layers, KIND, CACHE, 999)
+    mixed = [Site(8, 0), Site(32, 0), Site(8, 0)]  # one may stay full, if it is the largest
+    largest = parse_plan(f"0: {KIND}; 1: full; 2: {KIND}", 3)
+    assert most_full(mixed, KIND, CACHE, kv_bytes(mixed, largest, CACHE)) == 1
+    assert most_full(mixed, KIND, CACHE, kv_bytes(mixed, largest, CACHE) - 1) == 0
 
 
 def test_layers_with_windows_keep_them() -> None:
@@ -210,8 +216,32 @@ def test_what_cannot_be_found(tiny_folder: Path, tmp_path: Path) -> None:
         ({"length": 10}, "sees all of a piece of 10 tokens"),
         ({"length": 600}, "was trained to read 512 tokens"),
         ({"length": 400, "pieces": 9}, "9 pieces of 400 are 3600"),
-        ({"length": 40, "full": 2}, "full layers: 2, wanted 0 to 1"),
+        ({"length": 40, "full": 2}, "layers that stay full: 2, wanted 0 to 1"),
+        ({"length": 40, "kv_limit": 10**9}, "all 2 layers fit as they are"),
+        (
+            {
+                "kind": SinkWindow(window=300),
+                "length": 400,
+                "cache": CacheConfig(capacity=560, budget=240),
+                "pieces": 2,
+            },
+            "nothing would be saved",
+        ),
     ]
     for options, words in cases:
         with pytest.raises(ConfigError, match=words):
-            find_plan(model, TEXT, KIND, **options)  # type: ignore[arg-type]
+            find_plan(model, TEXT, options.pop("kind", KIND), **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="every layer has a window of the model's own"):
+        find_plan(loaded("mistral"), TEXT, KIND, length=40)
+    base = ["plan", str(tiny_folder), "--data", str(tmp_path / "none.txt")]
+    for flags, words in [
+        (["-o", str(tmp_path)], "a folder; wanted the name of a file"),
+        (["-o", "p.yaml", "--picture", "p.foo"], "p.foo: wanted a name that ends in .png or .svg"),
+        (["-o", "p.yaml", "--kv", "much"], "'much' is not a size"),
+        (["-o", "p.yaml", "--kind", "sink_window("], "has no closing parenthesis"),
+        (["-o", "p.yaml", "--kind", "full"], "wanted what the layers see that are not full"),
+        (["-o", "p.yaml"], "none.txt"),
+    ]:
+        result = CliRunner().invoke(app, [*base, *flags])
+        assert result.exit_code == 2
+        assert words in result.stderr

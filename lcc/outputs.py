@@ -1,0 +1,18 @@
+"""Where a command is told to write: refused before the work, not after it."""
+
+from pathlib import Path
+
+from lcc.errors import ConfigError
+
+
+def check_output(path: Path, *suffixes: str) -> None:
+    """Raise ConfigError where no file can be written.
+
+    suffixes    what the name may end in; none = anything
+    """
+    if not path.name or path.is_dir():
+        raise ConfigError(f"{path}: a folder; wanted the name of a file")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder; make it first")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: wanted a name that ends in {' or '.join(suffixes)}")
