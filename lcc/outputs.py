@@ -11,7 +11,7 @@ def check_output(path: Path, *suffixes: str) -> None:
     suffixes    what the name may end in; none = anything
     """
     if not path.name or path.is_dir():
-        raise ConfigError(f"{path}: a folder; wanted the name of a file")
+        raise ConfigError(f"{path}: a folder; wanted a file")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder; make it first")
     if suffixes and path.suffix.lower() not in suffixes:

@@ -235,7 +235,7 @@ def test_what_cannot_be_found(tiny_folder: Path, tmp_path: Path) -> None:
         find_plan(loaded("mistral"), TEXT, KIND, length=40)
     base = ["plan", str(tiny_folder), "--data", str(tmp_path / "none.txt")]
     for flags, words in [
-        (["-o", str(tmp_path)], "a folder; wanted the name of a file"),
+        (["-o", str(tmp_path)], "a folder; wanted a file"),
         (["-o", "p.yaml", "--picture", "p.foo"], "p.foo: wanted a name that ends in .png or .svg"),
         (["-o", "p.yaml", "--kv", "much"], "'much' is not a size"),
         (["-o", "p.yaml", "--kind", "sink_window("], "has no closing parenthesis"),
