@@ -68,7 +68,7 @@ def measure(folder: Path, tokens: int, threads: int) -> tuple[float, float, int]
     next(written)
     begin = time.perf_counter()
     count = sum(1 for _ in written)
-    return prefill, (time.perf_counter() - begin) / count, session.stats.cache_bytes
+    return prefill, (time.perf_counter() - begin) / count, session.stats().cache_bytes
 
 
 def plot(rows: list[tuple[int, list[float], list[float]]], path: Path) -> None:
