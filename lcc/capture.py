@@ -14,6 +14,7 @@ _CASTS = (
     aten.to.other,
     aten._to_copy.default,
 )
+# Views of views that passes know by name; others are decomposed.
 _VIEWS = (aten.reshape.default, aten.contiguous.default, aten.chunk.default)
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 import torch
@@ -18,9 +17,6 @@ from lcc.artifact import (
     MemoryEntry,
     ModelEntry,
     PassEntry,
-    ProgramEntry,
-    Scalar,
-    TensorEntry,
     write_artifact,
 )
 from lcc.capture import capture
@@ -38,6 +34,7 @@ from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.split_programs import split_programs
 from lcc.plan import Full, parse_plan
 from lcc.program import Program
+from lcc.program_entry import program_entry
 from lcc.targets import find_target
 
 Progress = Callable[[str, float], None]
@@ -260,41 +257,6 @@ def _loaded(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
 def _size_of(program: Program, output: str) -> int:
     node = program.exported.graph.output_node().args[0][program.outputs.index(output)]
     return int(shape(node)[-1])
-
-
-def _tensors(program: Program, names: tuple[str, ...], nodes: list) -> list[TensorEntry]:
-    entries = []
-    for name, node in zip(names, nodes, strict=True):
-        value = node.meta["val"]
-        sizes: list[int | str] = [
-            s if isinstance(s, int) else _symbol(program, name, axis)
-            for axis, s in enumerate(value.shape)
-        ]
-        dtype = str(value.dtype).removeprefix("torch.")
-        entries.append(TensorEntry(name=name, dtype=dtype, shape=sizes))
-    return entries
-
-
-def _symbol(program: Program, name: str, axis: int) -> str:
-    """What to call a size that the runtime chooses."""
-    if name in ("new_slots", "kept", "kept_key", "kept_value"):
-        return "budget"
-    if name.startswith(("key", "value")) or name in get_args(Scalar):
-        return "n" if "logits" in program.outputs else "slots"
-    return "n" if "logits" in program.outputs or "attention" in program.outputs else "tokens"
-
-
-def program_entry(program: Program, file: str) -> ProgramEntry:
-    """The manifest's record of a program."""
-    graph = program.exported.graph
-    inputs = graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-    outputs = list(graph.output_node().args[0])
-    return ProgramEntry(
-        file=file,
-        inputs=_tensors(program, program.inputs, inputs),
-        outputs=_tensors(program, program.outputs, outputs),
-        updates=program.updates,
-    )
 
 
 def manifest_of(

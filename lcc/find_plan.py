@@ -22,9 +22,11 @@ Progress = Callable[[str, float], None]
 class Row:
     """A plan that was measured.
 
-    full            layers that see everything
+    plan            as `parse_plan` reads it
+    full            layers that see everything; those with a window of the model's own do not count
     kv_bytes        of keys and values, float32
-    divergence      see `Loss`
+    divergence      nats a token, see `Loss`
+    perplexity      of the texts
     """
 
     plan: str

@@ -1,5 +1,7 @@
 """Eviction policies: one short file each, and the programs made of them."""
 
+from collections.abc import Callable
+
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
 from lcc.passes.eviction.base import Entries, EvictionPolicy
@@ -41,4 +43,5 @@ def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPo
     if config.name not in POLICIES:
         raise ConfigError(f"policy is {config.name!r}, wanted one of {', '.join(POLICIES)}")
     policy = POLICIES[config.name]
-    return policy(config, with_heads=with_heads) if policy.heads == "may" else policy(config)  # type: ignore[call-arg]
+    build: Callable[..., EvictionPolicy] = policy
+    return build(config, with_heads=with_heads) if policy.heads == "may" else build(config)
