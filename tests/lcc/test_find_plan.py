@@ -22,6 +22,8 @@ from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.plan import Full, SinkWindow, parse_plan
 from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 from lcc.tiny import tiny_model, tiny_tokenizer
+from lcc.train import sparse_attention
+from lcc.train.sparse_attention import attend_sparse
 
 KIND = SinkWindow(sink=2, window=8)
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
@@ -88,6 +90,21 @@ def test_losses_are_those_of_the_compiled_layers(
     assert loss.divergence == pytest.approx(divergence, rel=1e-3)
     assert loss.surprise == pytest.approx(surprise, rel=1e-5)
     assert loss.divergence > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind", [KIND, SinkWindow(sink=9, window=3), SinkWindow(sink=4, window=12, block=4)], ids=str
+)
+def test_queries_in_blocks_see_what_they_see_at_once(
+    kind: SinkWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of seven: some begin among the first tokens, some inside a block of the kind."""
+    draw = torch.Generator().manual_seed(5)
+    q, sink_q = (torch.randn(1, 45, 4, 8, generator=draw) for _ in range(2))
+    k, v = (torch.randn(1, 45, 2, 8, generator=draw) for _ in range(2))
+    whole = attend_sparse(q, sink_q, k, v, kind, 0.4, softcap=3.0)
+    monkeypatch.setattr(sparse_attention, "BLOCK", 7)
+    torch.testing.assert_close(attend_sparse(q, sink_q, k, v, kind, 0.4, softcap=3.0), whole)
 
 
 def test_going_on_from_a_layer_is_beginning_anew(meter: Meter) -> None:
