@@ -61,12 +61,19 @@ class LoadedModel:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def load_model(source: str | Path) -> LoadedModel:
+def load_model(
+    source: str | Path, *, rope_base: float | None = None, window: int | None = None
+) -> LoadedModel:
     """Load a decoder language model.
 
     Args:
         source: a Hugging Face folder, a hub name (`HF_HUB_OFFLINE` is honoured), a `.gguf` file,
             `package:NAME` for a GGUF file inside an installed package, or `smollm2`.
+        rope_base: base of its rotary angles, in place of the configuration's.
+        window: tokens it will be trained to read, if the configuration says fewer.
+
+    Raises:
+        ModelError: no model, no decoder, weights missing; or a base where there is none to set.
     """
     folder, gguf_file, name = _locate(source)
     with needs_extra("compile"):
@@ -74,9 +81,10 @@ def load_model(source: str | Path) -> LoadedModel:
         import torch
         import transformers
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
-    with _explained(name), _quiet():
+    with _explained(name), quiet_transformers():
         config = transformers.AutoConfig.from_pretrained(folder, **options)
         _check_architecture(config, name, is_gguf=gguf_file is not None)
+        _stretch(config.get_text_config(), name, rope_base, window)
         module, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, output_loading_info=True, **options
         )
@@ -95,6 +103,19 @@ def load_model(source: str | Path) -> LoadedModel:
         trained_window=getattr(text_config, "max_position_embeddings", None),
         files=files,
     )
+
+
+def load_empty(source: str | Path) -> tuple[nn.Module, Any]:
+    """A model without its weights, and the configuration of its text part: for sizes only."""
+    folder, gguf_file, name = _locate(source)
+    with needs_extra("compile"):
+        import torch
+        import transformers
+    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    with _explained(name), quiet_transformers(), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+        _check_architecture(config, name, is_gguf=gguf_file is not None)
+        return transformers.AutoModelForCausalLM.from_config(config), config.get_text_config()
 
 
 def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
@@ -173,6 +194,17 @@ def _check_architecture(config: Any, name: str, *, is_gguf: bool) -> None:
         )
 
 
+def _stretch(config: Any, name: str, rope_base: float | None, window: int | None) -> None:
+    """Set the base of the rotary angles and the trained length, before the model is made."""
+    if rope_base is not None:
+        angles = getattr(config, "rope_parameters", None) or {}
+        if "rope_theta" not in angles:
+            raise ModelError(f"{name}: no base of rotary angles to set, it has {angles or 'none'}")
+        angles["rope_theta"] = float(rope_base)
+    if window is not None and (getattr(config, "max_position_embeddings", None) or window) < window:
+        config.max_position_embeddings = window
+
+
 def _forget_quantization(module: Any) -> None:
     """Drop what a GGUF load leaves behind: the weights are plain float32 now."""
     if getattr(module.config, "quantization_config", None) is not None:
@@ -242,7 +274,7 @@ def _json_bytes(value: dict[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' own progress bars and advice; lcc shows its own."""
     from transformers.utils import logging
 

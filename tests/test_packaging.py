@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lcc.train.recipe import RECIPES
+
 ROOT = Path(__file__).parents[1]
 SUBPACKAGES = ("passes", "targets", "runtime")
 
@@ -46,8 +48,10 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     subprocess.run([*command, "-w", str(tmp_path), str(copy)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
-    assert names == modules_of_tree()
+    held = zipfile.ZipFile(wheel).namelist()
+    assert {name for name in held if name.endswith(".py")} == modules_of_tree()
+    recipes = {f"lcc/train/recipes/{name}.yaml" for name in RECIPES}
+    assert {name for name in held if name.endswith(".yaml")} == recipes
 
 
 def test_console_script(pyproject: dict) -> None:

@@ -41,16 +41,20 @@ def step(
     binding, shared = loaded.io_binding(), []
     for tensor in manifest.programs["prefill_chunk"].inputs:
         if tensor.name.startswith(("key_", "value_")):
-            shape = [1, tensor.shape[1], manifest.cache.capacity, tensor.shape[3]]
+            slots = manifest.model.layers[int(tensor.name.partition("_")[2])].slots
+            shape = [1, tensor.shape[1], slots or manifest.cache.capacity, tensor.shape[3]]
             value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
             binding.bind_ortvalue_output(f"{tensor.name}_out", value)
             binding.bind_ortvalue_input(tensor.name, value)
             shared.append(value)
-    for name, array in {
+    given = {
         "tokens": np.arange(1000, 1000 + count)[None],
         "positions": np.arange(used, used + count)[None],
         "used": np.array([used], np.int32),
-    }.items():
+    }
+    for i, slots in enumerate(dict.fromkeys(e.slots for e in manifest.model.layers if e.slots)):
+        given[f"used_{i + 1}"] = np.array([min(used, slots - manifest.cache.chunk_size)], np.int32)
+    for name, array in given.items():
         binding.bind_cpu_input(name, array)
     hidden = np.zeros((1, count, manifest.model.hidden_size), np.float32)
     binding.bind_output("hidden", "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)

@@ -78,7 +78,7 @@ def command(
     with needs_extra("compile"):
         from lcc.find_plan import find_plan
         from lcc.models import load_model
-        from lcc.train.heads import use_threads
+        from lcc.train.processes import use_threads
     if threads is not None:
         use_threads(threads)
     with quiet_torch(), progress_bar(quiet=quiet) as report:

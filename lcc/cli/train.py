@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcc.cli.frame import progress_bar, quiet_torch, table
+from lcc.cli.train_hybrid import hybrid
 from lcc.env import needs_extra
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def root() -> None:
-    """Train what a policy needs: retaining heads."""
+    """Train what a policy needs, retaining heads, or what a plan needs, the model itself."""
+
+
+app.command()(hybrid)
 
 
 @app.command()
@@ -74,8 +78,9 @@ def heads(
     import msgspec
 
     with needs_extra("compile"):
-        import lcc.train.heads as training
         from lcc.models import load_model
+        from lcc.train.heads import train_heads
+        from lcc.train.processes import is_first, use_threads
         from lcc.train.trainer import HeadsConfig
     from lcc.errors import ConfigError
 
@@ -103,7 +108,7 @@ def heads(
     if not data.exists():
         raise ConfigError(f"{data}: no such file or folder")
     if threads is not None:
-        training.use_threads(threads)
+        use_threads(threads)
     with quiet_torch(), progress_bar(quiet=quiet) as report:
         report("load the model", 0.0)
         last = ""
@@ -114,7 +119,7 @@ def heads(
                 last = f", top 10 % {step.overlap:.2f}"
             report(f"loss {step.loss:.3f}{last}", step.step / config.steps)
 
-        result = training.train_heads(
+        result = train_heads(
             load_model(model),
             data,
             output,
@@ -123,7 +128,7 @@ def heads(
             resume=resume,
             progress=show,
         )
-    if not training.is_first():
+    if not is_first():
         return
     if json:
         typer.echo(json_.dumps(result))

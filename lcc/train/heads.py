@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from lcc.capture import capture
 from lcc.errors import ConfigError
@@ -25,6 +23,7 @@ from lcc.outputs import check_output
 from lcc.passes.find_attention import FindAttention
 from lcc.train.compare import compare
 from lcc.train.examples import REPEAT_TOKENS, Example, read_examples, split
+from lcc.train.processes import local_device, processes
 from lcc.train.trainer import HeadsConfig, Trainer
 
 
@@ -67,7 +66,7 @@ def train_heads(
     config = config or HeadsConfig()
     check_output(output)
     _check_length(config, loaded)
-    device = _device(device)
+    device = local_device(device)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
     examples = read_examples(
         data,
@@ -84,7 +83,7 @@ def train_heads(
     untrained = copy.deepcopy(trainer.heads)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     log = output.with_name(f"{output.name}.log.jsonl")
-    with _processes(device) as (rank, world):
+    with processes(device) as (rank, world):
         if config.batch_size % world:
             raise ConfigError(
                 f"batch_size is {config.batch_size}, wanted a multiple of {world} processes"
@@ -188,40 +187,3 @@ def _save(path: Path, trainer: Trainer) -> None:
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
-
-
-def use_threads(count: int) -> None:
-    """Let PyTorch use so many threads."""
-    torch.set_num_threads(count)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that speaks."""
-    return int(dist.get_node_local_rank(fallback_rank=0)) == 0
-
-
-def _device(wanted: str | None) -> str:
-    """The device of this process."""
-    if wanted is None:
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise ConfigError(f"device is {wanted!r}, wanted cpu or cuda")
-    if wanted == "cpu":
-        return wanted
-    place, count = dist.get_node_local_rank(fallback_rank=0), torch.cuda.device_count()
-    if place >= count:
-        raise ConfigError(f"device is cuda, process {place} has none: this machine has {count}")
-    return f"cuda:{place}"
-
-
-@contextlib.contextmanager
-def _processes(device: str) -> Iterator[tuple[int, int]]:
-    """Rank and number of processes; joins those that torchrun started."""
-    if not dist.is_torchelastic_launched():
-        yield 0, 1
-        return
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    finally:
-        dist.destroy_process_group()

@@ -1,0 +1,93 @@
+"""What a recipe will take: tokens, steps, memory of each device, from a model's numbers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcc.models import load_empty
+from lcc.plan import Full, Kind, parse_plan
+from lcc.train.hybrid_model import LOSS_ROWS
+from lcc.train.recipe import Recipe, Stage
+from lcc.train.sparse_attention import BLOCK
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One stage.
+
+    sequences   of a step
+    tokens      of the stage
+    attention   pairs of tokens that are looked at, as a share of what full layers look at, where
+                every sequence is one text
+    memory      bytes of one device
+    """
+
+    stage: str
+    length: int
+    steps: int
+    sequences: int
+    tokens: int
+    attention: float
+    memory: int
+
+
+def estimate(model: str | Path, plan: str, recipe: Recipe, *, devices: int = 1) -> list[Estimate]:
+    """Every stage of a recipe; no weight is loaded, no source is opened.
+
+    Raises:
+        ConfigError: the plan does not fit the model.
+    """
+    module, config = load_empty(model)
+    kinds = parse_plan(plan, config.num_hidden_layers)
+    weights = sum(each.numel() for each in module.parameters())
+    return [
+        Estimate(
+            stage=stage.name,
+            length=stage.length,
+            steps=stage.steps,
+            sequences=stage.sequences,
+            tokens=stage.steps * stage.batch_tokens,
+            attention=sum(_pairs(kind, stage.length) for kind in kinds)
+            / (len(kinds) * _pairs(Full(), stage.length)),
+            memory=_memory(config, kinds, recipe, stage, weights, devices),
+        )
+        for stage in recipe.stages
+    ]
+
+
+def _pairs(kind: Kind, length: int) -> int:
+    """Pairs of a query and a key that it sees, in a text of so many tokens."""
+    if isinstance(kind, Full):
+        return length * (length + 1) // 2
+    near = min(length, kind.window + kind.sink)
+    return near * (near + 1) // 2 + (length - near) * near
+
+
+def _memory(
+    config: object,
+    plan: tuple[Kind, ...],
+    recipe: Recipe,
+    stage: Stage,
+    weights: int,
+    devices: int,
+) -> int:
+    """Bytes: float32 weights, gradients and two moments, shared; and what a sequence leaves."""
+    size, inner = (getattr(config, name) for name in ("hidden_size", "intermediate_size"))
+    vocabulary, heads = (getattr(config, name) for name in ("vocab_size", "num_attention_heads"))
+    number = 2 if recipe.precision == "bfloat16" else 4
+    layers = len(plan)
+    shared = 16 * weights // devices
+    embedding = vocabulary * size
+    gathered = 8 * (weights - embedding) // layers + 8 * embedding if devices > 1 else 0
+    kept = stage.length * size * layers * (4 + number)  # residual stream, output of attention
+    layer = stage.length * (12 * size + 4 * inner) * number
+    widest = max((_keys(kind, stage.length) for kind in plan), default=0)
+    attention = heads * stage.length * widest * 4 * 3  # of all blocks, until the layer's gradient
+    logits = min(LOSS_ROWS, stage.length) * vocabulary * 4 * 3
+    return shared + gathered + kept + max(layer + attention, logits)
+
+
+def _keys(kind: Kind, length: int) -> int:
+    """Keys whose weights one query keeps for the gradient; full layers' kernels keep none."""
+    return 0 if isinstance(kind, Full) else min(length, kind.sink + kind.window + BLOCK)

@@ -1,0 +1,205 @@
+"""Train a model whose layers see what a plan lets them see, by a recipe: stages, steps, files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lcc.errors import ConfigError
+from lcc.models import LoadedModel
+from lcc.plan import show_plan
+from lcc.train.checkpoint import Checkpoint
+from lcc.train.documents import Sequence, make_mix
+from lcc.train.hybrid_trainer import HybridTrainer, learning_rate
+from lcc.train.log import Log, Step
+from lcc.train.processes import local_device, processes
+from lcc.train.recipe import Recipe, Source, Stage
+from lcc.train.tokens import encoders
+
+HELD_OUT = 8  # sequences, at most
+PLAN = "hybrid.yaml"
+
+
+class Progress(msgspec.Struct, forbid_unknown_fields=True):
+    """Where a training stands.
+
+    about       digest of model, plan and recipe
+    mix         where the sources of the stage stand; None = at their beginning
+    lines       of the log
+    measured    nats a held-out token: dense, before, after
+    """
+
+    about: str
+    stage: int = 0
+    step: int = 0
+    mix: list[dict[str, int]] | None = None
+    lines: int = 0
+    measured: dict[str, float] = {}
+
+
+def train_hybrid(
+    model: str | Path,
+    plan: str,
+    recipe: Recipe,
+    output: Path,
+    *,
+    held_out: Path | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    show: Callable[[Step], None] | None = None,
+) -> dict[str, float]:
+    """Train a model by a recipe and write it as a Hugging Face folder.
+
+    model       see `load_model`
+    plan        see `parse_plan`
+    output      the folder; while the training runs it has the last checkpoint, log.jsonl and, for
+                TensorBoard, tensorboard/; at the end also loss.png, and hybrid.yaml for
+                `lcc compile --config`
+    held_out    texts that are not learned, to measure the loss on
+    device      cpu or cuda, of which every process takes its own; None = cuda where there is one
+    resume      go on from the checkpoint, to the same result as without the interruption
+    show        called after every step
+    returns     nats a held-out token: dense (the model as it was, every layer full), before, after;
+                nothing without `held_out`
+
+    Under torchrun the processes share the weights (FSDP2) and the sequences of each step.
+
+    Raises:
+        ConfigError: the output is there already, a source cannot be read, a plan or a checkpoint
+            does not fit.
+    """
+    if not resume and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output}: there already; wanted a new folder, or --resume")
+    checkpoint = Checkpoint(output / "checkpoint")
+    progress = Progress(about=_digest(str(model), plan, recipe))
+    if resume:
+        stored = checkpoint.progress(Progress)
+        if stored.about != progress.about:
+            raise ConfigError(
+                f"{checkpoint.path}: of another model, plan or recipe; go on with those, or begin "
+                "anew without --resume"
+            )
+        progress = stored
+    device = local_device(device)
+    with processes(device) as (rank, world):
+        for stage in recipe.stages:
+            if stage.sequences % world:
+                raise ConfigError(
+                    f"stage {stage.name}: {stage.sequences} sequences a step (batch_tokens / "
+                    f"length), wanted a multiple of {world} processes"
+                )
+        log = None
+        if rank == 0:
+            output.mkdir(parents=True, exist_ok=True)
+            log = Log(output, progress.lines)
+        run = _Run(recipe, plan, checkpoint, held_out, device, rank, world, log, show)
+        while progress.stage < len(recipe.stages):
+            begun = progress.stage > 0 or progress.step > 0
+            run.stage(checkpoint.path if begun else model, progress)
+        if log is not None:
+            log.finish(progress.measured)
+            _finish(output, checkpoint, recipe, run.plan)
+    return progress.measured
+
+
+@dataclass
+class _Run:
+    """What stays the same from stage to stage."""
+
+    recipe: Recipe
+    plan: str
+    checkpoint: Checkpoint
+    held_out: Path | None
+    device: str
+    rank: int
+    world: int
+    log: Log | None
+    show: Callable[[Step], None] | None
+
+    def stage(self, source: str | Path, progress: Progress) -> None:
+        """Train one stage, or what is left of it; `progress` stands at the next one's begin then.
+
+        source      the model, or a checkpoint of it
+        """
+        recipe, stage = self.recipe, self.recipe.stages[progress.stage]
+        trainer = HybridTrainer(
+            source, self.plan, recipe, stage, self.device, rank=self.rank, world=self.world
+        )
+        self.plan = show_plan(trainer.plan)
+        mix = make_mix(recipe, stage, encoders(trainer.loaded, recipe))
+        if progress.step or (progress.stage and stage.keep_optimizer):
+            self.checkpoint.restore_moments(trainer.weights, trainer.optimizer)
+        if progress.mix is not None:
+            mix.restore(progress.mix)
+        held = self._held_out(stage, trainer.loaded)
+        if held and not progress.measured:
+            progress.measured["dense"] = trainer.measure(held, dense=True)
+            progress.measured["before"] = trainer.measure(held)
+        for step, batch in enumerate(mix.batches(progress.step), start=progress.step + 1):
+            begin = time.perf_counter()
+            rate = learning_rate(stage, step)
+            loss, norm = trainer.learn(batch, rate)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise ConfigError(
+                    f"stage {stage.name}, step {step}: the loss is {loss}, its gradient's norm "
+                    f"{norm}; lower learning_rate"
+                )
+            seconds = time.perf_counter() - begin
+            last = step == stage.steps
+            pause = last or step % recipe.every == 0
+            after = trainer.measure(held) if held and pause else None
+            if after is not None:
+                progress.measured["after"] = after
+            done = _done(recipe, progress.stage, step)
+            tokens = stage.batch_tokens
+            line = Step(stage.name, step, done, loss, norm, rate, tokens, round(seconds, 3), after)
+            progress.lines += 1
+            if self.log is not None:
+                self.log.add(line)
+            if pause:
+                progress.step, progress.mix = step, mix.state()
+                if last:
+                    progress.stage, progress.step, progress.mix = progress.stage + 1, 0, None
+                self.checkpoint.write(trainer, progress)
+            if self.show is not None:
+                self.show(line)
+
+    def _held_out(self, stage: Stage, loaded: LoadedModel) -> list[Sequence]:
+        """Sequences of texts that are not learned, as many for each process; none twice."""
+        if self.held_out is None:
+            return []
+        source = Source(name="held-out", share=1.0, place=str(self.held_out))
+        alone = msgspec.structs.replace(stage, name="held-out", sources=(source,))
+        mix = make_mix(self.recipe, alone, encoders(loaded, self.recipe))
+        sequences = mix.first_turn(max(HELD_OUT, self.world))
+        count = len(sequences) // self.world * self.world
+        if not count:
+            raise ConfigError(
+                f"{self.held_out}: too short; wanted {stage.length * self.world} tokens or more"
+            )
+        return sequences[:count]
+
+
+def _finish(output: Path, checkpoint: Checkpoint, recipe: Recipe, plan: str) -> None:
+    """The model of the last checkpoint, and what it was made with."""
+    for file in checkpoint.model_files():
+        file.replace(output / file.name)
+    (output / "recipe.yaml").write_bytes(msgspec.yaml.encode(recipe))
+    (output / PLAN).write_text(f'plan: "{plan}"\n', encoding="utf-8")
+    shutil.rmtree(checkpoint.path)
+
+
+def _done(recipe: Recipe, number: int, step: int) -> float:
+    tokens = [stage.steps * stage.batch_tokens for stage in recipe.stages]
+    return (sum(tokens[:number]) + step * recipe.stages[number].batch_tokens) / sum(tokens)
+
+
+def _digest(model: str, plan: str, recipe: Recipe) -> str:
+    return hashlib.sha256(msgspec.json.encode([model, plan, recipe])).hexdigest()[:16]

@@ -1,0 +1,272 @@
+"""Hybrids learn, go on after a stop as if there had been none, and in two processes as in one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import lcc.runtime
+from lcc.cli import app
+from lcc.errors import ConfigError
+from lcc.models import load_model
+from lcc.tiny import tiny_model
+from lcc.train.documents import IGNORED, Sequence
+from lcc.train.hybrid import train_hybrid
+from lcc.train.hybrid_trainer import HybridTrainer
+from lcc.train.log import Step
+from lcc.train.recipe import Recipe, Source, Stage, load_recipe
+
+PLAN = "0: full; 1: sink_window(sink=4, window=16)"
+RECIPE = """
+precision: float32
+every: 2
+stages:
+  - name: short
+    length: 64
+    steps: 5
+    batch_tokens: 256
+    learning_rate: 3e-3
+    sources:
+      - {name: text, share: 0.5, documents: whole}
+      - {name: text, share: 0.5, shortest: 20}
+  - name: long
+    length: 128
+    steps: 3
+    batch_tokens: 256
+    learning_rate: 1e-3
+    rope_base: 20000
+    sources:
+      - {name: text, share: 0.5, documents: whole, length: 64}
+      - {name: chat, share: 0.5, documents: chat, column: messages}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """texts/, chats.jsonl, held.txt and recipe.yaml."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "texts").mkdir()
+    for n in range(4):
+        text = "".join(f"{i} times {i + n} is {i * (i + n)}. " for i in range(40))
+        (folder / "texts" / f"{n}.txt").write_text(text)
+    (folder / "held.txt").write_text("".join(f"{i} times 9 is {i * 9}. " for i in range(60)))
+    chats = [
+        [{"role": "user", "content": f"{i} times 3?"}, {"role": "assistant", "content": str(3 * i)}]
+        for i in range(20)
+    ]
+    lines = [json.dumps({"messages": chat}) + "\n" for chat in chats]
+    (folder / "chats.jsonl").write_text("".join(lines))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(data: Path) -> Recipe:
+    places = {"text": str(data / "texts"), "chat": str(data / "chats.jsonl")}
+    return load_recipe(str(data / "recipe.yaml"), places)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return found
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_folder: Path, data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, float]]:
+    output = tmp_path_factory.mktemp("trained") / "out"
+    held = data / "held.txt"
+    return output, train_hybrid(tiny_folder, PLAN, recipe, output, held_out=held, device="cpu")
+
+
+def test_a_hybrid_learns(trained: tuple[Path, dict[str, float]]) -> None:
+    output, measured = trained
+    assert measured["after"] < measured["before"] - 0.3
+    assert measured["dense"] != measured["before"]
+    pages = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [(page["stage"], page["step"]) for page in pages] == [
+        *(("short", step) for step in range(1, 6)), *(("long", step) for step in range(1, 4)),
+    ]  # fmt: skip
+    assert [page["held_out"] is not None for page in pages] == [
+        False, True, False, True, True, False, True, True,
+    ]  # fmt: skip
+    assert pages[-1]["done"] == 1.0
+    assert pages[-1]["held_out"] == measured["after"]
+
+
+def test_what_is_left_is_a_model_folder(
+    trained: tuple[Path, dict[str, float]], tiny_folder: Path, recipe: Recipe
+) -> None:
+    output, _ = trained
+    names = {path.name for path in output.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "loss.png"} <= names
+    assert {"hybrid.yaml", "recipe.yaml", "log.jsonl", "tensorboard"} <= names
+    assert "checkpoint" not in names
+    assert load_recipe(str(output / "recipe.yaml"), {}) == recipe
+    after, before = load_model(output), load_model(tiny_folder)
+    assert after.module.config.rope_parameters["rope_theta"] == 20000
+    assert after.files["tokenizer.json"] == before.files["tokenizer.json"]
+    assert after.files["chat_template.jinja"] == before.files["chat_template.jinja"]
+    with (output / "loss.png").open("rb") as file:
+        assert file.read(4) == b"\x89PNG"
+
+
+def test_tensorboard_has_the_losses(trained: tuple[Path, dict[str, float]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained[0] / "tensorboard")).Reload()
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses(trained[0]))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [("short", 3), ("short", 5), ("long", 2)], ids=str)
+def test_a_stop_changes_nothing(
+    stop: tuple[str, int],
+    trained: tuple[Path, dict[str, float]],
+    tiny_folder: Path,
+    data: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+) -> None:
+    """In the middle of a stage with steps that are done again; between two stages; in the last."""
+
+    def interrupt(step: Step) -> None:
+        if (step.stage, step.step) == stop:
+            raise Stopped
+
+    output, options = tmp_path / "out", {"held_out": data / "held.txt", "device": "cpu"}
+    args: tuple[Any, ...] = (tiny_folder, PLAN, recipe, output)
+    with pytest.raises(Stopped):
+        train_hybrid(*args, show=interrupt, **options)
+    with pytest.raises(ConfigError, match="there already; wanted a new folder, or --resume"):
+        train_hybrid(*args, **options)
+    with pytest.raises(ConfigError, match="of another model, plan or recipe"):
+        train_hybrid(tiny_folder, "dense", recipe, output, resume=True, **options)
+    measured = train_hybrid(*args, resume=True, **options)
+    assert measured == trained[1]
+    assert losses(output) == losses(trained[0])
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(output)[name], tensor), name
+
+
+def test_nothing_to_go_on_from(tiny_folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no checkpoint; begin without --resume"):
+        train_hybrid(tiny_folder, PLAN, recipe, tmp_path / "none", resume=True, device="cpu")
+
+
+def command(data: Path, tiny_folder: Path) -> list[str]:
+    return [
+        "train", "hybrid", str(tiny_folder), "--plan", PLAN,
+        "--recipe", str(data / "recipe.yaml"), "--source", f"text={data / 'texts'}",
+        "--source", f"chat={data / 'chats.jsonl'}", "--held-out", str(data / "held.txt"),
+        "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+
+
+def test_two_processes_learn_the_same(
+    trained: tuple[Path, dict[str, float]], tiny_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    """FSDP2: each has a part of the weights and moments, and half of the sequences."""
+    output = tmp_path / "both"
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "lcc"]
+    args = [*command(data, tiny_folder), "-o", str(output), "--json"]
+    done = subprocess.run([*run, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured == pytest.approx(trained[1], rel=1e-5)
+    np.testing.assert_allclose(losses(output), losses(trained[0]), rtol=1e-5)
+    for name, tensor in weights(trained[0]).items():
+        torch.testing.assert_close(weights(output)[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_and_what_comes_of_it(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """lcc train hybrid, then lcc compile of its folder by its own plan."""
+    output, artifact = tmp_path / "out", tmp_path / "m.lcc"
+    invoke = CliRunner().invoke
+    result = invoke(app, [*command(data, tiny_folder), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "the plan, trained" in result.output
+    sizes = ["--capacity", "128", "--budget", "64", "--chunk-size", "16", "--catalyst-size", "32"]
+    sizes += ["--recent-size", "8"]
+    plan = ["--config", str(output / "hybrid.yaml")]
+    result = invoke(app, ["compile", str(output), "-o", str(artifact), *plan, *sizes])
+    assert result.exit_code == 0, result.output
+    text = list((data / "held.txt").read_bytes()[:100])
+    session = lcc.runtime.load(artifact)
+    session.feed(text[:1], prefix=False)
+    surprise = session.surprise(text[1:])
+    stage = Stage(
+        name="s", length=128, steps=1, batch_tokens=128, learning_rate=1.0,
+        sources=(Source(name="a", share=1.0),),
+    )  # fmt: skip
+    recipe = Recipe(stages=(stage,), precision="float32")
+    labels = np.array([*text[1:], IGNORED])
+    read = Sequence(np.array(text), labels, (100,))
+    learned = HybridTrainer(output, PLAN, recipe, stage).measure([read])
+    assert float(surprise.mean()) == pytest.approx(learned, rel=1e-5)
+    assert HybridTrainer(output, "dense", recipe, stage).measure([read]) != pytest.approx(
+        learned, rel=5e-5
+    )
+
+
+def test_the_dry_run(tiny_folder: Path, data: Path) -> None:
+    base = ["train", "hybrid", str(tiny_folder), "--plan", PLAN]
+    args = [*base, "--recipe", str(data / "recipe.yaml"), "--dry-run", "--json"]
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(result.output)
+    assert (first["steps"], first["sequences"], first["tokens"]) == (5, 4, 1280)
+    assert (second["steps"], second["sequences"], second["tokens"]) == (3, 2, 768)
+    pairs = 64 * 65 // 2
+    near = 20 * 21 // 2 + 44 * 20
+    assert first["attention"] == pytest.approx((pairs + near) / (2 * pairs))
+    shared = json.loads(CliRunner().invoke(app, [*args, "--devices", "4"]).output)
+    assert shared[0]["memory"] != first["memory"]
+    text = CliRunner().invoke(app, [*base, "--recipe", "prolong", "--dry-run"]).output
+    assert "20,971,520,000" in text
+
+
+def test_mistakes_are_one_line(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
+    def told(*more: str, output: bool = True) -> str:
+        args = ["train", "hybrid", str(tiny_folder), "--recipe", str(data / "recipe.yaml"), *more]
+        args += ["-o", str(tmp_path / "new")] if output else []
+        result = CliRunner().invoke(app, args)
+        assert result.exit_code == 2, result.output
+        assert not (tmp_path / "new" / "model.safetensors").exists()
+        return result.output
+
+    assert "no place for the trained model" in told(output=False)
+    assert "--source text: wanted NAME=PLACE" in told("--source", "text")
+    assert "no such file or folder" in told("--held-out", str(tmp_path / "none"))
+    assert "has no place" in told("--plan", "dense")
+
+
+def test_the_base_of_the_angles_is_set(tiny_folder: Path) -> None:
+    model = load_model(tiny_folder, rope_base=20000, window=4096).module
+    assert model.config.rope_parameters["rope_theta"] == 20000
+    assert model.config.max_position_embeddings == 4096
+    wanted = tiny_model("llama", rope_parameters={"rope_theta": 20000.0, "rope_type": "default"})
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, wanted.model.rotary_emb.inv_freq)
+    assert load_model(tiny_folder).module.config.rope_parameters["rope_theta"] != 20000
