@@ -1,8 +1,8 @@
 """Runs ONNX programs with ONNX Runtime, on the caller's own buffers.
 
 Inputs and outputs are bound by address, so a step reads and writes the cache where it lies. The
-kernels that update a cache in place (GroupQueryAttention, TensorScatter) do so when the past and
-the present are one buffer; nothing of the cache's size is copied then.
+kernel that updates a cache in place (GroupQueryAttention) does so when the past and the present are
+one buffer; nothing of the cache's size is copied then.
 """
 
 from collections.abc import Mapping, Sequence

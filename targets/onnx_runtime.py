@@ -17,9 +17,9 @@ from torch.onnx.ops import symbolic, symbolic_multi_out
 from lcc.program import HEAD, Program
 
 OPSET = 23
-SCATTER_OPSET = 24  # of programs that write with TensorScatter
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
+_SMALL = 100_000  # numbers of a constant that may be the same as another, and not a weight
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
 
 
@@ -55,18 +55,20 @@ def _cached_attention(
     window: int,
     softcap: float,
     rotation: int,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """`bias`: [1, 1 or Hq, Q, slots in use], added to the logits after scale and cap."""
     last = used + (q.shape[1] - 1)  # int32 [1]: valid entries after the step, less one
-    total = (used + q.shape[1]).reshape(())
     attributes: dict = {"num_heads": q.shape[2], "kv_num_heads": k.shape[2], "scale": scale}
     if window > 0:
         attributes["local_window_size"] = window
     if softcap > 0:
         attributes["softcap"] = softcap
     flat = _flat(q)
+    more = () if bias is None else (None, None, None, bias)  # angles and positions: already applied
     out, keys, values = symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
-        (flat, _flat(k), _flat(v), key_cache, value_cache, last, total),
+        (flat, _flat(k), _flat(v), key_cache, value_cache, last, (last + 1).reshape(()), *more),
         attributes,
         dtypes=(q.dtype, key_cache.dtype, value_cache.dtype),
         shapes=(flat.shape, key_cache.shape, value_cache.shape),
@@ -90,47 +92,60 @@ def _cached_sink_window(
     softcap: float,
     rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrix products over the few slots there are: GroupQueryAttention has no first entries.
+    """The kernel of full layers, with a bias: -inf where a query does not see.
 
-    TensorScatter writes in place where past and present are one buffer, as that one does.
+    For the first entries, it is the difference between the logits of `sink_q`, which are wanted,
+    and those of `q`, which the kernel computes.
     """
-    first = used.long()
-
-    def write(cache: Tensor, new: Tensor) -> Tensor:
-        inputs = (cache, new.transpose(1, 2), first)
-        return symbolic(
-            "TensorScatter",
-            inputs,
-            {"axis": -2},
-            dtype=cache.dtype,
-            shape=cache.shape,
-            version=SCATTER_OPSET,
-        )
-
-    keys, values = write(key_cache, k), write(value_cache, v)
-    length, heads, slots, size = q.shape[1], k.shape[2], key_cache.shape[2], q.shape[3]
-    group = q.shape[2] // heads
-
-    def by_head(x: Tensor) -> Tensor:
-        x = x.reshape(length, heads, group, size).permute(1, 2, 0, 3)
-        return x.reshape(heads, group * length, size)
-
-    scores = by_head(q * scale) @ keys[0, :, sink:].transpose(1, 2)
-    if sink:
-        of_sinks = by_head(sink_q * scale) @ keys[0, :, :sink].transpose(1, 2)
-        scores = torch.cat((of_sinks, scores), dim=2)  # [Hkv, g * Q, S]
-    if softcap > 0:
-        scores = torch.tanh(scores / softcap) * softcap
-    query, slot = (first + torch.arange(length))[:, None], torch.arange(slots)[None]
+    length, slots, total = q.shape[1], key_cache.shape[2], used.long() + q.shape[1]
+    query, slot = (total - length + torch.arange(length))[:, None], torch.arange(slots)[None]
     oldest = query - window
     if block > 1:
         oldest = query // block * block - window + block - 1
-    visible = (slot <= query) & ((slot < sink) | (slot > oldest))
-    hidden = torch.where(visible, 0.0, -torch.inf).to(q.dtype)  # [Q, S]
-    weights = (scores.reshape(heads, group, length, slots) + hidden).softmax(-1)
-    out = weights.reshape(heads, group * length, slots) @ values[0]
-    out = out.reshape(heads, group, length, size).permute(2, 0, 1, 3)
-    return out.reshape(q.shape).contiguous(), keys, values
+    seen = (slot < sink) | (slot > oldest)  # what comes after a query the kernel hides
+    bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None, None]  # [1, 1, Q, S]
+    if sink == 0 or sink_q is q:
+        bias = _cut(bias, total)
+    else:
+        near = _cut(bias[..., sink:], (total - sink).clamp(min=0))
+        repeats = torch.cat([torch.full((1,), n) for n in (1, q.shape[2], 1, 1)])
+        shape = (1, q.shape[2], *near.shape[2:])
+        near = symbolic("Tile", (near, repeats), dtype=near.dtype, shape=shape, version=OPSET)
+        more = _sink_bias(q, sink_q, _first_keys(key_cache, k, used, sink), scale, softcap)
+        bias = torch.cat((_cut(more, total), near), dim=3)
+    numbers = (scale, 0, softcap, rotation)
+    return _cached_attention(q, k, v, key_cache, value_cache, used, *numbers, bias)
+
+
+def _cut(x: Tensor, count: Tensor) -> Tensor:
+    """The first `count` [1] int64 columns of x [1, H, Q, S]; of S, if there are fewer.
+
+    How many they are is known when the program runs; here they pass for all.
+    """
+    zero, axis = torch.zeros(1, dtype=torch.int64), torch.full((1,), 3)
+    return symbolic("Slice", (x, zero, count, axis), dtype=x.dtype, shape=x.shape, version=OPSET)
+
+
+def _first_keys(key_cache: Tensor, k: Tensor, used: Tensor, sink: int) -> Tensor:
+    """[Hkv, sink, D] keys of the first entries, of which some may come with this step."""
+    both = torch.cat((key_cache[:, :, :sink], k.transpose(1, 2)), dim=2).squeeze(0)
+    place = torch.arange(sink)
+    new = (sink + place - used.long()).clamp(max=both.shape[1] - 1)
+    return both.index_select(1, torch.where(place < used, place, new))
+
+
+def _sink_bias(q: Tensor, sink_q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:
+    """[1, Hq, Q, sink] logits of sink_q less those of q."""
+    length, heads, size = q.shape[1:]
+
+    def logits(x: Tensor) -> Tensor:
+        grouped = (x * scale).reshape(length, keys.shape[0], heads // keys.shape[0], size)
+        rows = grouped.permute(1, 2, 0, 3).reshape(keys.shape[0], -1, size)
+        out = rows @ keys.transpose(1, 2)
+        return torch.tanh(out / softcap) * softcap if softcap > 0 else out
+
+    out = logits(sink_q) - logits(q) if softcap > 0 else logits(sink_q - q)
+    return out.reshape(1, heads, length, keys.shape[1])
 
 
 def _lowerings() -> dict:
@@ -170,14 +185,13 @@ def to_onnx(program: Program) -> ir.Model:
     """Lower the lcc:: operators and convert; inputs and outputs carry the program's names."""
     exported = program.exported
     operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
-    scatters = "lcc.cached_sink_window.default" in operators
     if any(name.startswith("lcc.") for name in operators):  # a trace of the whole graph
         exported = exported.run_decompositions(_lowerings())
     with torch.no_grad():
         converted = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=SCATTER_OPSET if scatters else OPSET,
+            opset_version=OPSET,
             input_names=list(program.inputs),
             output_names=list(program.outputs),
             optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
@@ -185,6 +199,9 @@ def to_onnx(program: Program) -> ir.Model:
         )
     assert converted is not None  # it is None only for the old exporter
     _drop_reshapes(converted.model)
+    if HEAD not in program.names:  # masks are the same in all layers of a kind
+        passes.DeduplicateInitializersPass(size_limit=_SMALL)(converted.model)
+        passes.CommonSubexpressionEliminationPass()(converted.model)
     _name_stably(converted.model)
     return converted.model
 
