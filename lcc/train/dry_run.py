@@ -20,7 +20,7 @@ class Estimate:
     tokens      of the stage
     attention   pairs of tokens that are looked at, as a share of what full layers look at, where
                 every sequence is one text
-    memory      bytes of one device
+    memory      bytes of one device, without what the process and the optimizer need for a moment
     """
 
     stage: str
@@ -73,8 +73,10 @@ def _memory(
     devices: int,
 ) -> int:
     """Bytes: float32 weights, gradients and two moments, shared; and what a sequence leaves."""
-    size, inner = (getattr(config, name) for name in ("hidden_size", "intermediate_size"))
-    vocabulary, heads = (getattr(config, name) for name in ("vocab_size", "num_attention_heads"))
+    size, vocabulary, heads = (
+        getattr(config, name) for name in ("hidden_size", "vocab_size", "num_attention_heads")
+    )
+    inner = getattr(config, "intermediate_size", None) or 4 * size  # GPT-2 does not say
     number = 2 if recipe.precision == "bfloat16" else 4
     layers = len(plan)
     shared = 16 * weights // devices

@@ -16,8 +16,9 @@ import lcc.runtime
 from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.models import load_model
-from lcc.tiny import tiny_model
+from lcc.tiny import save_tiny, tiny_model
 from lcc.train.documents import IGNORED, Sequence
+from lcc.train.dry_run import estimate
 from lcc.train.hybrid import train_hybrid
 from lcc.train.hybrid_trainer import HybridTrainer
 from lcc.train.log import Step
@@ -246,6 +247,14 @@ def test_the_dry_run(tiny_folder: Path, data: Path) -> None:
     assert shared[0]["memory"] != first["memory"]
     text = CliRunner().invoke(app, [*base, "--recipe", "prolong", "--dry-run"]).output
     assert "20,971,520,000" in text
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma3_text"])
+def test_any_model_can_be_estimated(architecture: str, recipe: Recipe, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", architecture)
+    for page in estimate(tmp_path / "model", "dense", recipe, devices=2):
+        assert page.attention == 1
+        assert page.memory > 8 * 10_000
 
 
 def test_mistakes_are_one_line(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
