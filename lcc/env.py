@@ -63,6 +63,11 @@ def default_threads() -> int | None:
     return int(value)
 
 
+def process_rank() -> int:
+    """Return the number of this process among all that torchrun started; 0 where it did not."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def cache_folder() -> Path:
     """Return the folder for files that can be made again."""
     value = os.environ.get("LCC_CACHE_DIR")

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def hybrid(
     model: Annotated[str, typer.Argument(help="Folder, hub name, .gguf file, or smollm2.")],
+    plan: Annotated[
+        str, typer.Option(help="What each layer sees: longgen, dense, or as lcc plan writes it.")
+    ],
     recipe: Annotated[str, typer.Option(help="longgen, prolong, or a YAML file.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The trained model, a new folder.")
     ] = None,
-    plan: Annotated[
-        str, typer.Option(help="What each layer sees: longgen, dense, or as lcc plan writes it.")
-    ] = "longgen",
     source: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PLACE", help="Where the texts of a source are; once for each."),
@@ -59,9 +59,9 @@ def hybrid(
 
     \b
     Examples:
-      lcc train hybrid smollm2 --recipe longgen --dry-run --devices 8
-      lcc train hybrid smollm2 --recipe longgen --show > mine.yaml
-      lcc train hybrid smollm2 --recipe mine.yaml --source long=books/ --held-out book.txt -o out
+      lcc train hybrid smollm2 --plan longgen --recipe longgen --dry-run --devices 8
+      lcc train hybrid smollm2 --plan longgen --recipe longgen --show > mine.yaml
+      lcc train hybrid smollm2 --plan longgen --recipe mine.yaml --source books=books/ -o out
       lcc compile out -o hybrid.lcc --config out/hybrid.yaml
     """
     with needs_extra("train"):
@@ -107,7 +107,7 @@ def hybrid(
         from lcc.train.processes import is_first, use_threads
     if threads is not None:
         use_threads(threads)
-    with quiet_torch(), progress_bar(quiet=quiet) as report:
+    with quiet_torch(), progress_bar(quiet=quiet or not is_first()) as report:
         report("load the model", 0.0)
 
         def tell(step: "Step") -> None:

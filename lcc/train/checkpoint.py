@@ -26,7 +26,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Checkpoint:
-    """One folder, replaced as a whole.
+    """One folder, replaced as a whole: whenever a process ends, one of them is there.
 
     config.json, model.safetensors, tokenizer...    a model like any other
     optimizer.safetensors                           moments by name of the weight
@@ -35,6 +35,12 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.staging, self.old = (path.with_name(f".{path.name}.{n}") for n in ("partial", "old"))
+
+    @property
+    def folder(self) -> Path:
+        """The newest that is whole; the one before, if a process ended between the two renames."""
+        return self.old if self.old.is_dir() and not self.path.is_dir() else self.path
 
     def write(self, trainer: HybridTrainer, progress: Any) -> None:
         """Every process gives its part, the first one writes.
@@ -48,18 +54,26 @@ class Checkpoint:
             for key, value in trainer.optimizer.state.get(tensor, {}).items():
                 moments[f"{key}.{name}"] = _whole(value, keep=first)
         if first:
-            staging = self.path.with_name(f".{self.path.name}.partial")
-            shutil.rmtree(staging, ignore_errors=True)
-            try:
-                _write_model(staging, trainer.loaded, state)
-                save_file(moments, staging / OPTIMIZER)
-                (staging / PROGRESS).write_bytes(msgspec.json.encode(progress))
-                shutil.rmtree(self.path, ignore_errors=True)
-                staging.replace(self.path)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+            _remove(self.staging)
+            _write_model(self.staging, trainer.loaded, state)
+            save_file(moments, self.staging / OPTIMIZER)
+            (self.staging / PROGRESS).write_bytes(msgspec.json.encode(progress))
+            self._replace()
         if trainer.world > 1:
             dist.barrier()
+
+    def _replace(self) -> None:
+        """Put what was staged in the place of the checkpoint."""
+        if self.path.is_dir():
+            _remove(self.old)
+            self.path.rename(self.old)
+        self.staging.rename(self.path)
+        _remove(self.old)
+
+    def remove(self) -> None:
+        """Leave nothing."""
+        for folder in (self.staging, self.old, self.path):
+            _remove(folder)
 
     def progress(self, kind: type[T]) -> T:
         """What `write` was given.
@@ -67,9 +81,12 @@ class Checkpoint:
         Raises:
             ConfigError: there is no checkpoint.
         """
-        path = self.path / PROGRESS
+        path = self.folder / PROGRESS
         if not path.is_file():
-            raise ConfigError(f"{self.path}: no checkpoint; begin without --resume")
+            raise ConfigError(
+                f"{self.path}: no checkpoint was written; remove {self.path.parent}, if it is "
+                "there, and begin without --resume"
+            )
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except msgspec.DecodeError as error:
@@ -78,11 +95,11 @@ class Checkpoint:
     def model_files(self) -> list[Path]:
         """Those that make a Hugging Face folder."""
         others = (OPTIMIZER, PROGRESS)
-        return [file for file in self.path.iterdir() if file.name not in others]
+        return [file for file in self.folder.iterdir() if file.name not in others]
 
     def restore_moments(self, weights: Named, optimizer: torch.optim.Optimizer) -> None:
         """Give the optimizer what it had, in the shards of this process."""
-        stored = load_file(self.path / OPTIMIZER)
+        stored = load_file(self.folder / OPTIMIZER)
         for name, tensor in weights.items():
             state = optimizer.state[tensor]
             for key in MOMENTS:
@@ -107,6 +124,11 @@ def _write_model(folder: Path, loaded: LoadedModel, weights: Named) -> None:
         module.save_pretrained(folder, state_dict=state)
     for name, page in loaded.files.items():
         (folder / name).write_bytes(page)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _whole(tensor: Any, *, keep: bool) -> Tensor:

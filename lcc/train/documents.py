@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import datasets
 
 IGNORED = -100  # a label that does not count
+DOCUMENT = "document"  # the column
 READERS = {".jsonl": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 Encode = Callable[[Any], tuple[list[int], list[bool]]]
 
@@ -81,11 +82,8 @@ def open_source(source: Source, where: str) -> datasets.Dataset:
                 f"{where}: {source.name} at {source.place} has no column {source.column!r}; it has "
                 f"{', '.join(part.column_names)}"
             )
-        parts[i] = (
-            part.select_columns([column]).rename_column(column, "document")
-            if (column != "document")
-            else part.select_columns([column])
-        )
+        part = part.select_columns([column])
+        parts[i] = part if column == DOCUMENT else part.rename_column(column, DOCUMENT)
     texts = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     if not len(texts):
         raise ConfigError(f"{where}: {source.name} at {source.place} is empty")
@@ -142,6 +140,7 @@ class Stream:
     def state(self) -> dict[str, int]:
         """Where the stream stands; the text that it is in can be read again."""
         return {
+            "texts": len(self.texts),
             "turn": self.turn,
             "place": self.place,
             "left": len(self.ids),
@@ -149,7 +148,16 @@ class Stream:
         }
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on where `state` was asked for."""
+        """Go on where `state` was asked for.
+
+        Raises:
+            ConfigError: the source has another number of texts now.
+        """
+        if state["texts"] != len(self.texts):
+            raise ConfigError(
+                f"source {self.source.name} at {self.source.place} has {len(self.texts)} texts, "
+                f"and had {state['texts']} when the checkpoint was written"
+            )
         self.turn, self.place, self.given = state["turn"], state["place"], state["given"]
         self.order = self._order()
         if state["left"]:
@@ -175,7 +183,13 @@ class Stream:
         )
 
     def _next(self) -> None:
-        ids, learned = self.encode(self.texts[int(self.order[self.place])]["document"])
+        number = int(self.order[self.place])
+        try:
+            ids, learned = self.encode(self.texts[number][DOCUMENT])
+        except ConfigError as error:
+            raise ConfigError(
+                f"source {self.source.name} at {self.source.place}, text {number}: {error}"
+            ) from None
         self.ids, self.learned = np.array(ids, np.int64), np.array(learned, bool)
         self.place += 1
 
@@ -220,11 +234,21 @@ class Mix:
             stream.restore(state)
 
     def _sequences(self) -> Iterator[Sequence]:
-        while True:
+        """Without end; those without anything to learn, as of a chat's long question, left out."""
+        idle = 0
+        while idle <= max(len(stream.texts) for stream in self.streams):
             total = sum(stream.given for stream in self.streams) + self.stage.length
             late = [s.source.share * total - s.given for s in self.streams]
             stream = self.streams[int(np.argmax(late))]
-            yield join(stream.take(self.stage.length), self.recipe)
+            sequence = join(stream.take(self.stage.length), self.recipe)
+            idle += 1
+            if (sequence.labels != IGNORED).any():
+                idle = 0
+                yield sequence
+        raise ConfigError(
+            f"stage {self.stage.name}: {idle} sequences after another have nothing to learn; are "
+            f"all answers behind the first {self.stage.length} tokens?"
+        )
 
 
 def join(pieces: list[tuple[np.ndarray, np.ndarray]], recipe: Recipe) -> Sequence:
@@ -238,15 +262,16 @@ def join(pieces: list[tuple[np.ndarray, np.ndarray]], recipe: Recipe) -> Sequenc
     return Sequence(ids, labels, lengths if recipe.document_masks else (len(ids),))
 
 
-def make_mix(recipe: Recipe, stage: Stage, encoders: dict[str, Encode]) -> Mix:
+def make_mix(recipe: Recipe, stage: Stage, encoders: dict[str, Encode], *, seed: int) -> Mix:
     """Open the sources of a stage.
 
     encoders    for texts and for chats: document -> token ids, and which of them are learned
+    seed        of the order of the texts; another one for every stage
     """
-    where, streams = f"stage {stage.name}", []
+    streams = []
     for number, source in enumerate(stage.sources):
         encode = encoders["chat" if source.documents == "chat" else "text"]
         piece = source.length or stage.length
-        texts = open_source(source, where)
-        streams.append(Stream(source, texts, encode, piece=piece, seed=(recipe.seed, number)))
+        texts = open_source(source, f"stage {stage.name}")
+        streams.append(Stream(source, texts, encode, piece=piece, seed=(seed, number)))
     return Mix(recipe, stage, streams)

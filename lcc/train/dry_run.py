@@ -84,12 +84,13 @@ def _memory(
     gathered = 8 * (weights - embedding) // layers + 8 * embedding if devices > 1 else 0
     kept = stage.length * size * layers * (4 + number)  # residual stream, output of attention
     layer = stage.length * (12 * size + 4 * inner) * number
-    widest = max((_keys(kind, stage.length) for kind in plan), default=0)
-    attention = heads * stage.length * widest * 4 * 3  # of all blocks, until the layer's gradient
+    loops = getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", 0)
+    keys = [
+        (stage.length if loops else 0)  # the kernel of a plain full layer keeps no weights
+        if isinstance(kind, Full)
+        else min(stage.length, kind.sink + kind.window + BLOCK)
+        for kind in plan
+    ]
+    attention = heads * min(BLOCK, stage.length) * max(keys) * 4 * 3  # of one block
     logits = min(LOSS_ROWS, stage.length) * vocabulary * 4 * 3
     return shared + gathered + kept + max(layer + attention, logits)
-
-
-def _keys(kind: Kind, length: int) -> int:
-    """Keys whose weights one query keeps for the gradient; full layers' kernels keep none."""
-    return 0 if isinstance(kind, Full) else min(length, kind.sink + kind.window + BLOCK)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import torch
+from torch import distributed as dist
 
 from lcc.errors import ConfigError
 from lcc.models import LoadedModel
 from lcc.plan import show_plan
 from lcc.train.checkpoint import Checkpoint
-from lcc.train.documents import Sequence, make_mix
+from lcc.train.documents import Sequence, make_mix, open_source
 from lcc.train.hybrid_trainer import HybridTrainer, learning_rate
 from lcc.train.log import Log, Step
 from lcc.train.processes import local_device, processes
@@ -30,7 +32,7 @@ PLAN = "hybrid.yaml"
 class Progress(msgspec.Struct, forbid_unknown_fields=True):
     """Where a training stands.
 
-    about       digest of model, plan and recipe
+    about       digest of model, plan and recipe, but not of where its sources are
     mix         where the sources of the stage stand; None = at their beginning
     lines       of the log
     measured    nats a held-out token: dense, before, after
@@ -62,12 +64,14 @@ def train_hybrid(
     output      the folder; while the training runs it has the last checkpoint, log.jsonl and, for
                 TensorBoard, tensorboard/; at the end also loss.png, and hybrid.yaml for
                 `lcc compile --config`
-    held_out    texts that are not learned, to measure the loss on
+    held_out    texts that are not learned, to measure the loss on, in pieces as long as the
+                shortest stage's sequences
     device      cpu or cuda, of which every process takes its own; None = cuda where there is one
     resume      go on from the checkpoint, to the same result as without the interruption
     show        called after every step
-    returns     nats a held-out token: dense (the model as it was, every layer full), before, after;
-                nothing without `held_out`
+    returns     nats a held-out token: dense (every layer full) and before (the plan), both with the
+                first stage's base of the angles and before its first step, and after; nothing
+                without `held_out`
 
     Under torchrun the processes share the weights (FSDP2) and the sequences of each step.
 
@@ -75,26 +79,13 @@ def train_hybrid(
         ConfigError: the output is there already, a source cannot be read, a plan or a checkpoint
             does not fit.
     """
-    if not resume and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output}: there already; wanted a new folder, or --resume")
     checkpoint = Checkpoint(output / "checkpoint")
-    progress = Progress(about=_digest(str(model), plan, recipe))
-    if resume:
-        stored = checkpoint.progress(Progress)
-        if stored.about != progress.about:
-            raise ConfigError(
-                f"{checkpoint.path}: of another model, plan or recipe; go on with those, or begin "
-                "anew without --resume"
-            )
-        progress = stored
     device = local_device(device)
     with processes(device) as (rank, world):
-        for stage in recipe.stages:
-            if stage.sequences % world:
-                raise ConfigError(
-                    f"stage {stage.name}: {stage.sequences} sequences a step (batch_tokens / "
-                    f"length), wanted a multiple of {world} processes"
-                )
+        progress = _begin(output, checkpoint, _digest(str(model), plan, recipe), resume=resume)
+        _check_stages(recipe, world)
+        if world > 1:
+            dist.barrier()  # everybody has looked before anybody writes
         log = None
         if rank == 0:
             output.mkdir(parents=True, exist_ok=True)
@@ -102,11 +93,40 @@ def train_hybrid(
         run = _Run(recipe, plan, checkpoint, held_out, device, rank, world, log, show)
         while progress.stage < len(recipe.stages):
             begun = progress.stage > 0 or progress.step > 0
-            run.stage(checkpoint.path if begun else model, progress)
+            run.stage(checkpoint.folder if begun else model, progress)
+            gc.collect()  # a stage's weights lie in cycles, and the next one brings its own
+            torch.cuda.empty_cache()
         if log is not None:
             log.finish(progress.measured)
             _finish(output, checkpoint, recipe, run.plan)
     return progress.measured
+
+
+def _begin(output: Path, checkpoint: Checkpoint, about: str, *, resume: bool) -> Progress:
+    """Where to begin; `about`: see `Progress`."""
+    if not resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ConfigError(f"{output}: there already; wanted a new folder, or --resume")
+        return Progress(about=about)
+    stored = checkpoint.progress(Progress)
+    if stored.about != about:
+        raise ConfigError(
+            f"{checkpoint.path}: of another model, plan or recipe; go on with those, or begin "
+            "anew without --resume"
+        )
+    return stored
+
+
+def _check_stages(recipe: Recipe, world: int) -> None:
+    """What would stop a later stage is told before the first one."""
+    for stage in recipe.stages:
+        if stage.sequences % world:
+            raise ConfigError(
+                f"stage {stage.name}: {stage.sequences} sequences a step (batch_tokens / "
+                f"length), wanted a multiple of {world} processes"
+            )
+        for source in stage.sources:
+            open_source(source, f"stage {stage.name}")
 
 
 @dataclass
@@ -133,12 +153,13 @@ class _Run:
             source, self.plan, recipe, stage, self.device, rank=self.rank, world=self.world
         )
         self.plan = show_plan(trainer.plan)
-        mix = make_mix(recipe, stage, encoders(trainer.loaded, recipe))
+        seed = recipe.seed + progress.stage
+        mix = make_mix(recipe, stage, encoders(trainer.loaded, recipe), seed=seed)
         if progress.step or (progress.stage and stage.keep_optimizer):
             self.checkpoint.restore_moments(trainer.weights, trainer.optimizer)
         if progress.mix is not None:
             mix.restore(progress.mix)
-        held = self._held_out(stage, trainer.loaded)
+        held = self._held_out(trainer.loaded)
         if held and not progress.measured:
             progress.measured["dense"] = trainer.measure(held, dense=True)
             progress.measured["before"] = trainer.measure(held)
@@ -171,18 +192,29 @@ class _Run:
             if self.show is not None:
                 self.show(line)
 
-    def _held_out(self, stage: Stage, loaded: LoadedModel) -> list[Sequence]:
-        """Sequences of texts that are not learned, as many for each process; none twice."""
+    def _held_out(self, loaded: LoadedModel) -> list[Sequence]:
+        """Sequences of texts that are not learned, as many for each process; none twice.
+
+        They are as long as the shortest stage's, the same in all stages.
+        """
         if self.held_out is None:
             return []
         source = Source(name="held-out", share=1.0, place=str(self.held_out))
-        alone = msgspec.structs.replace(stage, name="held-out", sources=(source,))
-        mix = make_mix(self.recipe, alone, encoders(loaded, self.recipe))
+        length = min(stage.length for stage in self.recipe.stages)
+        alone = Stage(
+            name="held-out",
+            length=length,
+            steps=1,
+            batch_tokens=length,
+            learning_rate=1.0,
+            sources=(source,),
+        )
+        mix = make_mix(self.recipe, alone, encoders(loaded, self.recipe), seed=self.recipe.seed)
         sequences = mix.first_turn(max(HELD_OUT, self.world))
         count = len(sequences) // self.world * self.world
         if not count:
             raise ConfigError(
-                f"{self.held_out}: too short; wanted {stage.length * self.world} tokens or more"
+                f"{self.held_out}: too short; wanted {length * self.world} tokens or more"
             )
         return sequences[:count]
 
@@ -192,8 +224,8 @@ def _finish(output: Path, checkpoint: Checkpoint, recipe: Recipe, plan: str) -> 
     for file in checkpoint.model_files():
         file.replace(output / file.name)
     (output / "recipe.yaml").write_bytes(msgspec.yaml.encode(recipe))
-    (output / PLAN).write_text(f'plan: "{plan}"\n', encoding="utf-8")
-    shutil.rmtree(checkpoint.path)
+    (output / PLAN).write_bytes(msgspec.yaml.encode({"plan": plan}))
+    checkpoint.remove()
 
 
 def _done(recipe: Recipe, number: int, step: int) -> float:
@@ -202,4 +234,11 @@ def _done(recipe: Recipe, number: int, step: int) -> float:
 
 
 def _digest(model: str, plan: str, recipe: Recipe) -> str:
+    """Of all but where the sources are: data may move between a stop and a resume."""
+    replace = msgspec.structs.replace
+    stages = tuple(
+        replace(stage, sources=tuple(replace(each, place=None) for each in stage.sources))
+        for stage in recipe.stages
+    )
+    recipe = replace(recipe, stages=stages)
     return hashlib.sha256(msgspec.json.encode([model, plan, recipe])).hexdigest()[:16]

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from lcc.errors import ConfigError
 from lcc.passes.graph import ModelGraph, is_call
@@ -18,6 +17,7 @@ from lcc.passes.split_programs import head_module, last_linear
 from lcc.plan import Full, Kind, SinkWindow
 from lcc.train.documents import IGNORED
 from lcc.train.layer_states import attend
+from lcc.train.recompute import recomputed
 from lcc.train.sparse_attention import attend_sparse, sink_positions
 
 LOSS_ROWS = 2048  # tokens whose logits exist at once (ProLong's LOGIT_BLOCK_SIZE)
@@ -91,7 +91,7 @@ class Part(nn.Module):
 
     def forward(self, *values: Any) -> tuple[Any, ...]:
         """See the class."""
-        results: tuple[Any, ...] = checkpoint(self.module, *values, use_reentrant=False)
+        results: tuple[Any, ...] = recomputed(self.module, *values)
         return results
 
 
@@ -155,8 +155,7 @@ class HybridModel(nn.Module):
         for start in range(0, labels.shape[0], LOSS_ROWS):
             rows = slice(start, start + LOSS_ROWS)
             if (labels[rows] != IGNORED).any():
-                part = checkpoint(self._loss, hidden[:, rows], labels[rows], use_reentrant=False)
-                total = total + part
+                total = total + recomputed(self._loss, hidden[:, rows], labels[rows])
         return total
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:

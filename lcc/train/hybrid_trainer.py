@@ -100,7 +100,7 @@ class HybridTrainer:
         ids, labels = (torch.from_numpy(x).to(self.device) for x in (sequence.ids, sequence.labels))
         half = self.recipe.precision == "bfloat16"
         kind = self.device.partition(":")[0]
-        with torch.autocast(kind, torch.bfloat16, enabled=half):
+        with torch.autocast(kind, torch.bfloat16, enabled=half, cache_enabled=False):
             loss: Tensor = self.model(ids[None], labels, list(sequence.lengths))
         return loss
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from lcc.passes.graph import ModelGraph
+from lcc.train.recompute import recomputed
 
 BLOCK = 256  # queries attended at once where a layer has a window or a cap
 
@@ -91,9 +92,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: 
             q, k, v, is_causal=True, scale=scale, enable_gqa=True
         )
         return out.transpose(1, 2).contiguous()
-    group, rows = q.shape[1] // k.shape[1], []
+    group = q.shape[1] // k.shape[1]
     place = torch.arange(length, device=q.device)
-    for start in range(0, length, BLOCK):
+
+    def attend_block(start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         end = min(start + BLOCK, length)
         first = max(0, start - window + 1) if window else 0
         keys = k[:, :, first:end].repeat_interleave(group, dim=1)
@@ -105,5 +107,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: 
         if window:
             hidden = hidden | (distance >= window)
         weights = logits.masked_fill(hidden, -torch.inf).softmax(-1)
-        rows.append(weights @ v[:, :, first:end].repeat_interleave(group, dim=1))
+        return weights @ v[:, :, first:end].repeat_interleave(group, dim=1)
+
+    rows = [recomputed(attend_block, start, q, k, v) for start in range(0, length, BLOCK)]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous()

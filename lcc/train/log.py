@@ -50,7 +50,9 @@ class Log:
         for name in ("loss", "norm", "learning_rate", "held_out"):
             if (value := getattr(step, name)) is not None:
                 self.events.add_scalar(name, value, self.lines)
-        self.events.add_scalar("tokens_per_second", step.tokens / step.seconds, self.lines)
+        self.events.add_scalar(
+            "tokens_per_second", step.tokens / max(step.seconds, 1e-3), self.lines
+        )
 
     def finish(self, measured: dict[str, float]) -> None:
         """Draw the loss over the tokens read; `measured`: held-out losses to compare with."""

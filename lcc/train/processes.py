@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import distributed as dist
 
+from lcc import env
 from lcc.errors import ConfigError
 
 
@@ -17,8 +18,8 @@ def use_threads(count: int) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that speaks."""
-    return int(dist.get_node_local_rank(fallback_rank=0)) == 0
+    """Whether this process is the one that speaks, of all on all machines."""
+    return env.process_rank() == 0
 
 
 def local_device(wanted: str | None) -> str:
@@ -41,7 +42,11 @@ def processes(device: str) -> Iterator[tuple[int, int]]:
     if not dist.is_torchelastic_launched():
         yield 0, 1
         return
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    if device == "cpu":
+        dist.init_process_group("gloo")
+    else:
+        torch.cuda.set_device(device)  # FSDP2 and NCCL take the current one
+        dist.init_process_group("nccl", device_id=torch.device(device))
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:

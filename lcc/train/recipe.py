@@ -39,6 +39,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     place: str | None = None
     column: str = "text"
 
+    def __post_init__(self) -> None:
+        for name in ("length", "shortest", "longest"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"source {self.name}: {name} is {value}, wanted 1 or more")
+
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Training at one length.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lcc.plan import SinkWindow
+from lcc.train.recompute import recomputed
 
 BLOCK = 256  # queries attended at once
 
@@ -31,6 +32,8 @@ def attend_sparse(
 ) -> Tensor:
     """What `lcc::cached_sink_window` computes of a whole text, in memory linear in its length.
 
+    For the gradient, too: the weights of no more than one block of queries exist at once.
+
     q           [1, n, Hq, D]   rotated by its place
     sink_q      [1, n, Hq, D]   rotated by `sink_positions`, for the first `kind.sink` keys
     k, v        [1, n, Hkv, D]
@@ -44,8 +47,8 @@ def attend_sparse(
 
     keys, values = (x[0].transpose(0, 1)[:, None] for x in (k, v))  # [Hkv, 1, n, D]
     place = torch.arange(n, device=q.device)
-    parts = []
-    for start in range(0, n, BLOCK):
+
+    def attend_block(start: int, q: Tensor, sink_q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         end = min(start + BLOCK, n)
         sinks = min(kind.sink, end)
         first = max(sinks, start // kind.block * kind.block - kind.window + 1)
@@ -58,5 +61,7 @@ def attend_sparse(
             logits = torch.tanh(logits / softcap) * softcap
         visible = (slots <= rows) & ((slots < kind.sink) | near)
         weights = logits.masked_fill(~visible, -torch.inf).softmax(-1)
-        parts.append((weights @ values[:, :, slots]).permute(2, 0, 1, 3).flatten(1, 2))
-    return torch.cat(parts)[None]
+        return (weights @ values[:, :, slots]).permute(2, 0, 1, 3).flatten(1, 2)
+
+    starts = range(0, n, BLOCK)
+    return torch.cat([recomputed(attend_block, i, q, sink_q, keys, values) for i in starts])[None]

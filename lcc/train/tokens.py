@@ -38,6 +38,8 @@ def encoders(loaded: LoadedModel, recipe: Recipe) -> dict[str, Encode]:
         before, after = (boundary, []) if recipe.boundary == "bos" else ([], boundary)
 
     def text(document: Any) -> tuple[list[int], list[bool]]:
+        if document is None:  # a row without a text
+            return [], []
         if not isinstance(document, str):
             raise ConfigError(f"a text is {document!r:.60}, wanted a string")
         ids = [*before, *encode(document), *after]

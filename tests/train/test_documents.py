@@ -16,25 +16,18 @@ from lcc.train.recipe import Recipe, Source, Stage
 LENGTH = 32
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
 def spell(document: str) -> tuple[list[int], list[bool]]:
     """Bytes; capitals are not learned."""
     return list(document.encode()), [not letter.isupper() for letter in document]
 
 
-def mix(*sources: Source, steps: int = 3, count: int = 2, **options: Any) -> Mix:
+def mix(*sources: Source, steps: int = 3, count: int = 2, seed: int = 0, **options: Any) -> Mix:
     stage = Stage(
         name="s", length=LENGTH, steps=steps, batch_tokens=count * LENGTH, learning_rate=1.0,
         sources=sources,
     )  # fmt: skip
     recipe = Recipe(stages=(stage,), **options)
-    return make_mix(recipe, stage, {"text": spell, "chat": spell})
+    return make_mix(recipe, stage, {"text": spell, "chat": spell}, seed=seed)
 
 
 def lines(path: Path, texts: list[str], column: str = "text") -> str:
@@ -140,6 +133,35 @@ def test_texts_come_in_another_order_each_turn(tmp_path: Path) -> None:
     assert order[:8] != order[8:]
 
 
+def test_sequences_without_an_answer_are_left_out(tmp_path: Path) -> None:
+    """A question that fills the sequence leaves nothing to learn."""
+    place = lines(tmp_path / "a.jsonl", ["Q" * 40 + "aaa", "QQaaa" * 7])
+    source = Source(name="a", share=1.0, documents="chat", place=place)
+    for each in all_of(mix(source)):
+        assert (each.labels != IGNORED).any()
+    place = lines(tmp_path / "b.jsonl", ["Q" * 40 + "aaa"] * 3)
+    source = Source(name="b", share=1.0, documents="chat", place=place)
+    with pytest.raises(ConfigError, match="nothing to learn; are all answers behind the first 32"):
+        all_of(mix(source))
+
+
+def test_a_mix_does_not_go_on_with_other_texts(tmp_path: Path) -> None:
+    source = Source(name="a", share=1.0, place=lines(tmp_path / "a.jsonl", ["a" * 40] * 3))
+    state = mix(source).state()
+    more = Source(name="a", share=1.0, place=lines(tmp_path / "b.jsonl", ["a" * 40] * 4))
+    with pytest.raises(ConfigError, match="has 4 texts, and had 3"):
+        mix(more).restore(state)
+
+
+def test_another_seed_is_another_order(tmp_path: Path) -> None:
+    place = lines(tmp_path / "a.jsonl", [c * 32 for c in "abcdefgh"])
+    source = Source(name="a", share=1.0, documents="whole", place=place)
+    orders = [
+        [decode(each)[0][0] for each in all_of(mix(source, steps=4, seed=seed))] for seed in (0, 1)
+    ]
+    assert orders[0] != orders[1]
+
+
 def test_folders_of_several_kinds_of_files(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -188,6 +210,7 @@ def test_chats_are_written_by_the_models_template(tiny_folder: Path) -> None:
     end = [258, ord("\n")]
     assert answers == [*b"4", *end, *b"Yes.", *end]
     assert ids[:6] == [257, *b"user\n"]
+    assert made["text"](None) == ([], [])
     assert made["text"]("ab") == ([257, 97, 98], [True] * 3)
     for wrong in ("text", [], [{"content": "x"}]):
         with pytest.raises(ConfigError, match="a chat is"):

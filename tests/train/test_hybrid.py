@@ -1,11 +1,13 @@
 """Hybrids learn, go on after a stop as if there had been none, and in two processes as in one."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,8 @@ from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.models import load_model
 from lcc.tiny import save_tiny, tiny_model
+from lcc.train import processes
+from lcc.train.checkpoint import PROGRESS, Checkpoint
 from lcc.train.documents import IGNORED, Sequence
 from lcc.train.dry_run import estimate
 from lcc.train.hybrid import train_hybrid
@@ -47,13 +51,6 @@ stages:
       - {name: text, share: 0.5, documents: whole, length: 64}
       - {name: chat, share: 0.5, documents: chat, column: messages}
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +169,93 @@ def test_a_stop_changes_nothing(
         assert torch.equal(weights(output)[name], tensor), name
 
 
+class Number(msgspec.Struct):
+    number: int
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "number"),
+    [
+        ("rmtree", 1, 1),  # while an older one is removed
+        ("rename", 1, 1),
+        ("rename", 2, 1),  # the old one has gone aside, the new one is not in its place
+        ("rmtree", 2, 2),  # while the old one is removed
+    ],
+)
+def test_whenever_a_process_ends_there_is_a_checkpoint(
+    where: str, call: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    for i, folder in enumerate((checkpoint.old, checkpoint.path, checkpoint.staging)):
+        folder.mkdir()
+        (folder / PROGRESS).write_bytes(msgspec.json.encode(Number(i)))
+    owner = shutil if where == "rmtree" else Path
+    original, calls = getattr(owner, where), []
+
+    def ends(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, where, ends)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint._replace()
+    assert checkpoint.progress(Number).number == number
+    if checkpoint.staging.is_dir():
+        checkpoint._replace()
+    assert checkpoint.progress(Number).number == 2
+
+
+def test_what_would_stop_a_later_stage_is_told_first(
+    tiny_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(str(data / "recipe.yaml"), {"text": str(data / "texts")})
+    with pytest.raises(ConfigError, match="stage long: chat has no place; say --source chat="):
+        train_hybrid(tiny_folder, PLAN, recipe, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resume_finds_data_that_moved(
+    trained: tuple[Path, dict[str, float]], tiny_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    def stop(step: Step) -> None:
+        if step.stage == "long":
+            raise Stopped
+
+    moved, output = tmp_path / "moved", tmp_path / "out"
+    shutil.copytree(data, moved)
+    for folder, resume in ((moved, False), (data, True)):
+        places = {"text": str(folder / "texts"), "chat": str(folder / "chats.jsonl")}
+        args = (tiny_folder, PLAN, load_recipe(str(data / "recipe.yaml"), places), output)
+        options = {"device": "cpu", "resume": resume}
+        if resume:
+            train_hybrid(*args, **options)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(Stopped):
+                train_hybrid(*args, show=stop, **options)  # type: ignore[arg-type]
+    assert losses(output) == losses(trained[0])
+
+
+def test_every_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch is told; no GPU is here."""
+    told: list[object] = []
+    monkeypatch.setattr(processes.dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(processes.torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(
+        processes.dist, "init_process_group", lambda *a, device_id: told.append((*a, device_id))
+    )
+    monkeypatch.setattr(processes.dist, "get_rank", lambda: 3)
+    monkeypatch.setattr(processes.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
+    with processes.processes("cuda:3") as found:
+        assert found == (3, 4)
+    assert told == ["cuda:3", ("nccl", torch.device("cuda:3"))]
+
+
 def test_nothing_to_go_on_from(tiny_folder: Path, recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint; begin without --resume"):
+    with pytest.raises(ConfigError, match="no checkpoint was written; remove"):
         train_hybrid(tiny_folder, PLAN, recipe, tmp_path / "none", resume=True, device="cpu")
 
 
@@ -259,7 +341,9 @@ def test_any_model_can_be_estimated(architecture: str, recipe: Recipe, tmp_path:
 
 def test_mistakes_are_one_line(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
     def told(*more: str, output: bool = True) -> str:
-        args = ["train", "hybrid", str(tiny_folder), "--recipe", str(data / "recipe.yaml"), *more]
+        plan = [] if "--plan" in more else ["--plan", PLAN]
+        args = ["train", "hybrid", str(tiny_folder), "--recipe", str(data / "recipe.yaml"), *plan]
+        args += more
         args += ["-o", str(tmp_path / "new")] if output else []
         result = CliRunner().invoke(app, args)
         assert result.exit_code == 2, result.output

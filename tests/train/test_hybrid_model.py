@@ -19,6 +19,7 @@ from lcc.tiny import ARCHITECTURES, tiny_model
 from lcc.train import hybrid_model
 from lcc.train.documents import IGNORED
 from lcc.train.hybrid_model import HybridModel
+from lcc.train.layer_states import attend
 from lcc.train.sparse_attention import attend_sparse, sink_positions
 
 IDS = torch.randint(0, 256, (1, 60), generator=torch.Generator().manual_seed(3))
@@ -190,6 +191,26 @@ def test_a_sparse_layer_saves_while_it_learns() -> None:
 
     ratio = numbers(4096) / numbers(2048)
     assert 1.9 < ratio < 2.3, ratio
+
+
+@pytest.mark.parametrize("kind", ["sparse", "capped"])
+def test_a_layer_keeps_no_weights_for_the_gradient(kind: str) -> None:
+    """Of blocks of 256 queries, each with hundreds of keys, only q, k and v are kept."""
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // 4
+        return x
+
+    q, sink_q, k, v = (torch.randn(1, 2048, 2, 8, requires_grad=True) for _ in range(4))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        if kind == "sparse":
+            out = attend_sparse(q, sink_q, k, v, SinkWindow(sink=4, window=512), 0.3)
+        else:
+            out = attend(q, k, v, 0.3, 512, 5.0)
+    assert sum(kept.values()) < 10 * q.numel()
+    out.sum().backward()
+    assert q.grad is not None
 
 
 def test_the_whole_model_is_dense_for_a_while() -> None:

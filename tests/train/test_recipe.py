@@ -83,6 +83,8 @@ def test_places_are_given_to_all_sources_of_a_name() -> None:
         ("share: 1.0", "share: 0.5", "shares add up to 0.5"),
         ("share: 1.0", "share: 1.0, documents: whole, length: 100", "pieces of 100 tokens"),
         ("share: 1.0", "share: 1.0, documents: all", "Invalid enum value"),
+        ("share: 1.0", "share: 1.0, length: -128", "source text: length is -128, wanted 1"),
+        ("share: 1.0", "share: 1.0, shortest: 0", "source text: shortest is 0, wanted 1"),
         ("stages:", "stages: [", "not YAML"),
         (STAGE, "stages: []", "wanted stages"),
     ],
