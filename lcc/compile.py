@@ -77,10 +77,10 @@ def specialize(
         check_chunks(captured, graph, longest=window)
     # What the plan changes is meant to change the logits: it comes after the check of the others.
     plan = parse_plan(config.plan, len(graph.calls(torch.ops.lcc.cached_attention.default)))
-    most = max(cache.chunk_size, cache.catalyst_size)
     if heads is not None and Full() not in plan:
         raise ConfigError("heads were given, the plan leaves no layer full that they could score")
-    hybrid = HybridLayers(plan, positions=cache.positions, chunk_size=most)
+    sizes = {"chunk_size": cache.chunk_size, "catalyst_size": cache.catalyst_size}
+    hybrid = HybridLayers(plan, positions=cache.positions, **sizes)
     if any(kind != Full() for kind in plan):
         graph, passes = pipeline.run(graph, [hybrid], dump=env.dump_folder(), done=passes)
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)

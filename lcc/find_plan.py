@@ -12,7 +12,7 @@ from lcc.errors import ConfigError
 from lcc.models import LoadedModel, encoder
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.plan import Full, SinkWindow, show_plan
+from lcc.plan import Full, Sparse, show_plan
 from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 
 Progress = Callable[[str, float], None]
@@ -60,7 +60,7 @@ class Found:
 def find_plan(
     loaded: LoadedModel,
     text: str,
-    kind: SinkWindow,
+    kind: Sparse,
     *,
     full: int | None = None,
     kv_limit: int | None = None,
@@ -92,7 +92,7 @@ def find_plan(
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
     full = _how_many_full(graph, kind, cache, full, kv_limit)
     report("read the text", 0.0)
-    meter = Meter(graph, texts, kind.window)
+    meter = Meter(graph, texts, kind.dense_length)
     layers = sum(not window for window in meter.windows)
 
     def row(plan: Plan, loss: Loss) -> Row:
@@ -118,7 +118,7 @@ def find_plan(
 
 
 def _how_many_full(
-    graph: ModelGraph, kind: SinkWindow, cache: CacheConfig, full: int | None, limit: int | None
+    graph: ModelGraph, kind: Sparse, cache: CacheConfig, full: int | None, limit: int | None
 ) -> int:
     """As many as were wanted, as fit, or a third; refused where there is nothing to find."""
     layers = sum(not site.window for site in sites(graph))
@@ -135,9 +135,9 @@ def _how_many_full(
 
 
 def _pieces(
-    loaded: LoadedModel, text: str, kind: SinkWindow, length: int, pieces: int
+    loaded: LoadedModel, text: str, kind: Sparse, length: int, pieces: int
 ) -> list[list[int]]:
-    if kind.sink + kind.window + 2 > length:
+    if all(kind.sees(length - 2, key, 0) for key in range(length - 1)):
         raise ConfigError(
             f"{kind} sees all of a piece of {length} tokens; wanted longer pieces or a smaller "
             "window"
@@ -157,7 +157,7 @@ def _pieces(
     return [ids[i * apart : i * apart + length] for i in range(pieces)]
 
 
-def each_layer(meter: Meter, kind: SinkWindow, progress: Progress) -> dict[int, Loss]:
+def each_layer(meter: Meter, kind: Sparse, progress: Progress) -> dict[int, Loss]:
     """Of every layer without a window of its own, the loss when it alone is of this kind.
 
     The meter has just read its texts, with every layer as it is.
@@ -171,7 +171,7 @@ def each_layer(meter: Meter, kind: SinkWindow, progress: Progress) -> dict[int, 
 
 
 def greedy(
-    meter: Meter, kind: SinkWindow, alone: dict[int, Loss], full: int, progress: Progress
+    meter: Meter, kind: Sparse, alone: dict[int, Loss], full: int, progress: Progress
 ) -> Iterator[tuple[Plan, Loss]]:
     """Plans with fewer and fewer full layers, down to `full`: each time the layer that costs least.
 
@@ -196,7 +196,7 @@ def greedy(
         yield plan, fresh[best]
 
 
-def placements(meter: Meter, kind: SinkWindow, full: int) -> dict[str, Plan]:
+def placements(meter: Meter, kind: Sparse, full: int) -> dict[str, Plan]:
     """Plans with as many full layers, placed by rule: what a found plan has to beat.
 
     Layers with a window of the model's own keep it and count as neither.
@@ -226,7 +226,7 @@ def kv_bytes(layers: list[Site], plan: Plan, cache: CacheConfig) -> int:
     )
 
 
-def most_full(layers: list[Site], kind: SinkWindow, cache: CacheConfig, limit: int) -> int:
+def most_full(layers: list[Site], kind: Sparse, cache: CacheConfig, limit: int) -> int:
     """How many layers may stay full within so many bytes of keys and values, whichever they are.
 
     Raises ConfigError where not even a plan without a full layer fits.
@@ -244,10 +244,10 @@ def most_full(layers: list[Site], kind: SinkWindow, cache: CacheConfig, limit: i
     )
 
 
-def slots_of(kind: SinkWindow, cache: CacheConfig) -> int:
+def slots_of(kind: Sparse, cache: CacheConfig) -> int:
     """Entries that a layer of this kind has room for."""
-    return kind.slots(max(cache.chunk_size, cache.catalyst_size))
+    return kind.slots(cache.chunk_size, cache.catalyst_size)
 
 
-def _with(plan: Plan, layer: int, kind: SinkWindow) -> Plan:
+def _with(plan: Plan, layer: int, kind: Sparse) -> Plan:
     return (*plan[:layer], kind, *plan[layer + 1 :])

@@ -70,9 +70,10 @@ def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
 
 def _workspace(node: fx.Node, sizes: dict[str, int]) -> int:
     """What an attention by matrix products takes while it runs: scores, masked ones, weights."""
-    if str(node.target) != "lcc.cached_sink_window.default":
+    caches = {"lcc.cached_sink_window.default": 4, "lcc.cached_block_sparse.default": 3}
+    if str(node.target) not in caches:
         return 0
-    q, key = node.args[0], node.args[4]
+    q, key = node.args[0], node.args[caches[str(node.target)]]
     assert isinstance(q, fx.Node)
     assert isinstance(key, fx.Node)
     rows = _bytes(q.meta["val"], sizes) // q.meta["val"].shape[-1]
@@ -108,7 +109,7 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
         for size in node.meta["val"].shape:
             if isinstance(size, int):
                 continue
-            if name == "new_slots":
+            if name in ("new_slots", "kept"):
                 largest = cache.budget
             elif name.startswith(("key", "value")) or name in get_args(Scalar):
                 largest = cache.capacity

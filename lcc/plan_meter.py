@@ -11,9 +11,9 @@ from torch import Tensor, fx
 
 from lcc.passes.graph import ModelGraph, is_call, shape
 from lcc.passes.split_programs import head_module, last_linear
-from lcc.plan import Full, Kind
+from lcc.plan import BlockSparse, Full, Kind
 from lcc.train.layer_states import attend
-from lcc.train.sparse_attention import attend_sparse, sink_positions
+from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
 ROWS = 256  # whose logits exist at once
 Plan = tuple[Kind, ...]
@@ -142,9 +142,11 @@ class _Walk(fx.Interpreter):
         (q, k, v, scale, window, softcap, _), _ = self.fetch_args_kwargs_from_env(node)
         if isinstance(kind, Full):
             return attend(q, k, v, scale, window, softcap)
+        if isinstance(kind, BlockSparse):
+            return attend_blocks(q, k, v, kind, scale, softcap)
         sink_q, turn = q, node.args[0]
         if is_call(turn, torch.ops.lcc.rotate.default):
             (x, cos, sin, interleaved), _ = self.fetch_args_kwargs_from_env(turn)
             rows = sink_positions(self.inputs[1][0], kind)
             sink_q = turn.target(x, cos[:, rows], sin[:, rows], interleaved)
-        return attend_sparse(q, sink_q, k, v, kind, scale, softcap)
+        return attend_window(q, sink_q, k, v, kind, scale, softcap)

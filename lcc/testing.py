@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcc.config import PolicyConfig, Positions
-from lcc.plan import SinkWindow
+from lcc.plan import BlockSparse, Sparse
 
 Vector = list[float]
 
@@ -65,12 +65,16 @@ def span(values: list, slot: int, size: int) -> list:
     return values[max(0, slot - size // 2) : slot + size // 2 + 1]
 
 
-def sees(kind: SinkWindow, query: int, key: int) -> bool:
-    """Whether a token of a text sees another one, in a layer of this kind."""
+def sees(kind: Sparse, query: int, key: int, head: int = 0) -> bool:
+    """Whether a token of a text sees another one, in a KV head of a layer of this kind."""
     if key > query:
         return False
-    blocks = range(query // kind.block + 1)[-(kind.window // kind.block) :]
-    return key < kind.sink or key // kind.block in blocks
+    blocks = range(query // kind.block + 1)
+    if isinstance(kind, BlockSparse):
+        first = -(kind.offset + head * kind.shift) % kind.stride
+        older = set(blocks[first :: kind.stride]) & set(blocks[::-1][: kind.reach])
+        return key // kind.block in {*blocks[: kind.sink], *older, *blocks[::-1][: kind.local]}
+    return key < kind.sink or key // kind.block in blocks[-(kind.window // kind.block) :]
 
 
 # --- selection ------------------------------------------------------------------------------------
@@ -210,8 +214,9 @@ class OracleCache:
     frequencies   radians per position of each rotated pair; [] = no rotary embedding
     positions     contiguous: an entry's position is its slot now; absolute: its place in the text
     window        newest entries that a query sees, itself included; None = all
-    kind          what a query sees otherwise, of a layer that never evicts; under contiguous
-                  positions an entry's position is then its place among those that are seen
+    kind          what a query sees otherwise, of a layer that no policy evicts; under contiguous
+                  positions an entry's position is then its place among those that are seen; for
+                  block_sparse its slot, and `free` is what closes the ranks
     heads         [Hkv] lists of entries in token order; an entry's slot is its index
     """
 
@@ -224,7 +229,7 @@ class OracleCache:
         interleaved: bool = False,
         positions: Positions = "contiguous",
         window: int | None = None,
-        kind: SinkWindow | None = None,
+        kind: Sparse | None = None,
     ) -> None:
         self.heads: list[list[Entry]] = [[] for _ in range(kv_heads)]
         self.scale, self.window, self.positions, self.kind = scale, window, positions, kind
@@ -322,6 +327,24 @@ class OracleCache:
         ]
         return kept
 
+    def free(self) -> None:
+        """Forget what no later query of a block_sparse layer sees, nor the last one.
+
+        All heads keep as many entries: those that see fewer, of the others the newest.
+        """
+        kind, last = self.kind, self.next_token - 1
+        assert isinstance(kind, BlockSparse)
+        ranks = [
+            sorted((sees(kind, last, entry.token, h), entry.token) for entry in entries)
+            for h, entries in enumerate(self.heads)
+        ]
+        count = max(sum(seen for seen, _ in rank) for rank in ranks)
+        kept = [{token for _, token in rank[len(rank) - count :]} for rank in ranks]
+        self.heads = [
+            [entry for entry in entries if entry.token in tokens]
+            for entries, tokens in zip(self.heads, kept, strict=True)
+        ]
+
     def _merge(self, head: int, kept: list[int], least: float) -> None:
         """Every evicted value into that of the kept entry whose key points most where its own does.
 
@@ -372,14 +395,18 @@ class OracleCache:
         """Each query with its KV head."""
         return [(g * len(self.heads) // len(rows), row) for g, row in enumerate(rows)]
 
-    def _seen_by(self, kind: SinkWindow, query: Vector, head: int, slot: int) -> Vector:
+    def _seen_by(self, kind: Sparse, query: Vector, head: int, slot: int) -> Vector:
         """Weights over slots 0 .. slot, 0 where nothing is seen."""
-        seen = [s for s in range(slot + 1) if sees(kind, slot, s)]
-        places = range(len(seen)) if self.positions == "contiguous" else seen
+        entries = self.heads[head][: slot + 1]
+        tokens = [entry.token for entry in entries]
+        seen = [s for s, token in enumerate(tokens) if sees(kind, tokens[-1], token, head)]
+        places: Sequence[int] = [tokens[s] for s in seen]
+        if self.positions == "contiguous":
+            places = seen if isinstance(kind, BlockSparse) else range(len(seen))
 
         def turn(x: Vector, place: int) -> Vector:
             return rotate(x, place, self.frequencies, interleaved=self.interleaved)
 
-        keys = [turn(self.heads[head][s].key, p) for s, p in zip(seen, places, strict=True)]
+        keys = [turn(entries[s].key, p) for s, p in zip(seen, places, strict=True)]
         weights = dict(zip(seen, attention(turn(query, places[-1]), keys, self.scale), strict=True))
         return [weights.get(s, 0.0) for s in range(slot + 1)]

@@ -92,7 +92,7 @@ def verify(
     rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
     report("weightless programs", 0.7)
     for name, entry in manifest.programs.items():
-        if name.startswith(("evict", "score")):
+        if name.startswith(("evict", "score", "compact")):
             rows.append(_weightless(name, entry, session, reference))
     report("greedy tokens", 0.8)
     rows.append(_tokens(session, loaded, ids[: _usable(session) // 2], new_tokens))
@@ -109,8 +109,7 @@ def _row(what: str, against: str, error: float, tolerance: float = TOLERANCE) ->
 
 def _usable(session: Session) -> int:
     """The longest text of which nothing is evicted and everything is seen."""
-    kinds = [window.kind for window in session._executor.windows]
-    windows = [kind.window - kind.block + 1 for kind in kinds]
+    windows = [window.kind.dense_length for window in session._executor.windows]
     return min([session._executor.limits.usable, *windows])
 
 
@@ -189,9 +188,10 @@ def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
 
 
 def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> Row:
-    """One call of a score or evict program on random entries."""
+    """One call of a score, evict or compact program on random entries."""
     draw, cache = np.random.default_rng(0), session._executor.config
-    sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
+    sizes = {"slots": cache.capacity, "n": 16, "tokens": 16}
+    sizes |= dict.fromkeys(("budget", "count"), cache.budget)
     counts = {
         "used": cache.capacity - 5,
         "prefix": cache.sink_size,
@@ -205,6 +205,9 @@ def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Ses
             feeds[tensor.name] = np.arange(cache.budget, dtype=np.int64)
         elif tensor.name in counts:
             feeds[tensor.name] = np.array([counts[tensor.name]], np.int32)
+        elif tensor.name == "kept":
+            heads = [draw.permutation(cache.capacity)[: cache.budget] for _ in range(shape[0])]
+            feeds[tensor.name] = np.sort(np.stack(heads), axis=1)
         elif tensor.name == "sentence":
             feeds[tensor.name] = np.tile(np.arange(shape[1]) // 20, (shape[0], 1)).astype("f4")
         elif tensor.name in ("key", "value", "queries"):

@@ -7,16 +7,20 @@ from lcc.artifact import LayerEntry
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.passes.eviction import EvictionPolicy
 from lcc.passes.eviction.programs import (
+    COMPACT_OUTPUTS,
     EVICT_OUTPUTS,
     SCORE_OUTPUTS,
+    Compact,
     Evict,
     Score,
+    export_compact,
     export_evict,
     export_score,
 )
-from lcc.passes.eviction.sink_window import SinkWindow
+from lcc.passes.eviction.sink_window import SinkWindow as Newest
 from lcc.passes.graph import ModelGraph, is_call, shape
-from lcc.plan import Kind
+from lcc.passes.rotation import Rotation
+from lcc.plan import Full, Kind, SinkWindow, Sparse
 from lcc.program import Program
 
 
@@ -46,10 +50,11 @@ def eviction_programs(
     layers: list[LayerEntry] = []
     programs = _Programs(graph, cache, policy)
     for site in cache_sites(graph):
-        if is_call(site, torch.ops.lcc.cached_sink_window.default):
-            layers.append(_sparse_layer(site, plan[len(layers)], programs))
-        else:
+        kind = plan[len(layers)]
+        if isinstance(kind, Full):
             layers.append(_full_layer(site, cache, policy, programs))
+        else:
+            layers.append(_sparse_layer(site, kind, programs))
     return layers, list(programs.made.values())
 
 
@@ -58,6 +63,7 @@ def cache_sites(graph: ModelGraph) -> list[fx.Node]:
     kinds = (
         torch.ops.lcc.cached_attention.default,
         torch.ops.lcc.cached_sink_window.default,
+        torch.ops.lcc.cached_block_sparse.default,
     )
     return [node for node in graph.graph.nodes if is_call(node, *kinds)]
 
@@ -71,7 +77,7 @@ def _full_layer(
         window = 0
     evict = score = None
     if policy.evicts:
-        chosen = SinkWindow(PolicyConfig(name="sink_window")) if window else policy
+        chosen = Newest(PolicyConfig(name="sink_window")) if window else policy
         evict = programs.evict(chosen, rotation, kv_heads, size, oldest=window > 0)
     if policy.queries is not None and not window:
         score = programs.score(scale, softcap, (query_heads, kv_heads, size))
@@ -85,16 +91,16 @@ def _full_layer(
     )
 
 
-def _sparse_layer(site: fx.Node, kind: Kind, programs: "_Programs") -> LayerEntry:
+def _sparse_layer(site: fx.Node, kind: Sparse, programs: "_Programs") -> LayerEntry:
     """Its evict program drops what no query sees any more; no policy decides."""
-    q, key, rotation = site.args[0], site.args[4], site.args[12]
+    q = site.args[0]
+    key = site.args[4 if isinstance(kind, SinkWindow) else 3]
     _, kv_heads, slots, size = shape(key)
-    newest = SinkWindow(PolicyConfig(name="sink_window"))
     return LayerEntry(
         query_heads=shape(q)[2],
         kv_heads=kv_heads,
         head_size=size,
-        evict=programs.evict(newest, rotation, kv_heads, size),
+        evict=programs.compact(site.args[-1], kv_heads, size),
         kind=kind,
         slots=slots,
     )
@@ -120,12 +126,24 @@ class _Programs:
         kind = ("evict", policy.config, oldest, kv_heads, head_size, rotation)
         if kind not in self.made:
             name = f"evict_{sum(k[0] == 'evict' for k in self.made)}"
-            turn = self.graph.rotations[rotation] if rotation >= 0 else None
-            if self.cache.positions == "absolute":
-                turn = None
-            module = (EvictOldest if oldest else Evict)(policy, turn)
+            module = (EvictOldest if oldest else Evict)(policy, self._turn(rotation))
             self.made[kind] = _evict(name, module, self.cache, kv_heads, head_size)
         return self.made[kind].names[0]
+
+    def compact(self, rotation: int, kv_heads: int, head_size: int) -> str:
+        """The name of the program that closes the ranks of such a layer."""
+        kind = ("compact", kv_heads, head_size, rotation)
+        if kind not in self.made:
+            name = f"compact_{sum(k[0] == 'compact' for k in self.made)}"
+            module = Compact(self._turn(rotation))
+            self.made[kind] = _compact(name, module, self.cache, kv_heads, head_size)
+        return self.made[kind].names[0]
+
+    def _turn(self, rotation: int) -> Rotation | None:
+        """What turns a key that moves to another slot."""
+        if rotation < 0 or self.cache.positions == "absolute":
+            return None
+        return self.graph.rotations[rotation]
 
     def score(self, scale: float, softcap: float, sizes: tuple[int, int, int]) -> str:
         """The name of the program that scores such a layer."""
@@ -146,6 +164,15 @@ def _evict(name: str, module: Evict, cache: CacheConfig, kv_heads: int, head_siz
     )
     inputs = ("key", "value", "used", "prefix", "recent", "new_slots", *module.policy.scalars)
     return Program(names=(name,), exported=exported, inputs=inputs, outputs=EVICT_OUTPUTS)
+
+
+def _compact(
+    name: str, module: Compact, cache: CacheConfig, kv_heads: int, head_size: int
+) -> Program:
+    sizes = {"slots": cache.capacity, "count": cache.budget}
+    exported = export_compact(module, kv_heads=kv_heads, head_size=head_size, **sizes)
+    inputs = ("key", "value", "kept", "new_slots")
+    return Program(names=(name,), exported=exported, inputs=inputs, outputs=COMPACT_OUTPUTS)
 
 
 def _score(

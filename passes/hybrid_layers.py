@@ -1,7 +1,8 @@
-"""Layers that see their first and newest entries only, and store nothing else (LongGen)."""
+"""Layers that see a fixed part of the text, and store nothing else (LongGen)."""
 
 from operator import getitem
 
+import msgspec
 import torch
 from torch import fx
 
@@ -9,24 +10,28 @@ from lcc.config import Positions
 from lcc.errors import ConfigError, PassError
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, ancestors, aten, emit, is_call, reached_from, shape
-from lcc.plan import Full, Kind, SinkWindow
+from lcc.plan import BlockSparse, Full, Kind, SinkWindow, Sparse
 
 
 class HybridLayers(Pass):
     """Give every layer the kind of attention that a plan has for it (arXiv 2410.01485).
 
         before   lcc.cached_attention(q, k, v, key_<i>, value_<i>, used, ...)
-        after    lcc.cached_sink_window(q, sink_q, k, v, key_<i>, value_<i>, used_<n>, ...), for
-                 the layers of kind n of the plan that are not full
+        after    lcc.cached_sink_window(q, sink_q, k, v, key_<i>, value_<i>, used_<n>, ...), or
+                 lcc.cached_block_sparse(q, k, v, key_<i>, value_<i>, used_<n>, places_<n>, ...),
+                 for the layers of kind n of the plan that are not full
 
     key_<i> and value_<i> shrink to `slots` entries, and such layers give out no queries_<i> and no
     retaining_<i>: no policy chooses among their entries.
 
     used_<n>    [1] int32, a new input after `used`: entries before the step in layers of kind n
+    places_<n>  [H, slots] int64, likewise, of block_sparse kinds: place in the text of the token
+                in each slot, of the layer with the most KV heads
 
     Under contiguous positions a layer's angles follow its own slots, so position inputs are
-    computed from used_<n>. The first entries stay where they are while the window moves on, so
-    queries are rotated for them as if the window began right behind (StreamingLLM, 2309.17453).
+    computed from used_<n>. In a sink_window layer the first entries stay where they are while the
+    window moves on, so queries are rotated for them as if the window began right behind
+    (StreamingLLM, 2309.17453).
 
     Requires    LiftKVCache has run; the plan has a kind for every layer.
     Ensures     every layer of a kind that is not full reads a cache of `slots` slots.
@@ -34,9 +39,17 @@ class HybridLayers(Pass):
 
     required = False  # a plan may have full layers only
 
-    def __init__(self, plan: tuple[Kind, ...], *, positions: Positions, chunk_size: int) -> None:
-        """`chunk_size`: the most tokens that a step reads."""
-        self.plan, self.positions, self.chunk_size = plan, positions, chunk_size
+    def __init__(
+        self,
+        plan: tuple[Kind, ...],
+        *,
+        positions: Positions,
+        chunk_size: int,
+        catalyst_size: int = 0,
+    ) -> None:
+        """`chunk_size`: tokens of a step, at most; `catalyst_size`: see `CacheConfig`."""
+        self.plan, self.positions = plan, positions
+        self.sizes = chunk_size, catalyst_size
 
     def requires(self, graph: ModelGraph) -> None:
         """The plan fits the model."""
@@ -55,44 +68,61 @@ class HybridLayers(Pass):
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Rewrite the layers that are not full; return how many there are."""
-        kinds = sparse_kinds(self.plan)
-        used = graph.placeholder("used")
-        inputs: dict[SinkWindow, fx.Node] = {}
-        for number in range(len(kinds), 0, -1):
-            with graph.graph.inserting_after(used):
-                node = graph.graph.placeholder(f"used_{number}")
-            node.meta["val"] = used.meta["val"]
-            inputs[kinds[number - 1]] = node
-        rotations = _Rotations(graph, inputs, self.positions)
+        inputs = self._add_inputs(graph)
+        rotations = _Rotations(graph, {k: nodes[0] for k, nodes in inputs.items()}, self.positions)
         sites = graph.calls(torch.ops.lcc.cached_attention.default)
         for i, (site, kind) in enumerate(zip(sites, self.plan, strict=True)):
-            if isinstance(kind, SinkWindow):
+            if not isinstance(kind, Full):
                 self._rewrite_site(graph, i, site, kind, inputs[kind], rotations)
-        return sum(isinstance(kind, SinkWindow) for kind in self.plan)
+        return len(self.plan) - self.plan.count(Full())
+
+    def _add_inputs(self, graph: ModelGraph) -> dict[Sparse, list[fx.Node]]:
+        """used_<n> and, where it is asked for, places_<n> of each kind."""
+        kinds = sparse_kinds(self.plan)
+        sites = graph.calls(torch.ops.lcc.cached_attention.default)
+        used = last = graph.placeholder("used")
+        inputs: dict[Sparse, list[fx.Node]] = {}
+        for number, kind in enumerate(kinds, start=1):
+            values = {f"used_{number}": used.meta["val"]}
+            if isinstance(kind, BlockSparse):
+                heads = [
+                    shape(site.args[3])[1]
+                    for site, other in zip(sites, self.plan, strict=True)
+                    if other == kind
+                ]
+                sizes = (max(heads), kind.slots(*self.sizes))
+                values[f"places_{number}"] = used.meta["val"].new_empty(sizes, dtype=torch.int64)
+            inputs[kind] = []
+            for name, value in values.items():
+                with graph.graph.inserting_after(last):
+                    last = graph.graph.placeholder(name)
+                last.meta["val"] = value
+                inputs[kind].append(last)
+        return inputs
 
     def _rewrite_site(
         self,
         graph: ModelGraph,
         i: int,
         site: fx.Node,
-        kind: SinkWindow,
-        used: fx.Node,
+        kind: Sparse,
+        inputs: list[fx.Node],
         rotations: "_Rotations",
     ) -> None:
         q, k, v, key, value, _, scale, _, softcap, rotation = site.args
-        slots = kind.slots(self.chunk_size)
+        slots = kind.slots(*self.sizes)
         for node in (key, value):
             old = node.meta["val"]
             node.meta["val"] = old.new_empty((*old.shape[:2], slots, old.shape[3]))
+        operator = torch.ops.lcc.cached_block_sparse.default
         with graph.graph.inserting_before(site):
-            sink_q = rotations.turn(q, kind, sink=True)
-            q, k = rotations.turn(q, kind), rotations.turn(k, kind)
-            new = emit(
-                graph.graph,
-                torch.ops.lcc.cached_sink_window.default,
-                *(q, sink_q, k, v, key, value, used),
-                *(kind.sink, kind.window, kind.block, scale, softcap, rotation),
-            )
+            queries = [rotations.turn(q, kind)]
+            if isinstance(kind, SinkWindow):
+                operator = torch.ops.lcc.cached_sink_window.default
+                queries.append(rotations.turn(q, kind, sink=True))
+            cache = (rotations.turn(k, kind), v, key, value, *inputs)
+            numbers = (*msgspec.structs.astuple(kind), scale, softcap, rotation)
+            new = emit(graph.graph, operator, *queries, *cache, *numbers)
         for old in list(site.users):
             old.replace_input_with(site, new)
             old.meta["val"] = new.meta["val"][old.args[1]]
@@ -111,26 +141,26 @@ class HybridLayers(Pass):
         """Sparse layers have small caches."""
         for i, kind in enumerate(self.plan):
             slots = shape(graph.placeholder(f"key_{i}"))[2]
-            if isinstance(kind, SinkWindow) and slots != kind.slots(self.chunk_size):
+            if not isinstance(kind, Full) and slots != kind.slots(*self.sizes):
                 raise PassError(f"hybrid_layers: layer {i} has {slots} slots left")
 
 
-def sparse_kinds(plan: tuple[Kind, ...]) -> list[SinkWindow]:
+def sparse_kinds(plan: tuple[Kind, ...]) -> list[Sparse]:
     """The kinds of a plan that are not full, in the order of their first layer; from 1 on."""
-    return list(dict.fromkeys(kind for kind in plan if isinstance(kind, SinkWindow)))
+    return list(dict.fromkeys(kind for kind in plan if not isinstance(kind, Full)))
 
 
 class _Rotations:
     """Rotations by the slots of a kind of layer instead of the positions of the full ones."""
 
     def __init__(
-        self, graph: ModelGraph, used: dict[SinkWindow, fx.Node], positions: Positions
+        self, graph: ModelGraph, used: dict[Sparse, fx.Node], positions: Positions
     ) -> None:
         self.graph, self.used, self.positions = graph, used, positions
         self.given = graph.placeholder("positions")
         self.made: dict[tuple, fx.Node] = {}
 
-    def turn(self, x: fx.Node, kind: SinkWindow, *, sink: bool = False) -> fx.Node:
+    def turn(self, x: fx.Node, kind: Sparse, *, sink: bool = False) -> fx.Node:
         """The same query or key, rotated by its slot; for the first entries, by its place there."""
         if self.positions == "absolute" or not is_call(x, torch.ops.lcc.rotate.default):
             return x
@@ -138,7 +168,7 @@ class _Rotations:
         angles = [self._angle(node, kind, sink=sink) for node in (cos, sin)]
         return emit(self.graph.graph, torch.ops.lcc.rotate.default, source, *angles, interleaved)
 
-    def _angle(self, node: fx.Node, kind: SinkWindow, *, sink: bool) -> fx.Node:
+    def _angle(self, node: fx.Node, kind: Sparse, *, sink: bool) -> fx.Node:
         """What the model computes of positions, computed of others."""
         if (node, kind, sink) in self.made:
             return self.made[node, kind, sink]
@@ -150,12 +180,13 @@ class _Rotations:
         self.made[node, kind, sink] = copies[node]
         return copies[node]
 
-    def _places(self, kind: SinkWindow, *, sink: bool) -> fx.Node:
+    def _places(self, kind: Sparse, *, sink: bool) -> fx.Node:
         """[1, Q] int64: slots of the step's tokens, or their places behind the first entries."""
         if (kind, sink) in self.made:
             return self.made[kind, sink]
         graph = self.graph.graph
         if sink:
+            assert isinstance(kind, SinkWindow)
             place = self._places(kind, sink=False)
             block = place
             if kind.block > 1:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lcc.passes.rotation import rotate as rotate_pairs
+from lcc.plan import BlockSparse
 
 
 @torch.library.custom_op("lcc::rotate", mutates_args=())
@@ -185,5 +186,73 @@ def _(
     key_cache: Tensor,
     value_cache: Tensor,
     *numbers: object,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
+
+
+@torch.library.custom_op("lcc::cached_block_sparse", mutates_args=())
+def cached_block_sparse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    places: Tensor,
+    block: int,
+    stride: int,
+    local: int,
+    sink: int,
+    reach: int,
+    offset: int,
+    shift: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `cached_attention`, of a layer that sees blocks of the text (`lcc.plan.BlockSparse`).
+
+    q           [B, Q, Hq, D]     rotated
+    k, v        [B, Q, Hkv, D]    new entries, k rotated
+    key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid
+    used        [1] int32
+    places      [H, S] int64      place in the text of the token in each slot, of H >= Hkv heads;
+                                  the new entries' are there already
+    rotation    as in lcc::attention
+    returns     [B, Q, Hq, D] and the caches with the new entries in place
+
+    Query j, in slot used + j, sees the slots up to its own whose tokens `BlockSparse.sees`.
+    """
+    kind = BlockSparse(
+        block=block,
+        stride=stride,
+        local=local,
+        sink=sink,
+        reach=reach,
+        offset=offset,
+        shift=shift,
+    )
+    heads = k.shape[2]
+    group = q.shape[2] // heads
+    slots = used.long() + torch.arange(q.shape[1])
+    keys = key_cache.index_copy(2, slots, k.transpose(1, 2))
+    values = value_cache.index_copy(2, slots, v.transpose(1, 2))
+    filled = int(used) + q.shape[1]
+    place = places[:heads, None, :filled]  # [Hkv, 1, filled]
+    query = places[:heads].index_select(1, slots)[:, :, None]
+    seen = kind.sees(query, place, torch.arange(heads)[:, None, None])
+    visible = seen & (torch.arange(filled) <= slots[:, None])
+    logits = torch.einsum("bqhgd,bhsd->bhgqs", q.unflatten(2, (heads, group)), keys[:, :, :filled])
+    logits = logits * scale
+    if softcap > 0:
+        logits = torch.tanh(logits / softcap) * softcap
+    weights = torch.softmax(logits.masked_fill(~visible[:, None], -torch.inf).float(), dim=-1)
+    out = torch.einsum("bhgqs,bhsd->bqhgd", weights.to(v.dtype), values[:, :, :filled])
+    return out.flatten(2, 3).contiguous(), keys, values
+
+
+@cached_block_sparse.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, key_cache: Tensor, value_cache: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)

@@ -95,20 +95,17 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
     length = torch.export.Dim("Q", min=1, max=chunk_size)
     slots = torch.export.Dim("S", min=2, max=capacity)
     example = min(chunk_size, 16) if chunk_size > 1 else 1
-    sparse = step.calls(torch.ops.lcc.cached_sink_window.default)
-    fixed = {cache.name for site in sparse for cache in site.args[4:6]}
+    full = step.calls(torch.ops.lcc.cached_attention.default)
+    growing = {cache.name for site in full for cache in site.args[3:5]}
     values: list[Tensor] = []
     dynamic: list = []
     for name, node in zip(names, inputs, strict=True):
         if name in ("tokens", "positions"):
             values.append(torch.arange(example)[None])
             dynamic.append({1: length})
-        elif name.startswith("used"):
-            values.append(torch.zeros(1, dtype=torch.int32))
-            dynamic.append(None)
-        else:  # the cache of a layer: of a full one as many slots as the runtime is asked for
+        else:  # of the cache of a full layer as many slots as the runtime is asked for
             values.append(torch.zeros(shape(node), dtype=node.meta["val"].dtype))
-            dynamic.append(None if name in fixed else {2: slots})
+            dynamic.append({2: slots} if name in growing else None)
     module = copy.copy(step.module)
     with torch.no_grad():
         exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))

@@ -15,11 +15,11 @@ from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.runtime import scalars
 from lcc.runtime.cycle import Limits
-from lcc.runtime.engine import Engine
+from lcc.runtime.engine import Engine, Runner
 from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
-from lcc.runtime.windows import windows_of
+from lcc.runtime.windows import Window, windows_of
 
 HEAD_ROWS = 64  # rows the head program takes in one call
 
@@ -102,6 +102,8 @@ class Executor:
         }
         buffers = {f"key_{i}": array for i, array in enumerate(self.cache.keys)}
         buffers |= {f"value_{i}": array for i, array in enumerate(self.cache.values)}
+        for window in self.windows:
+            buffers |= window.buffers
         self._step, self._decode = engine.runner("prefill_chunk"), engine.runner("decode")
         self._step.bind(buffers)
         self._decode.bind(buffers)
@@ -131,6 +133,17 @@ class Executor:
     def read(self, ids: Sequence[int]) -> None:
         """Read 1 .. chunk_size tokens into the slots after `used`; the caller has made room."""
         self.check()
+        while ids:
+            size = self.config.chunk_size
+            rooms = [window.room(self.tokens, size) for window in self.windows]
+            count = min([len(ids), *(room for room in rooms if room is not None)])
+            for window in self.windows:
+                if window.is_due(self.tokens, size, count):
+                    self._compact(window)
+            self._read(ids[:count])
+            ids = ids[count:]
+
+    def _read(self, ids: Sequence[int]) -> None:
         count = len(ids)
         new_scalars: dict[str, np.ndarray] = {}
         scored = "novelty" in self.cache.scalar_names
@@ -185,7 +198,6 @@ class Executor:
     ) -> np.ndarray:
         """Run a step at `slot`; returns hidden [n, h], sets `_new_queries`: layer -> [Hq, n, D]."""
         tokens = np.asarray(ids, np.int64)[None]
-        self._make_room(slot - self.used + tokens.size)
         first = slot if self.config.positions == "contiguous" else position
         feeds: dict[str, np.ndarray] = {
             "tokens": tokens,
@@ -193,7 +205,9 @@ class Executor:
             "used": np.array([slot], np.int32),
         }
         for window in self.windows:
-            feeds[window.name] = np.array([window.used + slot - self.used], np.int32)
+            behind = window.used + slot - self.used
+            window.place(behind, position, tokens.size)
+            feeds |= window.feeds(behind)
         fetch = ["hidden", *self._retaining.values()]
         fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
         runner = self._decode if tokens.size == 1 else self._step
@@ -291,7 +305,9 @@ class Executor:
 
     def _catalyst_queries(self, ids: Sequence[int]) -> dict[int, np.ndarray]:
         """Queries of the catalyst prompt behind the full cache: layer -> [Hq, n, D]."""
-        self._make_room(len(ids))
+        for window in self.windows:
+            if window.is_due(self.tokens, self.config.chunk_size, len(ids)):
+                self._compact(window)
         size, parts = self.limits.chunk_size, []
         for start in range(0, len(ids), size):
             part = ids[start : start + size]
@@ -299,49 +315,44 @@ class Executor:
             parts.append({i: queries.copy() for i, queries in self._new_queries.items()})
         return {i: np.concatenate([part[i] for part in parts], axis=1) for i in self._scored}
 
-    def _make_room(self, count: int) -> None:
-        """Drop what no query sees any more where `count` more entries would not fit."""
-        for window in self.windows:
-            if window.used + count <= window.slots:
-                continue
-            kept = window.used - window.dropped()
-            numbers: dict[str, np.ndarray] = {
-                "used": np.array([window.used], np.int32),
-                "prefix": np.array([window.kind.sink], np.int32),
-                "recent": np.array([kept - window.kind.sink], np.int32),
-                "new_slots": np.arange(kept, dtype=np.int64),
-            }
-            self.broken = True
-            for i in window.layers:
-                self._evict_layer(i, numbers)
-            window.used = window.base = kept
-            self.broken = False
+    def _compact(self, window: Window) -> None:
+        """Drop what no query sees any more."""
+        kept = window.kept()
+        if kept.shape[1] == window.used:
+            return
+        new_slots = np.arange(kept.shape[1], dtype=np.int64)
+        self.broken = True
+        for i in window.layers:
+            of_layer = kept[: self.layers[i].kv_heads]
+            runner, kept_key, kept_value = self._spare(i, new_slots.size)
+            runner({"kept": of_layer, "new_slots": new_slots})
+            self.cache.compact(i, of_layer, kept_key, kept_value)
+        window.compact(kept)
+        self.broken = False
 
     def _evict_layer(self, i: int, numbers: dict[str, np.ndarray]) -> None:
-        layer = self.layers[i]
-        shape = (1, layer.kv_heads, numbers["new_slots"].size, layer.head_size)
-        kept_key, kept_value = (x[: np.prod(shape)].reshape(shape) for x in self._spares)
-        runner = self._engine.runner(str(layer.evict))
-        runner.bind(
-            {
-                "key": self.cache.keys[i],
-                "value": self.cache.values[i],
-                "kept_key": kept_key,
-                "kept_value": kept_value,
-            }
-        )
-        reads = {tensor.name for tensor in self._programs[str(layer.evict)].inputs}
+        runner, kept_key, kept_value = self._spare(i, numbers["new_slots"].size)
+        reads = {tensor.name for tensor in self._programs[str(self.layers[i].evict)].inputs}
         names = [name for name in self.cache.scalar_names if name in reads]
         of_entries = {name: self.cache.scalar(name, i) for name in names}
         kept = runner(numbers | of_entries, ["kept"])["kept"]
         self.cache.compact(i, kept, kept_key, kept_value)
 
+    def _spare(self, i: int, count: int) -> tuple[Runner, np.ndarray, np.ndarray]:
+        """A layer's evict program, bound to its cache, and where its `count` entries go."""
+        layer = self.layers[i]
+        shape = (1, layer.kv_heads, count, layer.head_size)
+        kept_key, kept_value = (x[: np.prod(shape)].reshape(shape) for x in self._spares)
+        runner = self._engine.runner(str(layer.evict))
+        cache = {"key": self.cache.keys[i], "value": self.cache.values[i]}
+        runner.bind(cache | {"kept_key": kept_key, "kept_value": kept_value})
+        return runner, kept_key, kept_value
+
     def kept_tokens(self, layer: int) -> np.ndarray:
         """[Hkv, used] int64, a copy; see `Reader.kept_tokens`."""
         for window in self.windows:
             if layer in window.layers:
-                tokens = np.concatenate([np.asarray(r) for r in window.tokens(self.tokens)])
-                return np.tile(tokens.astype(np.int64), (self.layers[layer].kv_heads, 1))
+                return window.places[: self.layers[layer].kv_heads, : window.used].copy()
         return self.cache.token_index(layer)[:, : self.used].copy()
 
     @property

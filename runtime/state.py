@@ -9,6 +9,8 @@ A safetensors file. Of every layer the first `used` rows, its own number where i
                                             the last cycle (absent where there is none)
     since_cycle             [n]             int64, ids read since the last cycle
     queries_0 ...           [Hq, n, D]      float32, where the policy scores by the newest tokens
+    places_1 ...            [H, used]       int64, place in the text of each entry, of each kind of
+                                            layer that is not full
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
                             windows (used and base of each kind that is not full), protected,
                             pending, cycle_token, beginning, conversation; and sha256: of that page
@@ -33,7 +35,7 @@ from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor
 
-VERSION = 3
+VERSION = 4
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 
 
@@ -137,6 +139,8 @@ def _arrays(executor: Executor) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{name}_{i}", cache.scalar(name, i)[:, :used]
     for i in executor.recent.layers:
         yield f"queries_{i}", executor.recent.get(i)
+    for window in executor.windows:
+        yield f"places_{window.number}", window.places[:, : window.used]
     yield "since_cycle", np.asarray(executor.since_cycle, np.int64)
     for name in ("hidden", "cycle_hidden"):
         if (array := getattr(executor, name)) is not None:
@@ -234,6 +238,8 @@ def _check_tensors(file: Any, path: str | Path, executor: Executor, page: _Page)
     for i in executor.cache.full:
         for name in ("token_index", *executor.cache.scalar_names):
             wanted[f"{name}_{i}"] = [executor.layers[i].kv_heads, page.used]
+    for window, (count, _) in zip(executor.windows, page.windows, strict=True):
+        wanted[f"places_{window.number}"] = [window.heads, count]
     wanted_names = {"since_cycle", *(f"queries_{i}" for i in executor.recent.layers)}
     names = set(file.keys())
     if missing := wanted_names - names:
@@ -248,6 +254,7 @@ def _fill(file: Any, executor: Executor, page: _Page) -> None:
     names, cache, used = set(file.keys()), executor.cache, page.used
     for window, (held, base) in zip(executor.windows, page.windows, strict=True):
         window.used, window.base = held, base
+        window.places[:, :held] = file.get_tensor(f"places_{window.number}")
     for i in range(len(executor.layers)):
         keys, values = file.get_tensor(f"key_{i}"), file.get_tensor(f"value_{i}")
         cache.keys[i][0, :, : keys.shape[1]] = keys

@@ -13,7 +13,7 @@ from lcc.config import CacheConfig
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
 from lcc.outputs import check_output
-from lcc.plan import Full, parse_kind, parse_plan
+from lcc.plan import Full, parse_kind, parse_plan, positions_of
 
 if TYPE_CHECKING:
     from lcc.find_plan import Found, Row
@@ -49,7 +49,8 @@ def command(
     one that costs least. What counts is how far the probabilities of the next token move away from
     the model's own (KL divergence, nats a token), where a text is longer than the window. The plan
     is compared with others that leave as many layers full: the middle ones (LongGen), the first,
-    the last, and every so manieth. Positions are contiguous, as by default.
+    the last, and every so manieth. Positions are contiguous, as by default; with block_sparse,
+    absolute.
 
     What each layer begins with is kept, to go on from there: about 2 GB for smollm2 at 4 pieces of
     2048 tokens. Fewer or shorter pieces take less.
@@ -144,8 +145,9 @@ def _yaml(found: "Found", cache: CacheConfig | None) -> str:
         for i, loss in enumerate(found.alone)
     ]
     lines.append(f'plan: "{found.best.plan}"')
-    if cache is not None:
-        lines.append(f"cache: {{capacity: {cache.capacity}, budget: {cache.budget}}}")
+    sizes = [] if cache is None else [f"capacity: {cache.capacity}, budget: {cache.budget}"]
+    positions = positions_of(parse_plan(found.best.plan, len(found.alone)))
+    lines.append(f"cache: {{{', '.join([*sizes, f'positions: {positions}'])}}}")
     return "\n".join(lines) + "\n"
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcc.models import load_empty
-from lcc.plan import Full, Kind, parse_plan
+from lcc.plan import BlockSparse, Full, Kind, parse_plan
 from lcc.train.hybrid_model import LOSS_ROWS
 from lcc.train.recipe import Recipe, Stage
-from lcc.train.sparse_attention import BLOCK
+from lcc.train.sparse_attention import BLOCK, older_blocks
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,20 @@ def _pairs(kind: Kind, length: int) -> int:
     """Pairs of a query and a key that it sees, in a text of so many tokens."""
     if isinstance(kind, Full):
         return length * (length + 1) // 2
+    if isinstance(kind, BlockSparse):
+        return _pairs_of_blocks(kind, length)
     near = min(length, kind.window + kind.sink)
     return near * (near + 1) // 2 + (length - near) * near
+
+
+def _pairs_of_blocks(kind: BlockSparse, length: int) -> int:
+    """The same, of the first head."""
+    pairs = 0
+    for query in range(-(-length // kind.block)):
+        before = len(older_blocks(kind, 0, query)) + min(query, kind.local - 1)
+        rows = min(kind.block, length - query * kind.block)
+        pairs += rows * before * kind.block + rows * (rows + 1) // 2
+    return pairs
 
 
 def _memory(
@@ -88,7 +100,7 @@ def _memory(
     keys = [
         (stage.length if loops else 0)  # the kernel of a plain full layer keeps no weights
         if isinstance(kind, Full)
-        else min(stage.length, kind.sink + kind.window + BLOCK)
+        else min(stage.length, kind.seen + BLOCK)
         for kind in plan
     ]
     attention = heads * min(BLOCK, stage.length) * max(keys) * 4 * 3  # of one block

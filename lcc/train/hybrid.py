@@ -15,8 +15,8 @@ import torch
 from torch import distributed as dist
 
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel
-from lcc.plan import show_plan
+from lcc.models import LoadedModel, load_empty
+from lcc.plan import parse_plan, positions_of, show_plan
 from lcc.train.checkpoint import Checkpoint
 from lcc.train.documents import Sequence, make_mix, open_source
 from lcc.train.hybrid_trainer import HybridTrainer, learning_rate
@@ -98,7 +98,7 @@ def train_hybrid(
             torch.cuda.empty_cache()
         if log is not None:
             log.finish(progress.measured)
-            _finish(output, checkpoint, recipe, run.plan)
+            _finish(output, checkpoint, recipe, plan)
     return progress.measured
 
 
@@ -152,7 +152,6 @@ class _Run:
         trainer = HybridTrainer(
             source, self.plan, recipe, stage, self.device, rank=self.rank, world=self.world
         )
-        self.plan = show_plan(trainer.plan)
         seed = recipe.seed + progress.stage
         mix = make_mix(recipe, stage, encoders(trainer.loaded, recipe), seed=seed)
         if progress.step or (progress.stage and stage.keep_optimizer):
@@ -224,7 +223,10 @@ def _finish(output: Path, checkpoint: Checkpoint, recipe: Recipe, plan: str) -> 
     for file in checkpoint.model_files():
         file.replace(output / file.name)
     (output / "recipe.yaml").write_bytes(msgspec.yaml.encode(recipe))
-    (output / PLAN).write_bytes(msgspec.yaml.encode({"plan": plan}))
+    _, config = load_empty(output)
+    kinds = parse_plan(plan, config.num_hidden_layers)
+    page = {"plan": show_plan(kinds), "cache": {"positions": positions_of(kinds)}}
+    (output / PLAN).write_bytes(msgspec.yaml.encode(page))
     checkpoint.remove()
 
 

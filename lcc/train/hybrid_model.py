@@ -14,11 +14,11 @@ from lcc.errors import ConfigError
 from lcc.passes.graph import ModelGraph, is_call
 from lcc.passes.rotation import rotate as rotate_pairs
 from lcc.passes.split_programs import head_module, last_linear
-from lcc.plan import Full, Kind, SinkWindow
+from lcc.plan import BlockSparse, Full, Kind, SinkWindow, positions_of
 from lcc.train.documents import IGNORED
 from lcc.train.layer_states import attend
 from lcc.train.recompute import recomputed
-from lcc.train.sparse_attention import attend_sparse, sink_positions
+from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
 LOSS_ROWS = 2048  # tokens whose logits exist at once (ProLong's LOGIT_BLOCK_SIZE)
 
@@ -53,7 +53,7 @@ class DocumentAttention(nn.Module):
         q               [1, n, Hq, D]   rotated
         k, v            [1, n, Hkv, D]  k rotated
         lengths         tokens of each text; their sum is n
-        before          q before rotation, where the model rotates it
+        before          q before rotation, where first tokens are met by another angle
         cos, sin        [1, n, R/2]     angles of q; a text's own begin at place 0
         returns         [1, n, Hq, D]
         """
@@ -61,13 +61,17 @@ class DocumentAttention(nn.Module):
             numbers = self.scale, self.window, self.softcap
             texts = zip(*(x.split(lengths, dim=1) for x in (q, k, v)), strict=True)
             return torch.cat([attend(a, b, c, *numbers) for a, b, c in texts], dim=1)
+        if isinstance(self.kind, BlockSparse):
+            texts = zip(*(x.split(lengths, dim=1) for x in (q, k, v)), strict=True)
+            blocks = self.kind, self.scale, self.softcap
+            return torch.cat([attend_blocks(a, b, c, *blocks) for a, b, c in texts], dim=1)
         sink_q = q
         if before is not None and cos is not None and sin is not None:
             rows = _sink_rows(lengths, self.kind, q.device)
             sink_q = rotate(before, cos[:, rows], sin[:, rows], self.interleaved)
         sparse = self.kind, self.scale, self.softcap
         parts = zip(*(x.split(lengths, dim=1) for x in (q, sink_q, k, v)), strict=True)
-        return torch.cat([attend_sparse(a, b, c, d, *sparse) for a, b, c, d in parts], dim=1)
+        return torch.cat([attend_window(a, b, c, d, *sparse) for a, b, c, d in parts], dim=1)
 
 
 def _sink_rows(lengths: Sequence[int], kind: SinkWindow, device: torch.device) -> Tensor:
@@ -180,7 +184,8 @@ def _documents(graph: ModelGraph, plan: tuple[Kind, ...]) -> ModelGraph:
                 "wanted full"
             )
         more, interleaved = (), False
-        if is_call(q, rotate) and not isinstance(kind, Full):
+        moves = isinstance(kind, SinkWindow) and positions_of(plan) == "contiguous"
+        if moves and is_call(q, rotate):
             *more, interleaved = q.args
         name = f"attention_{i}"
         attention = DocumentAttention(kind, scale, window, softcap, interleaved)

@@ -1,4 +1,4 @@
-"""The weightless programs of a cycle, `score` and `evict`, for one layer or a group of equals."""
+"""The weightless programs, `score`, `evict`, `compact`, for one layer or a group of equals."""
 
 from typing import Literal
 
@@ -12,6 +12,7 @@ from lcc.passes.rotation import Rotation, rotate
 
 SCORE_OUTPUTS = ("attention",)
 EVICT_OUTPUTS = ("kept", "kept_key", "kept_value")
+COMPACT_OUTPUTS = EVICT_OUTPUTS[1:]
 
 
 class Score(nn.Module):
@@ -54,6 +55,54 @@ class Score(nn.Module):
         return attention.mean(1) if self.group_pool == "mean" else attention.amax(1)
 
 
+class Compact(nn.Module):
+    """Entries that stay, in order, with closed ranks; which ones, the caller knows.
+
+    key, value   [1, Hkv, S, D]  float32; keys rotated
+    kept         [Hkv, n]        int64, slots, ascending in each head
+    new_slots    [n]             int64, 0 .. n-1
+
+    gives
+    kept_key     [1, Hkv, n, D]  float32; turned from the old slot's angle to the new one's, where
+                                 there is a rotation and positions are contiguous; an entry that
+                                 does not move is untouched, bit for bit
+    kept_value   [1, Hkv, n, D]  float32
+    """
+
+    def __init__(self, rotation: Rotation | None = None) -> None:
+        """`rotation` is None under absolute positions and for layers without rotary embedding."""
+        super().__init__()
+        self.interleaved = rotation is not None and rotation.interleaved
+        self.cos: Tensor | None
+        self.sin: Tensor | None
+        self.register_buffer("cos", None if rotation is None else rotation.cos)
+        self.register_buffer("sin", None if rotation is None else rotation.sin)
+
+    def forward(
+        self, key: Tensor, value: Tensor, kept: Tensor, new_slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        heads, slots, size = key.shape[1:]
+        count = new_slots.shape[0]
+        # Whole rows of [Hkv * S, D]: a gather along S would address every single number.
+        rows = (kept + slots * torch.arange(heads)[:, None]).flatten()
+        kept_key = key.reshape(-1, size).index_select(0, rows).reshape(heads, count, size)
+        kept_value = value.reshape(-1, size).index_select(0, rows).reshape(1, heads, count, size)
+        if self.cos is not None:
+            kept_key = self._turn_back(kept_key, kept - new_slots)
+        return kept_key[None], kept_value
+
+    def _turn_back(self, key: Tensor, moved: Tensor) -> Tensor:
+        """Rotate `key` [Hkv, n, D] back by `moved` [Hkv, n] slots, each at least 0."""
+        assert self.cos is not None
+        assert self.sin is not None
+        shape = (*moved.shape, self.cos.shape[1])
+        cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
+        sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
+        turned = rotate(key, cos, -sin, self.interleaved)
+        return torch.where((moved == 0)[:, :, None], key, turned)
+
+
 class Evict(nn.Module):
     """Keep the best `budget` entries of each head, in order, and close the ranks.
 
@@ -76,12 +125,7 @@ class Evict(nn.Module):
     def __init__(self, policy: EvictionPolicy, rotation: Rotation | None = None) -> None:
         """`rotation` is None under absolute positions and for layers without rotary embedding."""
         super().__init__()
-        self.policy = policy
-        self.interleaved = rotation is not None and rotation.interleaved
-        self.cos: Tensor | None
-        self.sin: Tensor | None
-        self.register_buffer("cos", None if rotation is None else rotation.cos)
-        self.register_buffer("sin", None if rotation is None else rotation.sin)
+        self.policy, self.compact = policy, Compact(rotation)
 
     def forward(
         self,
@@ -99,9 +143,8 @@ class Evict(nn.Module):
         sentence: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        heads, slots, size = key.shape[1:]
         budget = new_slots.shape[0]
-        slot = torch.arange(slots)
+        slot = torch.arange(key.shape[2])
         valid = slot < used
         protected = valid & ((slot < prefix) | (slot >= used - recent))
         scalars = {
@@ -114,25 +157,10 @@ class Evict(nn.Module):
         }
         entries = Entries(key[0], value[0], slot, valid, protected, budget, scalars)
         kept = self.policy.select(entries)
-        # Whole rows of [Hkv * S, D]: a gather along S would address every single number.
-        rows = (kept + slots * torch.arange(heads)[:, None]).flatten()
-        kept_key = key.reshape(-1, size).index_select(0, rows).reshape(heads, budget, size)
-        kept_value = value.reshape(-1, size).index_select(0, rows).reshape(1, heads, budget, size)
+        kept_key, kept_value = self.compact(key, value, kept, new_slots)
         if (least := self.policy.config.merge) is not None:
             kept_value = merge_values(key[0], value[0], kept, valid, least)[None]
-        if self.cos is not None:
-            kept_key = self._turn_back(kept_key, kept - new_slots)
-        return kept, kept_key[None], kept_value
-
-    def _turn_back(self, key: Tensor, moved: Tensor) -> Tensor:
-        """Rotate `key` [Hkv, budget, D] back by `moved` [Hkv, budget] slots, each at least 0."""
-        assert self.cos is not None
-        assert self.sin is not None
-        shape = (*moved.shape, self.cos.shape[1])
-        cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
-        sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
-        turned = rotate(key, cos, -sin, self.interleaved)
-        return torch.where((moved == 0)[:, :, None], key, turned)
+        return kept, kept_key, kept_value
 
 
 def export_score(
@@ -187,3 +215,22 @@ def export_evict(
     return torch.export.export(
         evict, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
     )
+
+
+def export_compact(
+    compact: Compact, *, kv_heads: int, head_size: int, slots: int, count: int
+) -> ExportedProgram:
+    """Export `compact`; inputs named as in its docstring, outputs in the order of COMPACT_OUTPUTS.
+
+    slots, count    sizes to trace with; the program takes any other as well
+    """
+    cache = torch.zeros(1, kv_heads, slots, head_size)
+    inputs = {
+        "key": cache,
+        "value": cache.clone(),
+        "kept": torch.arange(count).expand(kv_heads, -1).contiguous(),
+        "new_slots": torch.arange(count),
+    }
+    s, n = Dim("slots", min=8), Dim("count", min=1)
+    shapes = {"key": {2: s}, "value": {2: s}, "kept": {1: n}, "new_slots": {0: n}}
+    return torch.export.export(compact, (), kwargs=inputs, dynamic_shapes=shapes)

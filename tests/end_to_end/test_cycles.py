@@ -19,7 +19,7 @@ from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
-from lcc.plan import Full, parse_plan
+from lcc.plan import BlockSparse, Full, parse_plan
 from lcc.runtime.scalars import noise
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
@@ -114,6 +114,10 @@ class OracleLlama:
         room = self.cache.capacity - reserved - self.cache.budget
         first = self.layers[self.full[0]]
         for place, token in enumerate(ids):
+            for layer in self.layers:
+                chunk_read = self.read_tokens % self.cache.chunk_size == 0
+                if isinstance(layer.kind, BlockSparse) and self.read_tokens and chunk_read:
+                    layer.free()
             if first.used == self.cache.capacity - reserved:
                 left, tail = len(ids) - place, self.policy.tail_size
                 recent = self.cache.recent_size
@@ -203,11 +207,18 @@ HYBRIDS = [
     ("locret", "contiguous", "0: full; 1: sink_window(sink=0, window=5)"),
     ("snapkv", "absolute", "0: sink_window(sink=4, window=8, block=4); 1: full"),
 ]
+BLOCKS = "block_sparse(block=2, stride=3, local=2, reach={}, shift={}{})"
+HYBRIDS += [  # a reach that ends within the text, and heads that see different blocks
+    ("infinipot", "contiguous", "0: " + BLOCKS.format(12, 0, "") + "; 1: full"),
+    ("consensus", "contiguous", "0: full; 1: " + BLOCKS.format(9, 1, ", sink=0, offset=1")),
+    ("snapkv", "absolute", "0: " + BLOCKS.format(24, 1, "") + "; 1: full"),
+]
 OPTIONS = {"locret": {"tail_size": 8}}  # of which the last cycle keeps those that were read
 COMPILED = [  # consensus: every architecture, in tests/targets; contiguous hybrids: test_hybrid.py
     ("h2o", "contiguous", "dense"),
     (f"consensus{WITH_HEADS}", "contiguous", "dense"),
-    HYBRIDS[-1],
+    HYBRIDS[3],
+    HYBRIDS[5],
 ]
 
 
@@ -277,9 +288,11 @@ def test_every_policy_is_the_loops(
     for i in oracle.full:
         np.testing.assert_array_equal(session.kept_tokens(i), oracle.layers[i].tokens())
     for window in session._executor.windows:
-        kept, kind = session.kept_tokens(window.layers[0])[0].tolist(), window.kind
-        assert len(kept) <= window.slots < len(TEXT)
-        assert set(kept) >= {t for t in range(len(TEXT)) if sees(kind, len(TEXT) - 1, t)}
+        text, kind = text_of(policy), window.kind
+        assert window.used <= window.slots < len(text)
+        for head, kept in enumerate(session.kept_tokens(window.layers[0]).tolist()):
+            assert kept == sorted(set(kept))
+            assert set(kept) >= {t for t in range(len(text)) if sees(kind, len(text) - 1, t, head)}
 
 
 def test_a_plan_may_have_no_full_layer(captured: ModelGraph, folder: Path) -> None:

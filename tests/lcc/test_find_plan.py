@@ -23,7 +23,7 @@ from lcc.plan import Full, SinkWindow, parse_plan
 from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 from lcc.tiny import tiny_model, tiny_tokenizer
 from lcc.train import sparse_attention
-from lcc.train.sparse_attention import attend_sparse
+from lcc.train.sparse_attention import attend_window
 
 KIND = SinkWindow(sink=2, window=8)
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
@@ -102,9 +102,9 @@ def test_queries_in_blocks_see_what_they_see_at_once(
     draw = torch.Generator().manual_seed(5)
     q, sink_q = (torch.randn(1, 45, 4, 8, generator=draw) for _ in range(2))
     k, v = (torch.randn(1, 45, 2, 8, generator=draw) for _ in range(2))
-    whole = attend_sparse(q, sink_q, k, v, kind, 0.4, softcap=3.0)
+    whole = attend_window(q, sink_q, k, v, kind, 0.4, softcap=3.0)
     monkeypatch.setattr(sparse_attention, "BLOCK", 7)
-    torch.testing.assert_close(attend_sparse(q, sink_q, k, v, kind, 0.4, softcap=3.0), whole)
+    torch.testing.assert_close(attend_window(q, sink_q, k, v, kind, 0.4, softcap=3.0), whole)
 
 
 def test_going_on_from_a_layer_is_beginning_anew(meter: Meter) -> None:

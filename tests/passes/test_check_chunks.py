@@ -13,6 +13,7 @@ from lcc.passes.eviction.consensus import Consensus
 from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.lift_kv_cache import LiftKVCache
+from lcc.plan import Full
 from lcc.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
@@ -68,6 +69,6 @@ def test_a_window_that_never_hides_anything_is_a_full_layer():
         captured = capture(tiny_model("mistral", sliding_window=window))
         graph = LiftKVCache(capacity=96, queries=True)(FindAttention(96)(captured).graph).graph
         policy = Consensus(PolicyConfig())
-        layers, _ = eviction_programs(graph, CACHE, policy, ())
+        layers, _ = eviction_programs(graph, CACHE, policy, (Full(),) * 2)
         assert all((layer.score is not None) == full for layer in layers)
         assert {layer.window_size for layer in layers} == {None if full else window}

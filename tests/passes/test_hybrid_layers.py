@@ -171,15 +171,16 @@ def test_sparse_layers_are_small_and_nobody_scores_them(lifted: ModelGraph) -> N
     assert not torch.allclose(narrow, run(lifted, ids, [4, 4, 4, 3]), atol=1e-3)
 
 
-def test_what_a_window_drops_is_not_merged(lifted: ModelGraph) -> None:
-    """Layers of a plan share no evict program with full ones whose policy has options."""
+def test_what_a_layer_drops_no_policy_decides(lifted: ModelGraph) -> None:
+    """Whatever policy and options full layers have, sparse ones have a program that reads none."""
     plan = parse_plan("0: sink_window(sink=2, window=9); 1: full", 2)
     graph = HybridLayers(plan, positions="contiguous", chunk_size=4)(lifted).graph
     cache = CacheConfig(capacity=48, budget=24, chunk_size=4, catalyst_size=4, recent_size=4)
-    for merge, programs in ((None, 1), (0.5, 2)):
-        policy = make_policy(PolicyConfig(name="sink_window", merge=merge, alpha=0.5))
-        layers, made = eviction_programs(graph, cache, policy, plan)
-        assert len({layer.evict for layer in layers}) == len(made) == programs
+    policy = make_policy(PolicyConfig(name="sink_window", merge=0.5))
+    layers, programs = eviction_programs(graph, cache, policy, plan)
+    assert [layer.evict for layer in layers] == ["compact_0", "evict_0"]
+    inputs = {name: program.inputs for program in programs for name in program.names}
+    assert inputs["compact_0"] == ("key", "value", "kept", "new_slots")
 
 
 def test_plans_that_do_not_fit_are_refused(lifted: ModelGraph) -> None:

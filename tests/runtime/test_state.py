@@ -142,7 +142,7 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
     (tmp_path / "cut early").write_bytes(data[:100])
     (tmp_path / "empty").write_bytes(b"")
     save_file({"x": np.zeros(3)}, tmp_path / "other file")
-    broken_page(path, tmp_path / "newer", version=4)
+    broken_page(path, tmp_path / "newer", version=5)
     broken_page(path, tmp_path / "shape", key_1=np.zeros((2, 3, 4), np.float32))
     broken_page(path, tmp_path / "page", used="many")
     flipped = bytearray(data)
@@ -155,7 +155,7 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
         "cut early": "cut early: not a whole state file",
         "empty": "empty: not a whole state file",
         "other file": "no state of a session",
-        "newer": "version 4, this lcc reads version 3",
+        "newer": "version 5, this lcc reads version 4",
         "shape": r"key_1 is \[2, 3, 4\], wanted \[2, \d+, 4\]",
         "page": "damaged: Expected `int`, got `str`",
         "flipped": "sha256 differs",

@@ -13,14 +13,14 @@ from lcc.capture import capture
 from lcc.errors import ConfigError
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.plan import Full, SinkWindow, parse_plan
+from lcc.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan
 from lcc.testing import sees
 from lcc.tiny import ARCHITECTURES, tiny_model
-from lcc.train import hybrid_model
+from lcc.train import hybrid_model, sparse_attention
 from lcc.train.documents import IGNORED
 from lcc.train.hybrid_model import HybridModel
 from lcc.train.layer_states import attend
-from lcc.train.sparse_attention import attend_sparse, sink_positions
+from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
 IDS = torch.randint(0, 256, (1, 60), generator=torch.Generator().manual_seed(3))
 LABELS = torch.cat((IDS[0, 1:], torch.tensor([IGNORED])))
@@ -28,6 +28,12 @@ KINDS = [
     SinkWindow(sink=2, window=8),
     SinkWindow(sink=0, window=3),
     SinkWindow(sink=4, window=12, block=4),
+]
+BLOCKS = [
+    BlockSparse(block=4, stride=3, local=1, sink=1),
+    BlockSparse(block=4, stride=2, local=2, sink=0, reach=4, offset=1, shift=1),
+    BlockSparse(block=2, stride=5, local=3, sink=2, reach=9, shift=2),
+    BlockSparse(block=16, stride=4, local=9),
 ]
 
 
@@ -65,34 +71,52 @@ def test_dense_learns_as_the_model_itself(architecture: str) -> None:
         torch.testing.assert_close(got[name], grad, rtol=1e-3, atol=1e-5 * float(grad.abs().max()))
 
 
-def oracle(q: Tensor, sink_q: Tensor, k: Tensor, v: Tensor, kind: SinkWindow) -> Tensor:
+def oracle(q: Tensor, sink_q: Tensor, k: Tensor, v: Tensor, kind: Sparse) -> Tensor:
     """One query, one head, one key at a time."""
     rows = []
     for i in range(q.shape[1]):
         for h in range(q.shape[2]):
             g = h * k.shape[2] // q.shape[2]
-            keys = [j for j in range(i + 1) if sees(kind, i, j)]
+            keys = [j for j in range(i + 1) if sees(kind, i, j, g)]
+            first = kind.sink if isinstance(kind, SinkWindow) else 0
             logits = [
-                ((sink_q if j < kind.sink else q)[0, i, h] * k[0, j, g]).sum() * 0.4 for j in keys
+                ((sink_q if j < first else q)[0, i, h] * k[0, j, g]).sum() * 0.4 for j in keys
             ]
             weights = torch.stack(logits).softmax(0)
             rows.append(sum(w * v[0, j, g] for w, j in zip(weights, keys, strict=True)))
     return torch.stack(rows).view(q.shape)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_sparse_attention_and_its_gradient_equal_loops(kind: SinkWindow) -> None:
+def equal_with_gradients(kind: Sparse) -> None:
     draw = torch.Generator().manual_seed(5)
     shapes = [(1, 29, 4, 8), (1, 29, 4, 8), (1, 29, 2, 8), (1, 29, 2, 8)]
     inputs = [torch.randn(s, generator=draw, dtype=torch.float64).requires_grad_() for s in shapes]
     direction = torch.randn(shapes[0], generator=draw, dtype=torch.float64)
-    got, wanted = attend_sparse(*inputs, kind, 0.4), oracle(*inputs, kind)
+    if isinstance(kind, SinkWindow):
+        got = attend_window(*inputs, kind, 0.4)
+    else:
+        del inputs[1]
+        got = attend_blocks(*inputs, kind, 0.4)
+    wanted = oracle(inputs[0], *inputs[-3:], kind)
     torch.testing.assert_close(got, wanted)
     of_got = torch.autograd.grad((got * direction).sum(), inputs)
     of_wanted = torch.autograd.grad((wanted * direction).sum(), inputs, materialize_grads=True)
     for one, other in zip(of_got, of_wanted, strict=True):
         torch.testing.assert_close(one, other)
-    assert float(of_got[2].abs().max()) > 0.1
+    assert float(of_got[-1].abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *BLOCKS], ids=str)
+def test_sparse_attention_and_its_gradient_equal_loops(kind: Sparse) -> None:
+    equal_with_gradients(kind)
+
+
+@pytest.mark.parametrize("kind", BLOCKS, ids=str)
+def test_blocks_of_queries_that_begin_inside_a_block(
+    kind: BlockSparse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse_attention, "BLOCK", 7)
+    equal_with_gradients(kind)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3", "smollm3", "gpt2"])
@@ -105,9 +129,9 @@ def test_sink_angles_are_those_of_the_cache(
 
     def spy(q: Tensor, sink_q: Tensor, *rest: object) -> Tensor:
         seen.append((q, sink_q))
-        return attend_sparse(q, sink_q, *rest)  # type: ignore[arg-type]
+        return attend_window(q, sink_q, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(hybrid_model, "attend_sparse", spy)
+    monkeypatch.setattr(hybrid_model, "attend_window", spy)
     _, graph = captured(architecture)
     with torch.no_grad():
         hybrid(f"0: {kind}; 1: full", architecture).hidden(IDS, [60])
@@ -185,7 +209,7 @@ def test_a_sparse_layer_saves_while_it_learns() -> None:
 
         q, sink_q, k, v = (torch.randn(1, length, 2, 8, requires_grad=True) for _ in range(4))
         with Watch():
-            out = attend_sparse(q, sink_q, k, v, SinkWindow(sink=4, window=256), 0.3)
+            out = attend_window(q, sink_q, k, v, SinkWindow(sink=4, window=256), 0.3)
             out.sum().backward()
         return most
 
@@ -205,7 +229,7 @@ def test_a_layer_keeps_no_weights_for_the_gradient(kind: str) -> None:
     q, sink_q, k, v = (torch.randn(1, 2048, 2, 8, requires_grad=True) for _ in range(4))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         if kind == "sparse":
-            out = attend_sparse(q, sink_q, k, v, SinkWindow(sink=4, window=512), 0.3)
+            out = attend_window(q, sink_q, k, v, SinkWindow(sink=4, window=512), 0.3)
         else:
             out = attend(q, k, v, 0.3, 512, 5.0)
     assert sum(kept.values()) < 10 * q.numel()

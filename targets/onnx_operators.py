@@ -1,0 +1,191 @@
+"""What the `lcc::` operators become in ONNX.
+
+Attention is com.microsoft.GroupQueryAttention, which writes new entries into the cache in place
+when one buffer is bound as past and present; rotation and norms are standard (opset 23).
+"""
+
+import torch
+from torch import Tensor
+from torch.onnx.ops import symbolic, symbolic_multi_out
+
+from lcc.plan import BlockSparse
+
+OPSET = 23
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], x.shape[1], x.shape[2] * x.shape[3])
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """RotaryEmbedding on [1, Q, H*D], with the cosines of each token given."""
+    flat = _flat(x)
+    attributes: dict = {"num_heads": x.shape[2], "interleaved": int(interleaved)}
+    if 2 * cos.shape[2] < x.shape[3]:
+        attributes["rotary_embedding_dim"] = 2 * cos.shape[2]
+    out = symbolic(
+        "RotaryEmbedding",
+        (flat, cos, sin),
+        attributes,
+        dtype=x.dtype,
+        shape=flat.shape,
+        version=OPSET,
+    )
+    return out.reshape(x.shape)
+
+
+def _cached_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    rotation: int,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`bias`: [1, 1 or Hq, Q, slots in use], added to the logits after scale and cap."""
+    last = used + (q.shape[1] - 1)  # int32 [1]: valid entries after the step, less one
+    attributes: dict = {"num_heads": q.shape[2], "kv_num_heads": k.shape[2], "scale": scale}
+    if window > 0:
+        attributes["local_window_size"] = window
+    if softcap > 0:
+        attributes["softcap"] = softcap
+    flat = _flat(q)
+    more = () if bias is None else (None, None, None, bias)  # angles and positions: already applied
+    out, keys, values = symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        (flat, _flat(k), _flat(v), key_cache, value_cache, last, (last + 1).reshape(()), *more),
+        attributes,
+        dtypes=(q.dtype, key_cache.dtype, value_cache.dtype),
+        shapes=(flat.shape, key_cache.shape, value_cache.shape),
+        version=1,
+    )
+    return out.reshape(q.shape), keys, values
+
+
+def _cached_sink_window(
+    q: Tensor,
+    sink_q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    sink: int,
+    window: int,
+    block: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel of full layers, with a bias: -inf where a query does not see.
+
+    For the first entries, it is the difference between the logits of `sink_q`, which are wanted,
+    and those of `q`, which the kernel computes.
+    """
+    length, slots, total = q.shape[1], key_cache.shape[2], used.long() + q.shape[1]
+    query, slot = (total - length + torch.arange(length))[:, None], torch.arange(slots)[None]
+    oldest = query - window
+    if block > 1:
+        oldest = query // block * block - window + block - 1
+    seen = (slot < sink) | (slot > oldest)  # what comes after a query the kernel hides
+    bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None, None]  # [1, 1, Q, S]
+    if sink == 0 or sink_q is q:
+        bias = _cut(bias, total)
+    else:
+        near = _cut(bias[..., sink:], (total - sink).clamp(min=0))
+        repeats = torch.cat([torch.full((1,), n) for n in (1, q.shape[2], 1, 1)])
+        shape = (1, q.shape[2], *near.shape[2:])
+        near = symbolic("Tile", (near, repeats), dtype=near.dtype, shape=shape, version=OPSET)
+        more = _sink_bias(q, sink_q, _first_keys(key_cache, k, used, sink), scale, softcap)
+        bias = torch.cat((_cut(more, total), near), dim=3)
+    numbers = (scale, 0, softcap, rotation)
+    return _cached_attention(q, k, v, key_cache, value_cache, used, *numbers, bias)
+
+
+def _cached_block_sparse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    places: Tensor,
+    block: int,
+    stride: int,
+    local: int,
+    sink: int,
+    reach: int,
+    offset: int,
+    shift: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel of full layers, with a bias: -inf where a query does not see."""
+    kind = BlockSparse(
+        block=block,
+        stride=stride,
+        local=local,
+        sink=sink,
+        reach=reach,
+        offset=offset,
+        shift=shift,
+    )
+    length, heads = q.shape[1], k.shape[2] if shift else 1
+    held = places[:heads, None]  # [H, 1, S]
+    query = held.index_select(2, used.long()) + torch.arange(length)[:, None]  # [H, Q, 1]
+    seen = kind.sees(query, held, torch.arange(heads)[:, None, None])
+    bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None]
+    if shift:
+        group = q.shape[2] // heads
+        bias = bias[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 2)  # [1, Hq, Q, S]
+    numbers = (scale, 0, softcap, rotation, _cut(bias, used.long() + length))
+    return _cached_attention(q, k, v, key_cache, value_cache, used, *numbers)
+
+
+def _cut(x: Tensor, count: Tensor) -> Tensor:
+    """The first `count` [1] int64 columns of x [1, H, Q, S]; of S, if there are fewer.
+
+    How many they are is known when the program runs; here they pass for all.
+    """
+    zero, axis = torch.zeros(1, dtype=torch.int64), torch.full((1,), 3)
+    return symbolic("Slice", (x, zero, count, axis), dtype=x.dtype, shape=x.shape, version=OPSET)
+
+
+def _first_keys(key_cache: Tensor, k: Tensor, used: Tensor, sink: int) -> Tensor:
+    """[Hkv, sink, D] keys of the first entries, of which some may come with this step."""
+    both = torch.cat((key_cache[:, :, :sink], k.transpose(1, 2)), dim=2).squeeze(0)
+    place = torch.arange(sink)
+    new = (sink + place - used.long()).clamp(max=both.shape[1] - 1)
+    return both.index_select(1, torch.where(place < used, place, new))
+
+
+def _sink_bias(q: Tensor, sink_q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:
+    """[1, Hq, Q, sink] logits of sink_q less those of q."""
+    length, heads, size = q.shape[1:]
+
+    def logits(x: Tensor) -> Tensor:
+        grouped = (x * scale).reshape(length, keys.shape[0], heads // keys.shape[0], size)
+        rows = grouped.permute(1, 2, 0, 3).reshape(keys.shape[0], -1, size)
+        out = rows @ keys.transpose(1, 2)
+        return torch.tanh(out / softcap) * softcap if softcap > 0 else out
+
+    out = logits(sink_q) - logits(q) if softcap > 0 else logits(sink_q - q)
+    return out.reshape(1, heads, length, keys.shape[1])
+
+
+def lowerings() -> dict:
+    """What each lcc:: operator becomes; a program that holds them has registered them."""
+    lcc = torch.ops.lcc
+    known = {
+        "rotate": _rotate,
+        "cached_attention": _cached_attention,
+        "cached_sink_window": _cached_sink_window,
+        "cached_block_sparse": _cached_block_sparse,
+    }
+    return {getattr(lcc, n).default: f for n, f in known.items() if hasattr(lcc, n)}
