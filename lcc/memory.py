@@ -11,6 +11,7 @@ from lcc.artifact import LayerEntry, MemoryEntry, Scalar
 from lcc.config import CacheConfig
 from lcc.errors import ConfigError
 from lcc.passes.split_programs import HEAD_ROWS
+from lcc.plan import Kind
 from lcc.program import Program
 
 # Python, numpy, ONNX Runtime with its arena, tokenizer tables: the peak of a process that read
@@ -34,11 +35,19 @@ def weight_bytes(programs: Sequence[Program]) -> int:
     return sum(held.values())
 
 
-def cache_bytes(layers: Sequence[LayerEntry], capacity: int, *, scalars: int) -> int:
-    """Bytes of keys, values and, of full layers, numbers (float32 scalars, int64 token index)."""
-    entries = sum(layer.kv_heads for layer in layers if layer.slots is None) * capacity
-    values = sum(2 * e.kv_heads * e.head_size * (e.slots or capacity) for e in layers) * 4
-    return values + entries * (4 * scalars + 8)
+def cache_bytes(layers: Sequence[LayerEntry], capacity: int, *, scalars: int) -> dict[Kind, int]:
+    """Of each kind of layer, bytes of keys and values and, of full ones, the numbers beside them.
+
+    Those are float32 scalars and the int64 token index. The places in the text that layers of the
+    other kinds keep once for all count as the runtime's.
+    """
+    bytes_of: dict[Kind, int] = {}
+    for each in layers:
+        numbers = 4 * scalars + 8 if each.slots is None else 0
+        entries = each.kv_heads * (each.slots or capacity)
+        size = entries * (2 * each.head_size * 4 + numbers)
+        bytes_of[each.kind] = bytes_of.get(each.kind, 0) + size
+    return bytes_of
 
 
 def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
@@ -135,14 +144,20 @@ def memory_table(
     rows = [2 * e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers]
     spare = max(rows) * 4
     activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
+    caches = cache_bytes(layers, cache.capacity, scalars=scalars)
     table = {
         "weights": weight_bytes(programs),
-        "cache": cache_bytes(layers, cache.capacity, scalars=scalars),
+        **{_cache_row(kind, len(caches)): size for kind, size in caches.items()},
         "spare layer": spare,
         "activations": activations,
         "runtime": RUNTIME_BYTES,
     }
     return [MemoryEntry(name=name, bytes=size) for name, size in table.items()]
+
+
+def _cache_row(kind: Kind, kinds: int) -> str:
+    """The name of a row: which layers' cache it is, where there are several kinds."""
+    return "cache" if kinds == 1 else f"cache of {kind} layers"
 
 
 def total_bytes(table: Sequence[MemoryEntry]) -> int:

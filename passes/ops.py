@@ -217,7 +217,8 @@ def cached_block_sparse(
     key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid
     used        [1] int32
     places      [H, S] int64      place in the text of the token in each slot, of H >= Hkv heads;
-                                  the new entries' are there already
+                                  the new entries' are there already; all rows alike where shift
+                                  is 0
     rotation    as in lcc::attention
     returns     [B, Q, Hq, D] and the caches with the new entries in place
 

@@ -358,8 +358,7 @@ class Executor:
     @property
     def rewindable(self) -> int:
         """How many of the newest tokens can be taken back."""
-        held = [window.used - window.base for window in self.windows]
-        return min([len(self.since_cycle), *held])
+        return min([len(self.since_cycle), *(window.rewindable for window in self.windows)])
 
     def rewind(self, count: int) -> None:
         """Take back the newest `count` tokens, at most `rewindable`.

@@ -61,6 +61,16 @@ class Window:
             return tokens % chunk_size == 0
         return self.used + count > self.slots
 
+    @property
+    def rewindable(self) -> int:
+        """How many of the newest entries can be taken back.
+
+        The last one that stays is read again, for its hidden state; where blocks were dropped
+        after it, it would not see what it saw.
+        """
+        after = self.used - self.base
+        return max(0, after - 1) if self.base and isinstance(self.kind, BlockSparse) else after
+
     def kept(self) -> np.ndarray:
         """[heads, n] int64, ascending: slots of what a query may see, the last one's if read again.
 

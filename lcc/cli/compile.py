@@ -28,7 +28,8 @@ def command(
         str | None, typer.Option(help="contiguous (any length) or absolute (the trained one).")
     ] = None,
     plan: Annotated[
-        str | None, typer.Option(help="What each layer sees: dense, longgen(...), or ranges.")
+        str | None,
+        typer.Option(help="What each layer sees: longgen(...), ranges, or a .yaml file."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="What an eviction keeps.")] = None,
     alpha: Annotated[

@@ -27,16 +27,17 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
 
     Args:
         file: YAML with the fields of `CompileConfig`; None = no file.
-        flags: the same fields; a value of None = not given.
+        flags: the same fields; a value of None = not given. A plan that is a YAML file is such a
+            file, too: what it says comes before `file`.
     """
-    given = _read(file) if file else {}
-    _check_keys(given, CompileConfig, where=str(file))
-    for name, value in flags.items():
-        if isinstance(value, dict):
-            section = {key: each for key, each in value.items() if each is not None}
-            given[name] = {**(given.get(name) or {}), **section}
-        elif value is not None:
-            given[name] = value
+    given: dict[str, Any] = {}
+    plan: Any = flags.get("plan")
+    if is_plan_file(plan):
+        _add(given, _read_plan(Path(plan)))
+        flags = {**flags, "plan": None}
+    if file:
+        _add(given, _read(file))
+    _add(given, flags)
     if isinstance(given.get("memory_bytes"), str):
         given["memory_bytes"] = parse_bytes(given["memory_bytes"])
     if "target" not in given and env.default_target():
@@ -54,7 +55,35 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
         raise ConfigError(f"{file}: {error}" if file else str(error)) from None
 
 
+def is_plan_file(plan: str | None) -> bool:
+    """Whether a plan is the name of a YAML file that has one."""
+    return plan is not None and plan.endswith((".yaml", ".yml"))
+
+
+def plan_text(plan: str) -> str:
+    """A plan as `parse_plan` reads it, from a YAML file if it is the name of one."""
+    return str(_read_plan(Path(plan))["plan"]) if is_plan_file(plan) else plan
+
+
+def _read_plan(file: Path) -> dict[str, Any]:
+    given = _read(file)
+    if not isinstance(given.get("plan"), str):
+        raise ConfigError(f'{file}: no plan in it; wanted plan: "0-9: full; ...", as text')
+    return given
+
+
+def _add(given: dict[str, Any], more: dict[str, Any]) -> None:
+    """Fields that win over those that are there; None = not given."""
+    for name, value in more.items():
+        if isinstance(value, dict):
+            section = {key: each for key, each in value.items() if each is not None}
+            given[name] = {**(given.get(name) or {}), **section}
+        elif value is not None:
+            given[name] = value
+
+
 def _read(file: Path) -> dict[str, Any]:
+    """The fields of a `CompileConfig`, of names that it has."""
     import yaml
 
     try:
@@ -65,6 +94,7 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: wanted names and values at the top, got {value!r:.40}")
+    _check_keys(value, CompileConfig, where=str(file))
     return value
 
 

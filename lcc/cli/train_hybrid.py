@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
+from lcc.cli.options import plan_text
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def hybrid(
     model: Annotated[str, typer.Argument(help="Folder, hub name, .gguf file, or smollm2.")],
     plan: Annotated[
-        str, typer.Option(help="What each layer sees: longgen, dense, or as lcc plan writes it.")
+        str, typer.Option(help="What each layer sees: longgen(...), ranges, or a .yaml file.")
     ],
     recipe: Annotated[str, typer.Option(help="longgen, prolong, or a YAML file.")],
     output: Annotated[
@@ -70,6 +71,7 @@ def hybrid(
         import tensorboard  # noqa: F401
     from lcc.train.recipe import load_recipe, recipe_yaml
 
+    plan = plan_text(plan)
     found = load_recipe(recipe, _places(source or []))
     if show:
         typer.echo(recipe_yaml(recipe, found), nl=False)

@@ -317,6 +317,16 @@ def test_merge(tmp_path: Path) -> None:
     assert (config.memory_bytes, config.cache.budget, config.fit_budget) == (10**9, 100, False)
     assert merged("memory_bytes: 1GB").fit_budget
 
+    (tmp_path / "p.yml").write_text("plan: '0: full'\ncache: {positions: absolute, sink_size: 9}")
+    config = merged("cache: {sink_size: 8, capacity: 4096}", plan=str(tmp_path / "p.yml"))
+    assert (config.plan, config.cache.positions, config.cache.sink_size) == (
+        "0: full",
+        "absolute",
+        8,
+    )
+    with pytest.raises(ConfigError, match=r"c\.yaml: no plan in it; wanted plan: "):
+        merged("cache: {}", plan=str(tmp_path / "c.yaml"))
+
     for yaml, words in {
         "cash: {}": "unknown key 'cash'; did you mean cache? known: target, cache, policy",
         "cache: {bugdet: 4}": "cache: unknown key 'bugdet'; did you mean budget? known: capacity",

@@ -19,7 +19,7 @@ from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
-from lcc.plan import Full, SinkWindow, parse_plan
+from lcc.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan, positions_of
 from lcc.plan_meter import Loss, Meter, Plan, Site, sites
 from lcc.tiny import tiny_model, tiny_tokenizer
 from lcc.train import sparse_attention
@@ -58,7 +58,8 @@ def compiled_logits(graph: ModelGraph, plan: Plan, ids: list[int]) -> Tensor:
     """[n, V] by the passes that a compilation runs, over caches that hold the whole text."""
     lifted = LiftKVCache(capacity=LENGTH, queries=False)(graph).graph
     if any(kind != Full() for kind in plan):
-        lifted = HybridLayers(plan, positions="contiguous", chunk_size=LENGTH)(lifted).graph
+        hybrid = HybridLayers(plan, positions=positions_of(plan), chunk_size=LENGTH)
+        lifted = hybrid(lifted).graph
     values = {
         "tokens": torch.tensor([ids]),
         "positions": torch.arange(len(ids))[None],
@@ -68,16 +69,25 @@ def compiled_logits(graph: ModelGraph, plan: Plan, ids: list[int]) -> Tensor:
         if node.name not in values:
             empty = node.meta["val"]
             values[node.name] = torch.zeros(tuple(empty.shape), dtype=empty.dtype)
+            if node.name.startswith("places"):
+                values[node.name] += torch.arange(empty.shape[1])
     logits: Tensor = lifted.module(*(values[node.name] for node in nodes))[0][0]
     return logits
 
 
 @pytest.mark.parametrize(
-    "kind", [KIND, SinkWindow(sink=0, window=3), SinkWindow(sink=4, window=8, block=4)], ids=str
+    "kind",
+    [
+        KIND,
+        SinkWindow(sink=0, window=3),
+        SinkWindow(sink=4, window=8, block=4),
+        BlockSparse(block=2, stride=4, local=2, shift=1),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("ranges", ["0: full; 1: {}; 2: full", "0-2: {}", "0: {}; 1-2: full"])
 def test_losses_are_those_of_the_compiled_layers(
-    ranges: str, kind: SinkWindow, graph: ModelGraph, texts: list[list[int]], meter: Meter
+    ranges: str, kind: Sparse, graph: ModelGraph, texts: list[list[int]], meter: Meter
 ) -> None:
     plan = parse_plan(ranges.format(kind), 3)
     divergence, surprise, count = 0.0, 0.0, 2 * (LENGTH - 9)
@@ -225,6 +235,14 @@ def test_the_command_writes_what_compile_reads(tiny_folder: Path, tmp_path: Path
     assert result.exit_code == 0, (result.output, result.exception)
     kinds = [layer.get("kind") for layer in json.loads(result.stdout)["model"]["layers"]]
     assert sum(kind is not None and kind.get("type") == "sink_window" for kind in kinds) == 1
+
+
+def test_a_plan_of_blocks_says_by_what_positions(tiny_folder: Path, tmp_path: Path) -> None:
+    kind = "block_sparse(block=4, stride=4, local=2, reach=64)"
+    command(tmp_path, tiny_folder, "--kind", kind, "--full", "1")
+    text = (tmp_path / "plan.yaml").read_text()
+    assert f": {kind}" in text
+    assert "cache: {positions: absolute}" in text
 
 
 def test_what_cannot_be_found(tiny_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from lcc.passes.graph import ModelGraph, shape
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.rotation import Rotation, rotate
-from lcc.plan import SinkWindow, parse_plan
+from lcc.plan import BlockSparse, SinkWindow, parse_plan
 from lcc.testing import OracleCache, sees
 from lcc.tiny import tiny_model
 
@@ -92,6 +93,39 @@ def test_the_operator_is_the_loops(kind: SinkWindow, positions: Positions) -> No
     torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
 
 
+BLOCKS = [
+    BlockSparse(block=2, stride=3, local=2, sink=1, reach=8),
+    BlockSparse(block=4, stride=3, local=1, sink=0, offset=2, shift=1),
+    BlockSparse(block=3, stride=2, local=2, sink=0, reach=5, shift=3),
+    BlockSparse(block=8, stride=4, local=7),
+]
+
+
+@pytest.mark.parametrize("kind", BLOCKS, ids=str)
+def test_the_operator_of_blocks_is_the_loops(kind: BlockSparse) -> None:
+    """Chunks of any length over entries that lie where they were written."""
+    g = torch.Generator().manual_seed(3)
+    n, slots = 37, 45
+    q = torch.randn(n, HEADS * GROUP, D, generator=g)
+    k, v = (torch.randn(n, HEADS, D, generator=g) for _ in range(2))
+    oracle = OracleCache(kv_heads=HEADS, scale=0.4, kind=kind)
+    wanted = [oracle.step(q[t], k[t], v[t]) for t in range(n)]
+    key, value = (torch.full((1, HEADS, slots, D), torch.nan) for _ in range(2))
+    places = torch.arange(slots).repeat(HEADS + 1, 1)  # another layer of the kind has a head more
+    got, used = [], 0
+    for size in [6, 1, 3, 6, 2, 11, 1, 7]:
+        part = slice(used, used + size)
+        out, key, value = torch.ops.lcc.cached_block_sparse(
+            *(q[part][None], k[part][None], v[part][None], key, value),
+            *(torch.tensor([used], dtype=torch.int32), places),
+            *msgspec.structs.astuple(kind),
+            *(0.4, 0.0, -1),
+        )
+        got += out[0].tolist()
+        used += size
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
+
+
 def _turn(x: torch.Tensor, places: torch.Tensor, table: Rotation) -> torch.Tensor:
     cos, sin = table.cos[places][:, None], table.sin[places][:, None]
     return rotate(x, cos, sin, interleaved=False)[None]
@@ -128,6 +162,7 @@ def run(graph: ModelGraph, ids: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     for size in sizes:
         part = torch.arange(used, used + size)[None]
         given = {"tokens": ids[None, used : used + size], "positions": part}
+        given["places_1"] = torch.arange(shape(graph.placeholder("key_0"))[2]).repeat(2, 1)
         at = torch.tensor([used], dtype=torch.int32)
         names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
         values = [given.get(name, caches.get(name, at)) for name in names]
@@ -144,7 +179,12 @@ def test_a_window_larger_than_the_text_changes_nothing(
 ) -> None:
     ids, sizes = torch.arange(20) * 7 % 250, [7, 1, 12]
     dense = run(lifted, ids, sizes)
-    for text, sites in (("dense", 0), ("longgen(sink=2, window=20)", 1), ("0-1: sink_window", 2)):
+    for text, sites in (
+        ("dense", 0),
+        ("longgen(sink=2, window=20)", 1),
+        ("0-1: sink_window", 2),
+        ("longgen_blocks(block=4, local=5, sink=0, stride=9)", 1),
+    ):
         plan = parse_plan(text, 2)
         result = HybridLayers(plan, positions=positions, chunk_size=12)(lifted)
         assert result.sites == sites

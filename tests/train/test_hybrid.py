@@ -18,6 +18,8 @@ import lcc.runtime
 from lcc.cli import app
 from lcc.errors import ConfigError
 from lcc.models import load_model
+from lcc.plan import parse_plan
+from lcc.testing import sees
 from lcc.tiny import save_tiny, tiny_model
 from lcc.train import processes
 from lcc.train.checkpoint import PROGRESS, Checkpoint
@@ -284,17 +286,27 @@ def test_two_processes_learn_the_same(
         torch.testing.assert_close(weights(output)[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_the_command_and_what_comes_of_it(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+BLOCKS = "block_sparse(block=4, stride=3, local=2, reach=12, shift=1)"
+
+
+@pytest.mark.parametrize(
+    "plan", [PLAN, f"0: {BLOCKS}; 1: full", f"0: sink_window(sink=4, window=16); 1: {BLOCKS}"]
+)
+def test_the_command_and_what_comes_of_it(
+    plan: str, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
     """lcc train hybrid, then lcc compile of its folder by its own plan."""
     output, artifact = tmp_path / "out", tmp_path / "m.lcc"
     invoke = CliRunner().invoke
-    result = invoke(app, [*command(data, tiny_folder), "-o", str(output)])
+    (tmp_path / "plan.yaml").write_text(f'plan: "{plan}"')
+    more = ["--plan", str(tmp_path / "plan.yaml"), "-o", str(output)]
+    result = invoke(app, [*command(data, tiny_folder), *more])
     assert result.exit_code == 0, result.output
     assert "the plan, trained" in result.output
     sizes = ["--capacity", "128", "--budget", "64", "--chunk-size", "16", "--catalyst-size", "32"]
     sizes += ["--recent-size", "8"]
-    plan = ["--config", str(output / "hybrid.yaml")]
-    result = invoke(app, ["compile", str(output), "-o", str(artifact), *plan, *sizes])
+    own = ["--plan", str(output / "hybrid.yaml")]
+    result = invoke(app, ["compile", str(output), "-o", str(artifact), *own, *sizes])
     assert result.exit_code == 0, result.output
     text = list((data / "held.txt").read_bytes()[:90])  # before anything is evicted
     session = lcc.runtime.load(artifact)
@@ -307,7 +319,7 @@ def test_the_command_and_what_comes_of_it(data: Path, tiny_folder: Path, tmp_pat
     recipe = Recipe(stages=(stage,), precision="float32")
     labels = np.array([*text[1:], IGNORED])
     read = Sequence(np.array(text), labels, (90,))
-    learned = HybridTrainer(output, PLAN, recipe, stage).measure([read])
+    learned = HybridTrainer(output, plan, recipe, stage).measure([read])
     assert float(surprise.mean()) == pytest.approx(learned, rel=1e-5)
     assert HybridTrainer(output, "dense", recipe, stage).measure([read]) != pytest.approx(
         learned, rel=5e-5
@@ -325,6 +337,11 @@ def test_the_dry_run(tiny_folder: Path, data: Path) -> None:
     pairs = 64 * 65 // 2
     near = 20 * 21 // 2 + 44 * 20
     assert first["attention"] == pytest.approx((pairs + near) / (2 * pairs))
+    blocks = [*base[:-1], f"0: full; 1: {BLOCKS}", *args[len(base) :]]
+    first = json.loads(CliRunner().invoke(app, blocks).output)[0]
+    kind = parse_plan(f"0: {BLOCKS}", 1)[0]
+    few = sum(sees(kind, i, j) for i in range(64) for j in range(64))
+    assert first["attention"] == pytest.approx((pairs + few) / (2 * pairs))
     shared = json.loads(CliRunner().invoke(app, [*args, "--devices", "4"]).output)
     assert shared[0]["memory"] != first["memory"]
     text = CliRunner().invoke(app, [*base, "--recipe", "prolong", "--dry-run"]).output

@@ -1,0 +1,73 @@
+"""A block_sparse layer as ONNX Runtime computes it is the operator, whatever is in its cache."""
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.plan import BlockSparse
+from lcc.program import PREFILL_CHUNK, Program
+from lcc.targets.onnx_runtime import to_onnx
+
+HEADS, KV_HEADS, SIZE, SLOTS, CHUNK = 6, 2, 8, 40, 16
+NAMES = ("q", "k", "v", "key_0", "value_0", "used", "places_1")
+OUT = ("out", "key_0_out", "value_0_out")
+
+
+class Layer(nn.Module):
+    """One call of the operator."""
+
+    def __init__(self, kind: BlockSparse, softcap: float) -> None:
+        super().__init__()
+        self.numbers = (*msgspec.structs.astuple(kind), 0.4, softcap, -1)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = torch.ops.lcc.cached_block_sparse(*given, *self.numbers)
+        return results
+
+
+def inputs(kind: BlockSparse, used: int, length: int) -> tuple[Tensor, ...]:
+    """Of heads that hold other tokens where they see others; a row more than there are."""
+    draw = torch.Generator().manual_seed(7)
+    q = torch.randn(1, length, HEADS, SIZE, generator=draw)
+    k, v = (torch.randn(1, length, KV_HEADS, SIZE, generator=draw) for _ in range(2))
+    key, value = (torch.randn(1, KV_HEADS, SLOTS, SIZE, generator=draw) for _ in range(2))
+    key[:, :, used:] = value[:, :, used:] = torch.nan
+    read = 100
+    places = torch.full((KV_HEADS + 1, SLOTS), 7)
+    for head in places:
+        head[:used] = torch.randperm(read, generator=draw)[:used].sort().values
+        head[used : used + length] = torch.arange(read, read + length)
+    if not kind.shift:
+        places = places[:1].repeat(KV_HEADS + 1, 1)
+    return q, k, v, key, value, torch.tensor([used], dtype=torch.int32), places
+
+
+@pytest.mark.parametrize(
+    ("kind", "softcap"),
+    [
+        (BlockSparse(block=4, stride=3, local=2, reach=9), 0.0),
+        (BlockSparse(block=2, stride=5, local=3, sink=4, reach=40, offset=1, shift=2), 0.0),
+        (BlockSparse(block=8, stride=2, local=1, sink=0, shift=1), 2.0),
+    ],
+    ids=str,
+)
+def test_the_kernel_is_the_operator(kind: BlockSparse, softcap: float) -> None:
+    """Empty caches, half full ones, and a cache that is full."""
+    layer, length = Layer(kind, softcap), torch.export.Dim("Q", min=1, max=CHUNK)
+    shapes = ((*({1: length} for _ in range(3)), *(None for _ in range(4))),)
+    exported = torch.export.export(layer, inputs(kind, 3, 5), dynamic_shapes=shapes)
+    program = Program(names=(PREFILL_CHUNK,), exported=exported, inputs=NAMES, outputs=OUT)
+    content = ir.to_proto(to_onnx(program)).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for used, count in [(0, 16), (0, 1), (2, 7), (SLOTS - 16, 16), (SLOTS - 1, 1)]:
+        given = inputs(kind, used, count)
+        wanted = layer(*given)
+        got = session.run(list(OUT), {n: x.numpy() for n, x in zip(NAMES, given, strict=True)})
+        np.testing.assert_allclose(got[0], wanted[0].numpy(), atol=2e-6)
+        for one, other in zip(got[1:], wanted[1:], strict=True):
+            np.testing.assert_array_equal(one[:, :, : used + count], other[:, :, : used + count])
