@@ -9,13 +9,14 @@
 The manifest is JSON with sorted keys and no time stamp: the same input gives the same bytes.
 
     format      "lcc"
-    version     1; a new meaning of anything below is a new version
+    version     2; a new meaning of anything below is a new version
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
-                programs that score and evict its cache
+                programs that score and evict its cache; of a kind that is not full, that closes
+                its ranks around the entries that are still seen
     cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
     policy      `PolicyConfig`, with the values in force
     heads       what the retaining heads were trained for and on; absent = there are none
@@ -51,7 +52,7 @@ from lcc.errors import ArtifactError
 from lcc.heads import HeadsPage
 from lcc.plan import Full, Kind
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 
 Queries = Literal["catalyst", "recent", "all"]
@@ -131,7 +132,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
 
     format: Literal["lcc"] = "lcc"
-    version: Literal[1] = FORMAT_VERSION
+    version: Literal[2] = FORMAT_VERSION
     made_by: str
     target: str
     model: ModelEntry

@@ -43,7 +43,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Find which layers may see less: a plan for `lcc compile --config`.
+    """Find which layers may see less: a plan for `lcc compile --plan`.
 
     Nothing is trained. Every layer is made sparse alone, then one after the other, each time the
     one that costs least. What counts is how far the probabilities of the next token move away from
@@ -59,7 +59,7 @@ def command(
     Examples:
       lcc plan smollm2 --data book.txt -o plan.yaml --picture plan.png
       lcc plan smollm2 --data book.txt -o plan.yaml --kv 40MB --kind "sink_window(window=256)"
-      lcc compile smollm2 -o hybrid.lcc --config plan.yaml
+      lcc compile smollm2 -o hybrid.lcc --plan plan.yaml
     """
     sparse = parse_kind(kind)
     if isinstance(sparse, Full):
@@ -131,7 +131,7 @@ def _rows(found: "Found") -> "dict[str, Row]":
 
 
 def _yaml(found: "Found", cache: CacheConfig | None) -> str:
-    """A file for `lcc compile --config`; what was measured stands in comments.
+    """A file for `lcc compile --plan`; what was measured stands in comments.
 
     cache       of what size the plan is meant; None = the user named none
     """

@@ -63,7 +63,7 @@ def hybrid(
       lcc train hybrid smollm2 --plan longgen --recipe longgen --dry-run --devices 8
       lcc train hybrid smollm2 --plan longgen --recipe longgen --show > mine.yaml
       lcc train hybrid smollm2 --plan longgen --recipe mine.yaml --source books=books/ -o out
-      lcc compile out -o hybrid.lcc --config out/hybrid.yaml
+      lcc compile out -o hybrid.lcc --plan out/hybrid.yaml
     """
     with needs_extra("train"):
         import datasets  # noqa: F401  (told now, not after the model is loaded)

@@ -63,7 +63,7 @@ def train_hybrid(
     plan        see `parse_plan`
     output      the folder; while the training runs it has the last checkpoint, log.jsonl and, for
                 TensorBoard, tensorboard/; at the end also loss.png, and hybrid.yaml for
-                `lcc compile --config`
+                `lcc compile --plan`
     held_out    texts that are not learned, to measure the loss on, in pieces as long as the
                 shortest stage's sequences
     device      cpu or cuda, of which every process takes its own; None = cuda where there is one

@@ -131,8 +131,8 @@ BROKEN = {
         'format is "onnx", wanted "lcc"',
     ),
     "newer, and unknown inside": (
-        lambda a: (change(a, ["version"], 2), change(a, ["wavelets"], [])),
-        r"manifest\.json: version 2, this lcc reads version 1; install a newer lcc",
+        lambda a: (change(a, ["version"], 3), change(a, ["wavelets"], [])),
+        r"manifest\.json: version 3, this lcc reads version 2; install a newer lcc",
     ),
     "unknown field": (
         lambda a: change(a, ["cache", "tiers"], 3),
