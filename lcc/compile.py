@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -138,6 +138,7 @@ def compile_model(
     special = specialize_within_memory(captured, config, loaded, heads)
     if reasons := target.refusals(special.programs):
         raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
+    special = replace(special, programs=target.adapt(special.programs))
 
     def fill(folder: Path) -> Manifest:
         report("build the programs", 0.6)

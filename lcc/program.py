@@ -26,4 +26,4 @@ class Program:
     @property
     def file_stem(self) -> str:
         """Name of the file without its ending: `step` for prefill_chunk and decode."""
-        return "step" if PREFILL_CHUNK in self.names else self.names[0]
+        return "step" if {PREFILL_CHUNK, DECODE} <= set(self.names) else self.names[0]

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -55,6 +56,7 @@ def verify(
     source: str | Path | LoadedModel,
     *,
     heads: str | Path | None = None,
+    device: Literal["cpu"] | None = None,
     prompt_tokens: int = 600,
     new_tokens: int = 64,
     progress: Callable[[str, float], None] | None = None,
@@ -63,6 +65,7 @@ def verify(
 
     artifact        the folder
     source          what it was compiled from, as for `compile_model`
+    device          see `lcc.runtime.load`
     heads           the file of retaining heads that it was compiled with, if it was
     prompt_tokens   length of the text read where nothing is evicted
     new_tokens      greedy tokens that must be the model's own
@@ -77,7 +80,7 @@ def verify(
     report = progress or (lambda *_: None)
     manifest = read_manifest(artifact)
     trained = _heads(manifest, heads)
-    session = lcc.runtime.load(artifact)
+    session = lcc.runtime.load(artifact, device=device)
     report("load the model", 0.1)
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
     report("specialize", 0.4)
@@ -190,8 +193,7 @@ def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
 def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> Row:
     """One call of a score, evict or compact program on random entries."""
     draw, cache = np.random.default_rng(0), session._executor.config
-    sizes = {"slots": cache.capacity, "n": 16, "tokens": 16}
-    sizes |= dict.fromkeys(("budget", "count"), cache.budget)
+    sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
     counts = {
         "used": cache.capacity - 5,
         "prefix": cache.sink_size,

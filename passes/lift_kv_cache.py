@@ -76,7 +76,7 @@ class LiftKVCache(Pass):
                 for part, node in enumerate(parts):
                     node.meta["val"] = new.meta["val"][part]
                 if self.queries:
-                    first = emit(nodes, aten.select.int, q, 0, 0)
+                    first = emit(nodes, aten.squeeze.dim, q, 0)
                     queries.append(emit(nodes, aten.transpose.int, first, 0, 1))
             site.replace_all_uses_with(parts[0])
             nodes.erase_node(site)

@@ -26,6 +26,7 @@ def load(
     budget: int | None = None,
     chunk_size: int | None = None,
     threads: int | None = None,
+    device: Literal["cpu"] | None = None,
     engine: Engine | None = None,
     verify: Literal["full", "size"] = "full",
 ) -> Session:
@@ -33,6 +34,8 @@ def load(
 
     capacity, budget, chunk_size    lower than compiled, to take less memory; None = as compiled
     threads                         of the engine; None = as many as there are cores
+    device                          "cpu" = not on what the artifact was compiled for, which is
+                                    slow and shows what it computes; None = there, or not at all
     engine                          None = the one that the artifact's target asks for
     verify                          "size" leaves out the hashes of the files
 
@@ -57,7 +60,7 @@ def load(
     if engine is None:
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 
-        engine = OnnxRuntimeEngine(folder, manifest, threads=threads)
+        engine = OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
     session = Session(manifest, cache, tokenizer, engine)
     session.loaded_in(time.perf_counter() - begin)
     return session

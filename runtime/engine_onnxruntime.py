@@ -13,18 +13,35 @@ import numpy as np
 
 from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.errors import ArtifactError, TargetError
+from lcc.runtime.engine import Runner
 from lcc.runtime.kv_cache import zeros
+from lcc.runtime.padding import PaddedRunner, fixed_length
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "mobile": "CPUExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+HOST = "CPUExecutionProvider"
 
 
 class OnnxRuntimeEngine:
     """One `InferenceSession` per file of the artifact, made when first asked for."""
 
     def __init__(
-        self, folder: str | Path, manifest: Manifest, *, threads: int | None = None
+        self,
+        folder: str | Path,
+        manifest: Manifest,
+        *,
+        threads: int | None = None,
+        device: str | None = None,
     ) -> None:
-        """`threads`: None = as many as ONNX Runtime finds cores.
+        """Nothing is loaded so far.
+
+        threads     None = as many as ONNX Runtime finds cores
+        device      None = the target's; cpu = the CPU, whatever it was compiled for
 
         Raises:
             TargetError: the artifact is for another engine, or for a device that is not here.
@@ -35,7 +52,7 @@ class OnnxRuntimeEngine:
             raise TargetError("onnxruntime is not installed; pip install onnxruntime") from None
         self._onnxruntime = onnxruntime
         self._folder, self._manifest = Path(folder), manifest
-        self._provider = _provider(manifest.target, onnxruntime.get_available_providers())
+        self._provider = _provider(manifest.target, device, onnxruntime.get_available_providers())
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
         if threads is not None:
@@ -48,20 +65,24 @@ class OnnxRuntimeEngine:
         # the last program would take the cores from the next one. They stop with the run.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
         self._sessions: dict[str, Any] = {}
-        self._runners: dict[str, OnnxRuntimeRunner] = {}
+        self._runners: dict[str, Runner] = {}
 
-    def runner(self, program: str) -> "OnnxRuntimeRunner":
+    def runner(self, program: str) -> Runner:
         """Load a program by its name in the manifest, once; programs of one file share it."""
         if program not in self._runners:
             entry = self._manifest.programs[program]
-            self._runners[program] = OnnxRuntimeRunner(self._session(entry.file), entry)
+            runner = OnnxRuntimeRunner(self._session(entry.file), entry)
+            length = fixed_length(entry)
+            self._runners[program] = runner if length is None else PaddedRunner(runner, length)
         return self._runners[program]
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
             try:
                 self._sessions[file] = self._onnxruntime.InferenceSession(
-                    str(self._folder / file), self._options, providers=[self._provider]
+                    str(self._folder / file),
+                    self._options,
+                    providers=list(dict.fromkeys([self._provider, HOST])),
                 )
             except Exception as error:  # its own types share no other base
                 line = str(error).splitlines()[0]
@@ -73,14 +94,20 @@ class OnnxRuntimeEngine:
         return self._sessions[file]
 
 
-def _provider(target: str, available: Sequence[str]) -> str:
-    engine, _, device = target.partition(":")
-    if engine != "onnxruntime" or device not in PROVIDERS:
+def _provider(target: str, device: str | None, available: Sequence[str]) -> str:
+    engine, _, compiled = target.partition(":")
+    if engine != "onnxruntime" or compiled not in PROVIDERS:
         wanted = ", ".join(f"onnxruntime:{name}" for name in PROVIDERS)
         raise TargetError(f'target is "{target}", this engine runs {wanted}')
-    if PROVIDERS[device] not in available:
-        raise TargetError(f"target is {target}, this ONNX Runtime has only {', '.join(available)}")
-    return PROVIDERS[device]
+    if device not in (None, compiled, "cpu"):
+        raise TargetError(f"device is {device!r}, target {target} runs on {compiled}, or on cpu")
+    provider = PROVIDERS[device or compiled]
+    if provider not in available:
+        raise TargetError(
+            f"target is {target}, this ONNX Runtime has only {', '.join(available)}; on the CPU it "
+            'runs if you ask for it: device="cpu", or --device cpu'
+        )
+    return provider
 
 
 class OnnxRuntimeRunner:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 TARGETS = {
     "onnxruntime:cpu": ("lcc.targets.onnx_runtime:OnnxRuntime", ("onnxruntime", "onnxscript")),
+    "onnxruntime:mobile": ("lcc.targets.onnx_mobile:OnnxMobile", ("onnxruntime", "onnxscript")),
+    "onnxruntime:nnapi": ("lcc.targets.onnx_mobile:nnapi", ("onnxruntime", "onnxscript")),
+    "onnxruntime:coreml": ("lcc.targets.onnx_mobile:coreml", ("onnxruntime", "onnxscript")),
     "reference": ("lcc.targets.reference:Reference", ("torch",)),
 }
 

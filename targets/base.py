@@ -14,5 +14,8 @@ class Target(Protocol):
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""
 
+    def adapt(self, programs: list[Program]) -> list[Program]:
+        """The same programs, cut and shaped as this target builds them."""
+
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the programs into a folder; returns program name -> file name."""

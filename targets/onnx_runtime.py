@@ -4,6 +4,7 @@ What the `lcc::` operators become is in `onnx_operators.py`.
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from onnx_ir.passes import common as passes
 
 from lcc.program import HEAD, Program
-from lcc.targets.onnx_operators import OPSET, lowerings
+from lcc.targets import onnx_operators
 
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
@@ -29,30 +30,44 @@ class OnnxRuntime:
         """Nothing so far: every lcc:: operator has a kernel."""
         return []
 
+    def adapt(self, programs: list[Program]) -> list[Program]:
+        """As they are."""
+        return programs
+
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""
-        weights = _Weights(folder / WEIGHTS_FILE)
-        files: dict[str, str] = {}
-        for program in programs:
-            model = to_onnx(program)
-            weights.move_out(model)
-            file = f"{program.file_stem}.onnx"
-            ir.save(model, folder / file)
-            files |= dict.fromkeys(program.names, file)
-        return files
+        return write_models(((program, to_onnx(program)) for program in programs), folder)
 
 
-def to_onnx(program: Program) -> ir.Model:
-    """Lower the lcc:: operators and convert; inputs and outputs carry the program's names."""
+def write_models(models: Iterable[tuple[Program, ir.Model]], folder: Path) -> dict[str, str]:
+    """One file each, and their weights once, beside them; returns program name -> file name."""
+    weights = _Weights(folder / WEIGHTS_FILE)
+    files: dict[str, str] = {}
+    for program, model in models:
+        weights.move_out(model)
+        file = f"{program.file_stem}.onnx"
+        ir.save(model, folder / file)
+        files |= dict.fromkeys(program.names, file)
+    return files
+
+
+def to_onnx(
+    program: Program, lowered: dict | None = None, opset: int = onnx_operators.OPSET
+) -> ir.Model:
+    """Lower the lcc:: operators and convert; inputs and outputs carry the program's names.
+
+    lowered     what each operator becomes; None = ONNX Runtime's own kernels
+    """
+    lowered = onnx_operators.lowerings() if lowered is None else lowered
     exported = program.exported
     operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     if any(name.startswith("lcc.") for name in operators):  # a trace of the whole graph
-        exported = exported.run_decompositions(lowerings())
+        exported = exported.run_decompositions(lowered)
     with torch.no_grad():
         converted = torch.onnx.export(
             exported,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=list(program.inputs),
             output_names=list(program.outputs),
             optimize=HEAD not in program.names,  # it would store a tied embedding transposed again

@@ -19,6 +19,10 @@ class Reference:
         """Nothing is refused: these are the definitions."""
         return []
 
+    def adapt(self, programs: list[Program]) -> list[Program]:
+        """As they are."""
+        return programs
+
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Save the exported programs; each file carries its own weights."""
         files: dict[str, str] = {}

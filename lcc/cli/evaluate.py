@@ -30,6 +30,9 @@ def command(
     budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next.")] = 0,
 ) -> None:
     """Hide facts in texts and ask for them: a line of JSON a sample, and a table on stderr.
@@ -59,7 +62,9 @@ def command(
         raise LccError(f"wanted --task {names}; --view generic, task or question")
     if haystack is None and task in ("number", "multikey", "perplexity"):
         raise LccError(f"--task {task} needs a --haystack")
-    session = load_session(artifact, capacity=capacity, budget=budget, threads=threads)
+    session = load_session(
+        artifact, capacity=capacity, budget=budget, threads=threads, device=device
+    )
     sentences = read_haystack(haystack) if haystack else []
 
     def count(text: str) -> int:

@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcc import env
+from lcc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
+
+
+def on_cpu(device: str | None) -> bool:
+    """What --device says. Raises ConfigError where it says something else."""
+    if device not in (None, "cpu"):
+        raise ConfigError(f"--device {device}: wanted cpu, or nothing: what it was compiled for")
+    return device == "cpu"
 
 
 def load_session(
@@ -17,6 +25,7 @@ def load_session(
     capacity: int | None = None,
     budget: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> Session:
     """Load an artifact; the threads not given here are those of LCC_THREADS."""
     from lcc import runtime
@@ -30,4 +39,11 @@ def load_session(
 
         engine = open_engine(artifact, manifest)
     threads = threads or env.default_threads()
-    return runtime.load(artifact, capacity=capacity, budget=budget, threads=threads, engine=engine)
+    return runtime.load(
+        artifact,
+        capacity=capacity,
+        budget=budget,
+        threads=threads,
+        device="cpu" if on_cpu(device) else None,
+        engine=engine,
+    )

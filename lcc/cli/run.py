@@ -40,6 +40,9 @@ def command(
     capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
     ] = False,
@@ -75,7 +78,9 @@ def command(
     if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
         raise LccError(f"--save {save}: no such folder to write a file in")
 
-    session = load_session(artifact, capacity=capacity, budget=budget, threads=threads)
+    session = load_session(
+        artifact, capacity=capacity, budget=budget, threads=threads, device=device
+    )
     if catalyst is not None:
         session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     if load is not None:

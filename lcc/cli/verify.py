@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lcc.cli.frame import progress_bar, quiet_torch, table
+from lcc.cli.load import on_cpu
 from lcc.env import needs_extra
 
 
@@ -15,6 +16,9 @@ def command(
     model: Annotated[str, typer.Option(help="What it was compiled from, as in lcc compile.")],
     heads: Annotated[
         Path | None, typer.Option(help="The retaining heads it was compiled with, if any.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -35,7 +39,13 @@ def command(
         from lcc.verify import verify
 
     with quiet_torch(), progress_bar(quiet=quiet) as progress:
-        report = verify(artifact, model, heads=heads, progress=progress)
+        report = verify(
+            artifact,
+            model,
+            heads=heads,
+            device="cpu" if on_cpu(device) else None,
+            progress=progress,
+        )
     rows = msgspec.to_builtins(list(report.rows))
     if json:
         typer.echo(json_.dumps({"ok": report.ok, "rows": rows}, indent=2))

@@ -1,0 +1,174 @@
+"""What the `lcc::` operators become in operators that a phone's accelerator runs, in static shapes.
+
+No kernel of ONNX Runtime's own: attention is matrix products and a softmax over all slots, and new
+entries go into the cache by a product with zeros and ones, because NNAPI and Core ML have nothing
+that writes into a buffer. What depends on `used` alone is computed once, before the layers.
+"""
+
+import torch
+from torch import Tensor
+
+from lcc.plan import BlockSparse
+
+OPSET = 18  # the last one before norms and rotation are single operators
+_HIDDEN = -1e4  # added to a logit: a share of exactly 0, in half precision, too
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    half = cos.shape[-1]
+    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
+    if interleaved:
+        pairs = turned.unflatten(-1, (half, 2))
+        a, b = pairs[..., 0], pairs[..., 1]
+        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    else:
+        a, b = turned[..., :half], turned[..., half:]
+        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def _slots(used: Tensor, length: int, slots: int) -> tuple[Tensor, Tensor]:
+    """[Q, 1] slot of each query, [1, S] every slot."""
+    return (used + torch.arange(length, dtype=torch.int32))[:, None], torch.arange(slots)[None]
+
+
+def _write(cache: Tensor, new: Tensor, used: Tensor) -> Tensor:
+    """The cache [1, Hkv, S, D] with new entries [1, Q, Hkv, D]; none is put beyond its end."""
+    query, slot = _slots(used, new.shape[1], cache.shape[2])
+    places = (slot == query).to(new.dtype)  # [Q, S]
+    old = (1.0 - places.mean(0) * new.shape[1])[:, None]  # NNAPI has no sum
+    return cache * old + places.transpose(0, 1) @ new.transpose(1, 2)
+
+
+def _logits(q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:
+    """[Hkv, Hq/Hkv * Q, S] of q [1, Q, Hq, D] over keys [1, Hkv, S, D]."""
+    length, query_heads, size = q.shape[1:]
+    heads = keys.shape[1]
+    rows = (q * scale).reshape(length, heads, query_heads // heads, size).permute(1, 2, 0, 3)
+    out = rows.reshape(heads, -1, size) @ keys.squeeze(0).transpose(1, 2)
+    return torch.tanh(out / softcap) * softcap if softcap > 0 else out
+
+
+def _weigh(q: Tensor, logits: Tensor, seen: Tensor, values: Tensor) -> Tensor:
+    """[1, Q, Hq, D]; seen [Q, S], or [Hkv, Q, S]."""
+    heads, length = logits.shape[0], q.shape[1]
+    bias = ((~seen).to(q.dtype) * _HIDDEN).reshape(-1, 1, length, seen.shape[-1])
+    weights = (logits.reshape(heads, -1, length, seen.shape[-1]) + bias).softmax(-1)
+    out = weights.reshape(heads, -1, seen.shape[-1]) @ values.squeeze(0)
+    return out.reshape(1, q.shape[2], length, q.shape[3]).transpose(1, 2)
+
+
+def _cached_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
+    query, slot = _slots(used, q.shape[1], keys.shape[2])
+    seen = slot <= query
+    if window > 0:
+        seen = seen & (slot > query - window)
+    return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
+
+
+def _cached_sink_window(
+    q: Tensor,
+    sink_q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    sink: int,
+    window: int,
+    block: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
+    query, slot = _slots(used, q.shape[1], keys.shape[2])
+    oldest = query - window
+    if block > 1:
+        oldest = query // block * block - window + block - 1
+    seen = (slot <= query) & ((slot < sink) | (slot > oldest))
+    if sink == 0 or sink_q is q:
+        return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
+    first = _logits(sink_q, keys[:, :, :sink], scale, softcap)
+    logits = torch.cat((first, _logits(q, keys[:, :, sink:], scale, softcap)), dim=2)
+    return _weigh(q, logits, seen, values), keys, values
+
+
+def _cached_block_sparse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    places: Tensor,
+    block: int,
+    stride: int,
+    local: int,
+    sink: int,
+    reach: int,
+    offset: int,
+    shift: int,
+    scale: float,
+    softcap: float,
+    rotation: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kind = BlockSparse(
+        block=block,
+        stride=stride,
+        local=local,
+        sink=sink,
+        reach=reach,
+        offset=offset,
+        shift=shift,
+    )
+    keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
+    length, heads = q.shape[1], k.shape[2] if shift else 1
+    query, slot = _slots(used, length, keys.shape[2])
+    held = places[:heads, None]  # [H, 1, S]
+    asking = held.index_select(2, used.long()) + torch.arange(length)[:, None]
+    seen = kind.sees(asking, held, torch.arange(heads)[:, None, None]) & (slot <= query)
+    return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
+
+
+def _layer_norm(
+    x: Tensor,
+    shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    axes = list(range(-len(shape), 0))
+    centred = x - x.mean(axes, keepdim=True)
+    out = centred / (centred.pow(2).mean(axes, keepdim=True) + eps).sqrt()
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias
+
+
+def lowerings() -> dict:
+    """What each lcc:: operator becomes; a program that holds them has registered them."""
+    lcc = torch.ops.lcc
+    known = {
+        "rotate": _rotate,
+        "cached_attention": _cached_attention,
+        "cached_sink_window": _cached_sink_window,
+        "cached_block_sparse": _cached_block_sparse,
+    }
+    return {getattr(lcc, n).default: f for n, f in known.items() if hasattr(lcc, n)} | {
+        torch.ops.aten.rsqrt.default: lambda x: x.sqrt() / x,  # NNAPI has no reciprocal
+        torch.ops.aten.layer_norm.default: _layer_norm,  # nor this in one
+    }
