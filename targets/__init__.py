@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcc.errors import TargetError
@@ -9,18 +10,72 @@ from lcc.errors import TargetError
 if TYPE_CHECKING:
     from lcc.targets.base import Target
 
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a target before it is imported.
+
+    place       module:attribute
+    needs       modules that compiling for it takes, of the extra `extra`
+    device      where the artifact runs: an execution provider of ONNX Runtime, or words
+    checked     how far it was tried, by the tests of this repository
+    """
+
+    place: str
+    needs: tuple[str, ...]
+    device: str
+    checked: str
+    extra: str = "compile"
+
+
+_ONNX = ("onnxruntime", "onnxscript")
+_ON_A_CPU = "every program on a CPU; the device's operators by ONNX Runtime's checker; no device"
+
 TARGETS = {
-    "onnxruntime:cpu": ("lcc.targets.onnx_runtime:OnnxRuntime", ("onnxruntime", "onnxscript")),
-    "onnxruntime:mobile": ("lcc.targets.onnx_mobile:OnnxMobile", ("onnxruntime", "onnxscript")),
-    "onnxruntime:nnapi": ("lcc.targets.onnx_mobile:nnapi", ("onnxruntime", "onnxscript")),
-    "onnxruntime:coreml": ("lcc.targets.onnx_mobile:coreml", ("onnxruntime", "onnxscript")),
-    "reference": ("lcc.targets.reference:Reference", ("torch",)),
+    "onnxruntime:cpu": Entry(
+        "lcc.targets.onnx_runtime:OnnxRuntime",
+        _ONNX,
+        "CPUExecutionProvider",
+        "every program, here",
+    ),
+    "onnxruntime:mobile": Entry(
+        "lcc.targets.onnx_mobile:OnnxMobile",
+        _ONNX,
+        "CPUExecutionProvider",
+        "every program, on an x86 CPU; no phone",
+    ),
+    "onnxruntime:nnapi": Entry(
+        "lcc.targets.onnx_mobile:nnapi", _ONNX, "NnapiExecutionProvider", _ON_A_CPU
+    ),
+    "onnxruntime:coreml": Entry(
+        "lcc.targets.onnx_mobile:coreml", _ONNX, "CoreMLExecutionProvider", _ON_A_CPU
+    ),
+    "reference": Entry(
+        "lcc.targets.reference:Reference", ("torch",), "PyTorch", "it is what others are held to"
+    ),
 }
 
 
 def missing(name: str) -> list[str]:
-    """Modules that a target needs and this environment lacks."""
-    return [m for m in TARGETS[name][1] if importlib.util.find_spec(m) is None]
+    """Modules that compiling for a target needs and this environment lacks."""
+    return [each for each in TARGETS[name].needs if importlib.util.find_spec(each) is None]
+
+
+def install(name: str) -> str:
+    """The command that installs what compiling for a target needs."""
+    return f"pip install 'long-context-compiler[{TARGETS[name].extra}]'"
+
+
+def missing_device(name: str) -> str | None:
+    """What running an artifact of this target needs and is not here; None = it runs here."""
+    device = TARGETS[name].device
+    if device == "PyTorch":
+        return None if importlib.util.find_spec("torch") else "torch"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime"
+    import onnxruntime
+
+    return None if device in onnxruntime.get_available_providers() else device
 
 
 def find_target(name: str) -> "Target":
@@ -28,9 +83,6 @@ def find_target(name: str) -> "Target":
     if name not in TARGETS:
         raise TargetError(f"target is {name!r}, wanted one of {', '.join(TARGETS)}")
     if lacking := missing(name):
-        raise TargetError(
-            f"target {name} needs {', '.join(lacking)}; "
-            "do: pip install 'long-context-compiler[compile]'"
-        )
-    module, _, attribute = TARGETS[name][0].partition(":")
+        raise TargetError(f"target {name} needs {', '.join(lacking)}; do: {install(name)}")
+    module, _, attribute = TARGETS[name].place.partition(":")
     return getattr(importlib.import_module(module), attribute)()

@@ -1,5 +1,6 @@
 """The command line: what it prints where, its exit codes, and one clear line for every mistake."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from lcc.cli.options import merge, parse_bytes
 from lcc.config import CompileConfig
 from lcc.errors import ConfigError
 from lcc.runtime import Session
+from lcc.targets import TARGETS
 from lcc.tiny import save_tiny
 
 
@@ -273,9 +275,21 @@ def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     refused("verify", tiny_artifact, "--model", tmp_path / "gpt2", words="another model")
 
 
-def test_targets() -> None:
-    assert "onnxruntime:cpu  available\n" in lcc("targets").stdout
-    assert json.loads(lcc("targets", "--json").stdout)["reference"] == []
+def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {line.split()[0]: line for line in lcc("targets").stdout.splitlines()}
+    assert set(rows) == {"target", *TARGETS}
+    assert "yes            yes" in rows["onnxruntime:cpu"]
+    assert "no: has no NnapiExecutionProvider" in rows["onnxruntime:nnapi"]
+    pages = json.loads(lcc("targets", "--json").stdout)
+    assert pages["reference"]["missing"] == []
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name)
+    )
+    text = lcc("targets").stdout
+    wanted = sum("onnxscript" in entry.needs for entry in TARGETS.values())
+    assert text.count("no: needs onnxscript") == wanted > 0
+    assert "for what is missing: pip install" in text
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path) -> None:
