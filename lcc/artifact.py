@@ -12,6 +12,7 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     version     2; a new meaning of anything below is a new version
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
+    also        other targets that the same model was built for: name -> their programs
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
@@ -128,6 +129,12 @@ class FileEntry(_Strict, frozen=True, kw_only=True):
     sha256: str
 
 
+class BuiltEntry(_Strict, frozen=True, kw_only=True):
+    """What was built for one more target."""
+
+    programs: dict[str, ProgramEntry]
+
+
 class Manifest(_Strict, frozen=True, kw_only=True):
     """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
 
@@ -135,6 +142,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     version: Literal[2] = FORMAT_VERSION
     made_by: str
     target: str
+    also: dict[str, BuiltEntry] = {}
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig
@@ -162,8 +170,31 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """sha256 of the manifest's bytes: equal means the same artifact, file by file."""
-    return hashlib.sha256(manifest_bytes(manifest)).hexdigest()
+    """sha256: equal means the same artifact, file by file, whichever of its targets runs."""
+    page = msgspec.structs.replace(manifest, target="", programs={}, also={})
+    return hashlib.sha256(manifest_bytes(page)).hexdigest()
+
+
+def targets_of(manifest: Manifest) -> list[str]:
+    """All targets that an artifact was built for, the first one first."""
+    return [manifest.target, *manifest.also]
+
+
+def for_target(manifest: Manifest, target: str) -> Manifest:
+    """What the artifact says of itself as one for this target alone.
+
+    Raises:
+        ArtifactError: it was not built for it.
+    """
+    if target == manifest.target:
+        return msgspec.structs.replace(manifest, also={})
+    if target not in manifest.also:
+        raise ArtifactError(
+            f"the artifact was not compiled for {target}; wanted one of "
+            f"{', '.join(targets_of(manifest))}"
+        )
+    built = msgspec.structs.asdict(manifest.also[target])
+    return msgspec.structs.replace(manifest, target=target, also={}, **built)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -205,7 +236,10 @@ def check(manifest: Manifest) -> None:
         _check_path(name)
         if entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256):
             raise ArtifactError(f"files: {name}: wanted bytes >= 0 and a sha256 of 64 hex digits")
-    for name, program in manifest.programs.items():
+    if manifest.target in manifest.also:
+        raise ArtifactError(f"also: {manifest.target} is the target already")
+    everyone = [manifest.programs, *(built.programs for built in manifest.also.values())]
+    for name, program in [item for programs in everyone for item in programs.items()]:
         if program.file not in manifest.files:
             raise ArtifactError(f"programs: {name} is in {program.file}, which files does not list")
         inputs = {tensor.name for tensor in program.inputs}
@@ -217,7 +251,7 @@ def check(manifest: Manifest) -> None:
         if (layer.slots is None) != isinstance(layer.kind, Full):
             raise ArtifactError(f"layer {index}: wanted slots where the kind is not full, only")
         for program_name in (layer.evict, layer.score):
-            if program_name is not None and program_name not in manifest.programs:
+            if any(program_name not in (None, *programs) for programs in everyone):
                 raise ArtifactError(f"layer {index} names {program_name}, which is no program")
 
 

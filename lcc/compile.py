@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,11 +12,13 @@ from torch import nn
 import lcc
 from lcc import env
 from lcc.artifact import (
+    BuiltEntry,
     LayerEntry,
     Manifest,
     MemoryEntry,
     ModelEntry,
     PassEntry,
+    ProgramEntry,
     write_artifact,
 )
 from lcc.capture import capture
@@ -36,6 +38,7 @@ from lcc.plan import Full, parse_plan
 from lcc.program import Program
 from lcc.program_entry import program_entry
 from lcc.targets import find_target
+from lcc.targets.base import Target
 
 Progress = Callable[[str, float], None]
 
@@ -118,7 +121,7 @@ def compile_model(
     """
     config = config or CompileConfig()
     report = progress or (lambda *_: None)
-    target = find_target(config.target)
+    targets = _targets(config)
     policy = make_policy(config.policy, with_heads=config.heads is not None)
     if config.heads is not None and policy.heads == "never":
         raise ConfigError(
@@ -136,21 +139,37 @@ def compile_model(
     captured = capture(loaded.module)
     report("specialize", 0.5)
     special = specialize_within_memory(captured, config, loaded, heads)
-    if reasons := target.refusals(special.programs):
-        raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
-    special = replace(special, programs=target.adapt(special.programs))
+    adapted = {}
+    for target in targets:
+        if reasons := target.refusals(special.programs):
+            raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
+        adapted[target.name] = target.adapt(special.programs)
 
     def fill(folder: Path) -> Manifest:
-        report("build the programs", 0.6)
-        files = target.build(special.programs, folder)
+        built = {}
+        for place, target in enumerate(targets):
+            report(f"build for {target.name}", 0.6 + 0.35 * place / len(targets))
+            programs = adapted[target.name]
+            built[target.name] = _entries(programs, target.build(programs, folder))
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
             (folder / name).write_bytes(content)
-        return manifest_of(special, config, files)
+        manifest = manifest_of(special, config)
+        main = built.pop(config.target)
+        also = {name: BuiltEntry(programs=entries) for name, entries in built.items()}
+        return msgspec.structs.replace(manifest, programs=main, also=also)
 
     manifest = write_artifact(output, fill)
     report("done", 1.0)
     return manifest
+
+
+def _targets(config: CompileConfig) -> list[Target]:
+    """All that are asked for, the main one first."""
+    names = [config.target, *config.also]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"target {', '.join(sorted(twice))} is named twice")
+    return [find_target(name) for name in names]
 
 
 def specialize_within_memory(
@@ -260,17 +279,18 @@ def _size_of(program: Program, output: str) -> int:
     return int(shape(node)[-1])
 
 
-def manifest_of(
-    special: Specialized, config: CompileConfig, files: dict[str, str] | None = None
-) -> Manifest:
-    """What an artifact says of itself; `files`: program -> its file, its name where not given."""
-    files = files or {}
-    policy = special.policy
-    entries = {
+def _entries(programs: list[Program], files: dict[str, str]) -> dict[str, ProgramEntry]:
+    """The record of every program; `files`: program -> its file, its name where not given."""
+    return {
         name: program_entry(program, files.get(name, name))
-        for program in special.programs
+        for program in programs
         for name in program.names
     }
+
+
+def manifest_of(special: Specialized, config: CompileConfig) -> Manifest:
+    """What an artifact says of itself before it is built: every program in a file of its name."""
+    policy = special.policy
     return Manifest(
         made_by=f"lcc {lcc.__version__}, torch {torch.__version__}",
         target=config.target,
@@ -280,7 +300,7 @@ def manifest_of(
         heads=special.heads,
         scalars=list(policy.scalars),
         queries=policy.queries,
-        programs=entries,
+        programs=_entries(special.programs, {}),
         passes=special.passes,
         memory=special.memory,
         files={},

@@ -113,6 +113,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `lcc compile`; the fields of a `--config` file.
 
+    also            other targets to build for, into the same artifact
     plan            what each layer sees: see `lcc.plan`
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
@@ -120,6 +121,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     target: str = "onnxruntime:cpu"
+    also: tuple[str, ...] = ()
     cache: CacheConfig = CacheConfig()
     policy: PolicyConfig = PolicyConfig()
     plan: str = "dense"

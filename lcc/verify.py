@@ -56,6 +56,7 @@ def verify(
     source: str | Path | LoadedModel,
     *,
     heads: str | Path | None = None,
+    target: str | None = None,
     device: Literal["cpu"] | None = None,
     prompt_tokens: int = 600,
     new_tokens: int = 64,
@@ -65,7 +66,7 @@ def verify(
 
     artifact        the folder
     source          what it was compiled from, as for `compile_model`
-    device          see `lcc.runtime.load`
+    target, device  see `lcc.runtime.load`
     heads           the file of retaining heads that it was compiled with, if it was
     prompt_tokens   length of the text read where nothing is evicted
     new_tokens      greedy tokens that must be the model's own
@@ -78,9 +79,9 @@ def verify(
         ConfigError: it was compiled with retaining heads, and these are not the ones.
     """
     report = progress or (lambda *_: None)
-    manifest = read_manifest(artifact)
-    trained = _heads(manifest, heads)
-    session = lcc.runtime.load(artifact, device=device)
+    trained = _heads(read_manifest(artifact), heads)
+    session = lcc.runtime.load(artifact, target=target, device=device)
+    manifest = session.manifest
     report("load the model", 0.1)
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
     report("specialize", 0.4)

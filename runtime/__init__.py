@@ -5,11 +5,11 @@ session = lcc.runtime.load("smollm2.lcc")
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from lcc.artifact import Manifest, read_manifest, verify_files
+from lcc.artifact import Manifest, for_target, read_manifest, targets_of, verify_files
 from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
 from lcc.runtime.engine import Engine
@@ -26,6 +26,7 @@ def load(
     budget: int | None = None,
     chunk_size: int | None = None,
     threads: int | None = None,
+    target: str | None = None,
     device: Literal["cpu"] | None = None,
     engine: Engine | None = None,
     verify: Literal["full", "size"] = "full",
@@ -34,6 +35,8 @@ def load(
 
     capacity, budget, chunk_size    lower than compiled, to take less memory; None = as compiled
     threads                         of the engine; None = as many as there are cores
+    target                          of those that it was compiled for; None = the first one that
+                                    can run here
     device                          "cpu" = not on what the artifact was compiled for, which is
                                     slow and shows what it computes; None = there, or not at all
     engine                          None = the one that the artifact's target asks for
@@ -45,25 +48,45 @@ def load(
         TargetError: the engine is not installed, or its device not there.
     """
     begin = time.perf_counter()
-    manifest = read_manifest(folder)
-    asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
-    cache = _lowered(manifest, {name: size for name, size in asked.items() if size is not None})
+    whole = read_manifest(folder)
+    manifest = for_target(whole, target or whole.target)
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
-    verify_files(folder, manifest, level=verify)
+    verify_files(folder, whole, level=verify)
+    if engine is None:
+        manifest, engine = _choose(folder, whole, target, threads, device)
+    asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
+    cache = _lowered(manifest, {name: size for name, size in asked.items() if size is not None})
     tokenizer = Tokenizer(folder, manifest.files)
-    if engine is None and manifest.target == "reference":
+    session = Session(manifest, cache, tokenizer, engine)
+    session.loaded_in(time.perf_counter() - begin)
+    return session
+
+
+def _choose(
+    folder: str | Path, manifest: Manifest, target: str | None, threads: int | None, device: Any
+) -> tuple[Manifest, Engine]:
+    """The first target that can run here, or the one asked for."""
+    errors = []
+    for name in targets_of(manifest) if target is None else [target]:
+        chosen = for_target(manifest, name)
+        try:
+            return chosen, _engine(folder, chosen, threads, device)
+        except TargetError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device: Any) -> Engine:
+    """What runs the programs of a manifest's target."""
+    if manifest.target == "reference":
         raise TargetError(
             f"{folder} is for target reference, which is PyTorch and no part of the runtime; give "
             "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
         )
-    if engine is None:
-        from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+    from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 
-        engine = OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
-    session = Session(manifest, cache, tokenizer, engine)
-    session.loaded_in(time.perf_counter() - begin)
-    return session
+    return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
 
 
 def _lowered(manifest: Manifest, sizes: dict[str, int]) -> CacheConfig:

@@ -4,6 +4,7 @@ What the `lcc::` operators become is in `onnx_operators.py`.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,10 +46,19 @@ def write_models(models: Iterable[tuple[Program, ir.Model]], folder: Path) -> di
     files: dict[str, str] = {}
     for program, model in models:
         weights.move_out(model)
-        file = f"{program.file_stem}.onnx"
-        ir.save(model, folder / file)
-        files |= dict.fromkeys(program.names, file)
+        content = ir.to_proto(model).SerializeToString(deterministic=True)
+        # What another target built already, of the same name and perhaps the same content.
+        names = itertools.chain(
+            [program.file_stem], (f"{program.file_stem}_{n}" for n in range(2, 99))
+        )
+        path = next(p for p in (folder / f"{n}.onnx" for n in names) if _free(p, content))
+        path.write_bytes(content)
+        files |= dict.fromkeys(program.names, path.name)
     return files
+
+
+def _free(path: Path, content: bytes) -> bool:
+    return not path.exists() or path.read_bytes() == content
 
 
 def to_onnx(
@@ -133,12 +143,19 @@ def _name_stably(model: ir.Model) -> None:
 
 
 class _Weights:
-    """The weights file: every distinct tensor once, whichever programs use it."""
+    """The weights file: every distinct tensor once, whichever programs and targets use it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offsets: dict[bytes, int] = {}
-        path.write_bytes(b"")
+        if not path.exists():
+            path.write_bytes(b"")
+        for file in path.parent.glob("*.onnx"):  # of another target
+            for value in ir.load(file).graph.initializers.values():
+                tensor = value.const_value
+                if isinstance(tensor, ir.ExternalTensor) and tensor.location == path.name:
+                    assert tensor.offset is not None
+                    self.offsets[_digest(tensor)] = tensor.offset
 
     def move_out(self, model: ir.Model) -> None:
         """Replace a model's large constants by references into the file."""
@@ -147,14 +164,12 @@ class _Weights:
                 tensor = value.const_value
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
-                data = tensor.numpy()
-                content = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-                key = hashlib.blake2b(content).digest()
+                key = _digest(tensor)
                 if key not in self.offsets:
                     file.seek(0, 2)
                     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                     self.offsets[key] = file.tell()
-                    file.write(content)  # not tofile: it hides why a disk refused
+                    file.write(_content(tensor))  # not tofile: it hides why a disk refused
                 value.const_value = ir.ExternalTensor(
                     self.path.name,
                     self.offsets[key],
@@ -164,3 +179,11 @@ class _Weights:
                     name=value.name,
                     base_dir=self.path.parent,
                 )
+
+
+def _content(tensor: ir.TensorProtocol) -> memoryview:
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
+
+
+def _digest(tensor: ir.TensorProtocol) -> bytes:
+    return hashlib.blake2b(_content(tensor)).digest()

@@ -28,6 +28,9 @@ def command(
     temperature: Annotated[float | None, typer.Option(help="0 = the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
     ] = None,
@@ -40,7 +43,7 @@ def command(
       lcc chat m.lcc --system "You answer in French."
       printf 'Hello\\n/stats\\n' | lcc chat m.lcc
     """
-    session = load_session(artifact, threads=threads, device=device)
+    session = load_session(artifact, threads=threads, target=target, device=device)
     talk = Talk(session, system)
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     typer.echo("/help lists the commands, /exit leaves", err=True)

@@ -12,7 +12,9 @@ from lcc.cli.options import merge, parse_bytes
 def command(
     model: Annotated[str, typer.Argument(help="Folder, hub name, .gguf file, or smollm2.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact, a folder.")],
-    target: Annotated[str | None, typer.Option(help="See: lcc targets.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="See: lcc targets. Several: say it several times.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")
     ] = None,
@@ -85,7 +87,7 @@ def command(
     settings = merge(
         config,
         {
-            "target": target,
+            "target": target or None,
             "memory_bytes": None if memory is None else parse_bytes(memory),
             "cache": {
                 "capacity": capacity,
@@ -109,7 +111,7 @@ def command(
             "heads": heads,
         },
     )
-    from lcc.artifact import manifest_bytes
+    from lcc.artifact import manifest_bytes, targets_of
     from lcc.env import needs_extra
 
     with needs_extra("compile"):
@@ -120,7 +122,7 @@ def command(
     if json:
         typer.echo(manifest_bytes(manifest).decode(), nl=False)
         return
-    typer.echo(f"{output}: {manifest.model.name} for {manifest.target}")
+    typer.echo(f"{output}: {manifest.model.name} for {', '.join(targets_of(manifest))}")
     rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
     rows.append(("  total", bytes_text(sum(entry.bytes for entry in manifest.memory))))
     typer.echo(table(rows, right=(1,)))

@@ -9,9 +9,12 @@ import typer
 from lcc.artifact import (
     LayerEntry,
     Manifest,
+    ProgramEntry,
     TensorEntry,
+    for_target,
     manifest_bytes,
     read_manifest,
+    targets_of,
     verify_files,
 )
 from lcc.cli.frame import bytes_text, table
@@ -46,7 +49,7 @@ def describe(manifest: Manifest) -> str:
     trained = f", trained on {model.trained_window} tokens" if model.trained_window else ""
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
-        ("target", manifest.target),
+        ("target", ", ".join(targets_of(manifest))),
         ("made by", manifest.made_by),
         ("policy", _policy(manifest)),
         ("positions", cache.positions),
@@ -69,7 +72,7 @@ def describe(manifest: Manifest) -> str:
         table(facts),
         "Memory\n" + _indent(table([*memory, ("total", bytes_text(total))], right=(1,))),
         "Layers\n" + _indent(table(_layers(model.layers))),
-        "Programs\n" + _indent("\n".join(_programs(manifest))),
+        *(f"{title}\n" + _indent("\n".join(_programs(p))) for title, p in _by_target(manifest)),
         "Passes\n" + _indent(table([(p.name, f"{p.sites} sites") for p in manifest.passes])),
         "Files\n" + _indent(table(files, right=(1,))),
     ]
@@ -95,9 +98,19 @@ def _layers(layers: list[LayerEntry]) -> list[tuple[object, ...]]:
     return rows
 
 
-def _programs(manifest: Manifest) -> list[str]:
+def _by_target(manifest: Manifest) -> list[tuple[str, dict[str, ProgramEntry]]]:
+    """The programs for each target, with a title."""
+    if not manifest.also:
+        return [("Programs", manifest.programs)]
+    return [
+        (f"Programs for {name}", for_target(manifest, name).programs)
+        for name in targets_of(manifest)
+    ]
+
+
+def _programs(programs: dict[str, ProgramEntry]) -> list[str]:
     lines = []
-    for name, program in sorted(manifest.programs.items()):
+    for name, program in sorted(programs.items()):
         lines.append(f"{name}  ({program.file})")
         for arrow, tensors in (("in ", program.inputs), ("out", program.outputs)):
             rows = [(arrow, *row) for row in _tensors(tensors)]

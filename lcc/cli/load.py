@@ -25,13 +25,15 @@ def load_session(
     capacity: int | None = None,
     budget: int | None = None,
     threads: int | None = None,
+    target: str | None = None,
     device: str | None = None,
 ) -> Session:
     """Load an artifact; the threads not given here are those of LCC_THREADS."""
     from lcc import runtime
-    from lcc.artifact import read_manifest
+    from lcc.artifact import for_target, read_manifest
 
-    manifest, engine = read_manifest(artifact), None
+    whole, engine = read_manifest(artifact), None
+    manifest = for_target(whole, target or whole.target)
     if manifest.target == "reference":
         with env.needs_extra("compile"):
             import lcc.passes.ops  # noqa: F401 - registers the operators
@@ -44,6 +46,7 @@ def load_session(
         capacity=capacity,
         budget=budget,
         threads=threads,
+        target=target,
         device="cpu" if on_cpu(device) else None,
         engine=engine,
     )

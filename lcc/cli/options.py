@@ -38,6 +38,8 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
     if file:
         _add(given, _read(file))
     _add(given, flags)
+    if isinstance(given.get("target"), list):
+        given["target"], *given["also"] = given["target"]
     if isinstance(given.get("memory_bytes"), str):
         given["memory_bytes"] = parse_bytes(given["memory_bytes"])
     if "target" not in given and env.default_target():

@@ -40,6 +40,9 @@ def command(
     capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
     ] = None,

@@ -17,6 +17,9 @@ def command(
     heads: Annotated[
         Path | None, typer.Option(help="The retaining heads it was compiled with, if any.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
     ] = None,
@@ -43,6 +46,7 @@ def command(
             artifact,
             model,
             heads=heads,
+            target=target,
             device="cpu" if on_cpu(device) else None,
             progress=progress,
         )

@@ -225,9 +225,9 @@ def test_damaged_artifacts(tiny_artifact: Path, tmp_path: Path) -> None:
     refused("run", tmp_path / "changed", *ask, words="step.onnx: changed since it was written")
     refused("inspect", tmp_path / "changed", "--check", words="step.onnx: changed")
     page = json.loads((damaged("newer") / "manifest.json").read_text())
-    (tmp_path / "newer" / "manifest.json").write_text(json.dumps(page | {"version": 2}))
-    refused("run", tmp_path / "newer", *ask, words="version 2, this lcc reads version 1")
-    refused("inspect", tmp_path / "newer", words="version 2, this lcc reads version 1")
+    (tmp_path / "newer" / "manifest.json").write_text(json.dumps(page | {"version": 3}))
+    refused("run", tmp_path / "newer", *ask, words="version 3, this lcc reads version 2")
+    refused("inspect", tmp_path / "newer", words="version 3, this lcc reads version 2")
     page["files"]["../weights.bin"] = page["files"].pop("weights.bin")
     (damaged("leaves") / "manifest.json").write_text(json.dumps(page))
     refused("run", tmp_path / "leaves", *ask, words="leaves the folder")
@@ -342,7 +342,7 @@ def test_merge(tmp_path: Path) -> None:
         merged("cache: {}", plan=str(tmp_path / "c.yaml"))
 
     for yaml, words in {
-        "cash: {}": "unknown key 'cash'; did you mean cache? known: target, cache, policy",
+        "cash: {}": "unknown key 'cash'; did you mean cache? known: target, also, cache",
         "cache: {bugdet: 4}": "cache: unknown key 'bugdet'; did you mean budget? known: capacity",
         "cache: 4": "cache is 4, wanted names and values",
         "- 1": "wanted names and values at the top",

@@ -1,0 +1,89 @@
+"""One artifact for several targets: what can be shared is, and the runtime takes what runs here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import lcc.runtime
+from lcc.artifact import read_manifest, targets_of
+from lcc.cli import app
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.errors import ArtifactError, ConfigError, TargetError
+from lcc.tiny import save_tiny
+
+CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
+SIZES = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 8 --recent-size 4".split()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several") / "model"
+    save_tiny(folder, "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(model: Path) -> Path:
+    """For an accelerator first, which is not here."""
+    out = model.with_name("both.lcc")
+    targets = ["--target", "onnxruntime:nnapi", "--target", "onnxruntime:cpu"]
+    command = ["compile", str(model), "-o", str(out), *targets, *SIZES, "--policy", "snapkv"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "for onnxruntime:nnapi, onnxruntime:cpu" in result.output
+    return out
+
+
+def test_what_is_the_same_is_there_once(both: Path, model: Path) -> None:
+    alone = model.with_name("alone.lcc")
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="snapkv"))
+    compile_model(model, alone, config)
+    one, two = ({p.name: p.stat().st_size for p in folder.iterdir()} for folder in (alone, both))
+    assert set(two) - set(one) == {"prefill_chunk.onnx", "decode.onnx"}
+    assert two["weights.bin"] < 1.1 * one["weights.bin"]
+    assert (both / "step.onnx").read_bytes() != (both / "decode.onnx").read_bytes()
+
+
+def test_the_first_that_runs_here_is_taken(both: Path, tmp_path: Path) -> None:
+    assert targets_of(read_manifest(both)) == ["onnxruntime:nnapi", "onnxruntime:cpu"]
+    session = lcc.runtime.load(both)
+    assert session.manifest.target == "onnxruntime:cpu"
+    session.feed(TEXT, prefix=False)
+    session.save(tmp_path / "s")
+    other = lcc.runtime.load(both, target="onnxruntime:nnapi", device="cpu")
+    assert other.manifest.target == "onnxruntime:nnapi"
+    other.load(tmp_path / "s")  # what one target distilled, the other goes on from
+    written = list(session.generate_ids(max_new_tokens=20, eos=[]))
+    assert written == list(other.generate_ids(max_new_tokens=20, eos=[]))
+    with pytest.raises(
+        TargetError, match="target is onnxruntime:nnapi, this ONNX Runtime has only"
+    ):
+        lcc.runtime.load(both, target="onnxruntime:nnapi")
+    with pytest.raises(ArtifactError, match=r"not compiled for reference; wanted one of .*nnapi, "):
+        lcc.runtime.load(both, target="reference")
+
+
+def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None:
+    def lcc_command(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    text = lcc_command("inspect", both)
+    assert "onnxruntime:nnapi, onnxruntime:cpu" in text
+    assert "Programs for onnxruntime:nnapi\n  compact" not in text
+    assert text.index("Programs for onnxruntime:nnapi") < text.index("Programs for onnxruntime:cpu")
+    (tmp_path / "t").write_text("some words to read. " * 30)
+    command = ["run", both, "--file", tmp_path / "t", "--prompt", "x", "--raw", "-q"]
+    command += ["--max-new-tokens", "5", "--temperature", "0"]
+    assert lcc_command(*command) == lcc_command(
+        *command, "--target", "onnxruntime:nnapi", "--device", "cpu"
+    )
+    verified = ["verify", both, "--model", model, "--target", "onnxruntime:nnapi"]
+    assert "the same" in lcc_command(*verified, "--device", "cpu")
+    with pytest.raises(ConfigError, match="target reference is named twice"):
+        compile_model(model, tmp_path / "m", CompileConfig(target="reference", also=("reference",)))
