@@ -12,6 +12,7 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     version     1; a new meaning of anything below is a new version
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
+    cpu         level of CPU (`lcc.cpu`) that the programs need; absent = any
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
@@ -134,6 +135,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     version: Literal[1] = FORMAT_VERSION
     made_by: str
     target: str
+    cpu: str | None = None
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig

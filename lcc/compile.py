@@ -21,6 +21,7 @@ from lcc.artifact import (
 )
 from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
+from lcc.cpu import LEVELS
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
 from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
@@ -36,6 +37,7 @@ from lcc.plan import Full, parse_plan
 from lcc.program import Program
 from lcc.program_entry import program_entry
 from lcc.targets import find_target
+from lcc.targets.base import Target
 
 Progress = Callable[[str, float], None]
 
@@ -118,7 +120,7 @@ def compile_model(
     """
     config = config or CompileConfig()
     report = progress or (lambda *_: None)
-    target = find_target(config.target)
+    target = _target(config)
     policy = make_policy(config.policy, with_heads=config.heads is not None)
     if config.heads is not None and policy.heads == "never":
         raise ConfigError(
@@ -145,11 +147,25 @@ def compile_model(
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
             (folder / name).write_bytes(content)
-        return manifest_of(special, config, files)
+        return msgspec.structs.replace(manifest_of(special, config, files), cpu=target.cpu)
 
     manifest = write_artifact(output, fill)
     report("done", 1.0)
     return manifest
+
+
+def _target(config: CompileConfig) -> Target:
+    """The target, for the CPU that is asked for."""
+    target = find_target(config.target)
+    if config.cpu is not None:
+        if target.cpu is None:
+            raise ConfigError(
+                f"cpu is {config.cpu}, target {target.name} runs on any; leave it out"
+            )
+        if config.cpu not in LEVELS:
+            raise ConfigError(f"cpu is {config.cpu!r}, wanted one of {', '.join(LEVELS)}")
+        target.cpu = config.cpu
+    return target
 
 
 def specialize_within_memory(

@@ -55,12 +55,21 @@ def load(
             "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
         )
     if engine is None:
-        from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
-
-        engine = OnnxRuntimeEngine(folder, manifest, threads=threads)
+        engine = _engine(folder, manifest, threads)
     session = Session(manifest, cache, tokenizer, engine)
     session.loaded_in(time.perf_counter() - begin)
     return session
+
+
+def _engine(folder: str | Path, manifest: Manifest, threads: int | None) -> Engine:
+    """The engine that a target asks for."""
+    if manifest.target.startswith("tvm"):
+        from lcc.runtime.engine_tvm import TvmEngine
+
+        return TvmEngine(folder, manifest, threads=threads)
+    from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(folder, manifest, threads=threads)
 
 
 def _lowered(manifest: Manifest, sizes: dict[str, int]) -> CacheConfig:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 TARGETS = {
     "onnxruntime:cpu": ("lcc.targets.onnx_runtime:OnnxRuntime", ("onnxruntime", "onnxscript")),
+    "tvm:cpu": ("lcc.targets.tvm_cpu:TvmCpu", ("tvm",)),
     "reference": ("lcc.targets.reference:Reference", ("torch",)),
 }
 
@@ -25,9 +26,10 @@ def find_target(name: str) -> "Target":
     if name not in TARGETS:
         raise TargetError(f"target is {name!r}, wanted one of {', '.join(TARGETS)}")
     if lacking := missing(name):
+        extra = "compile,tvm" if name.startswith("tvm") else "compile"
         raise TargetError(
             f"target {name} needs {', '.join(lacking)}; "
-            "do: pip install 'long-context-compiler[compile]'"
+            f"do: pip install 'long-context-compiler[{extra}]'"
         )
     module, _, attribute = TARGETS[name][0].partition(":")
     return getattr(importlib.import_module(module), attribute)()

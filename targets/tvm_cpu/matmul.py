@@ -148,21 +148,24 @@ def batched(tiles: Tiles, batch: int, m: Any, k: Any, n: Any) -> Any:
     return made[0]
 
 
-def lookup(vocabulary: int, k: int, tiles: Tiles) -> Any:
-    """Kernel (packed, tokens, out): rows of a table that is packed as weights, for both uses.
+def lookup(count: int, k: int, width: int | None, dtype: str) -> Any:
+    """Kernel (table, tokens, out): rows of an embedding.
 
-    tokens      [1, Q] int64; what is no row of the table gives its first or last one
+    table       [count, K] float32; with `width`, packed in tiles of so many rows, for both its uses
+    tokens      [1, Q] of `dtype`; what is no row of the table gives its first or last one
     out         [1, Q, K] float32
     """
-    T, width = script(), tiles.columns
+    T = script()
     with kernel("lookup") as made:
         q = T.int64()
-        w = parameter("w", (ceil(vocabulary / width), k, width))
-        tokens = parameter("tokens", (1, q), "int64")
+        shape = (count, k) if width is None else (ceil(count / width), k, width)
+        table = parameter("table", shape)
+        tokens = parameter("tokens", (1, q), dtype)
         out = parameter("out", (1, q, k))
         with T.serial(0, q) as j:
-            token = T.bind(T.max(T.min(tokens[0, j], T.int64(vocabulary - 1)), T.int64(0)))
+            token = T.cast(tokens[0, j], "int64")
+            token = T.bind(T.max(T.min(token, T.int64(count - 1)), T.int64(0)))
             with T.serial(0, k) as d:
-                store(out, [0, j, d], w[token // width, d, token % width])
+                place = (token, d) if width is None else (token // width, d, token % width)
+                store(out, [0, j, d], table[place])
     return made[0]
-

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
+OPAQUE = 8  # of TVM's kinds of functions: nothing is fused into it
 LOWEST = -1e30  # a logit that nothing sees: exp() of it is 0, and unlike -inf no NaN comes of it
 
 
@@ -46,14 +47,17 @@ def script() -> Any:
 @contextmanager
 def kernel(name: str) -> Iterator[list]:
     """Build one function; the list holds it when the block is left."""
+    from tvm.s_tir import SBlock, SBlockRealize
     from tvm.script.ir_builder import IRBuilder
 
     T, made = script(), []
     with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_name(name)
-        T.func_attr({"lcc.kernel": True})
+        T.func_attr({"lcc.kernel": name, "op_pattern": OPAQUE})
         yield made
-    made.append(builder.get())
+    function = builder.get()
+    block = SBlock([], [], [], name, function.body)  # TVM looks for one in every function
+    made.append(function.with_body(SBlockRealize([], True, block)))
 
 
 def parameter(name: str, shape: Sequence, dtype: str = "float32") -> Any:
@@ -91,8 +95,13 @@ def lanes_of(width: int, lanes: int) -> int:
 
 
 def multiply_add(
-    rows: list, depth: Any, left: Callable[[int, Any], Any], right: Callable[[Any, Any], Any], *,
-    width: int, lanes: int
+    rows: list,
+    depth: Any,
+    left: Callable[[int, Any], Any],
+    right: Callable[[Any, Any], Any],
+    *,
+    width: int,
+    lanes: int,
 ) -> None:
     """rows[i][:] += sum over k < depth of left(i, k) * right(k, column): the inner loop of all.
 
@@ -115,26 +124,30 @@ def clear(rows: list, *, width: int, lanes: int) -> None:
             store(row, [span(column, lanes)], fill(0.0, lanes))
 
 
-def exp(x: Any, lanes: int) -> Any:
+def exp(x: Any, lanes: int, *, bind: bool = True) -> Any:
     """e^x of a float32 vector, within 2 units in the last place (Cephes' expf); 0 below -87.
 
-    LLVM has no vector exp: it would call the C library's for every number.
+    LLVM has no vector exp: it would call the C library's for every number. Without `bind` it is one
+    expression, for a computation that is not built statement by statement.
     """
     T = script()
+    name = T.bind if bind else lambda value: value
+    kind = f"x{lanes}" if lanes > 1 else ""
 
     def number(value: float) -> Any:
         return fill(value, lanes)
 
-    kind = f"x{lanes}" if lanes > 1 else ""
-    x = T.bind(T.max(T.min(x, number(88.0)), number(-88.0)))
-    n = T.bind(T.floor(x * number(1.44269504088896341) + number(0.5)))
-    r = T.bind(x - n * number(0.693359375) - n * number(-2.12194440e-4))
+    x = name(x)
+    near = name(T.max(T.min(x, number(88.0)), number(-87.0)))
+    n = name(T.floor(near * number(1.44269504088896341) + number(0.5)))
+    r = name(near - n * number(0.693359375) - n * number(-2.12194440e-4))
     y = number(1.9875691500e-4)
     for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
         y = y * r + number(c)
-    y = T.bind(y * r * r + r + number(1.0))
+    y = name(y * r * r + r + number(1.0))
     bits = (T.cast(n, f"int32{kind}") + fill(T.int32(127), lanes)) << fill(T.int32(23), lanes)
-    return T.bind(y * T.reinterpret(f"float32{kind}", bits))
+    y = y * T.reinterpret(f"float32{kind}", bits)
+    return name(T.Select(x >= number(-87.0), y, number(0.0)))
 
 
 def tanh(x: Any, lanes: int) -> Any:

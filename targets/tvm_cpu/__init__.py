@@ -1,0 +1,50 @@
+"""Programs -> one library of machine code, with kernels of our own; the weights beside it.
+
+Attention is a kernel that writes new entries into the cache in place and reads only the slots in
+use; products go over packed weights; what is between them TVM fuses.
+"""
+
+from pathlib import Path
+
+from lcc.cpu import LEVELS, best_level
+from lcc.program import Program
+from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE
+
+LIBRARY = "programs.so"
+
+
+class TvmCpu:
+    """Target `tvm:cpu`: one library for all programs, one file of weights.
+
+    cpu     level of `lcc.cpu.LEVELS` that the library needs; the best one of this machine, unless
+            it is set
+    """
+
+    name = "tvm:cpu"
+
+    def __init__(self) -> None:
+        self.cpu = best_level()
+
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """Operators and types that no kernel is there for."""
+        from lcc.targets.tvm_cpu.importer import unknown_operators
+
+        reasons = unknown_operators(programs)
+        if self.cpu not in LEVELS:
+            reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(LEVELS)}")
+        return reasons
+
+    def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
+        """Write the library and the weights; returns program name -> file name."""
+        from lcc.targets.tvm_cpu.build import build_library
+        from lcc.targets.tvm_cpu.tir import TILES
+        from lcc.targets.tvm_cpu.weights import WeightsFile, weights_of, write_index
+
+        weights, file = weights_of(programs), WeightsFile(folder / WEIGHTS_FILE)
+        tiles, index = TILES[self.cpu], {}
+        for program in programs:
+            stored = [file.add(weight.array(tiles)) for weight in weights[program.file_stem]]
+            index |= dict.fromkeys(program.names, stored)
+        write_index(folder / INDEX_FILE, index)
+        build_library(programs, weights, folder / LIBRARY, self.cpu)
+        return {name: LIBRARY for program in programs for name in program.names}
