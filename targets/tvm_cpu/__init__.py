@@ -4,14 +4,12 @@ Attention is a kernel that writes new entries into the cache in place and reads 
 use; products go over packed weights; what is between them TVM fuses.
 """
 
+import hashlib
 from pathlib import Path
 
 from lcc.cpu import LEVELS, best_level
 from lcc.program import Program
 from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE
-
-LIBRARY = "programs.so"
-
 
 class TvmCpu:
     """Target `tvm:cpu`: one library for all programs, one file of weights.
@@ -46,5 +44,9 @@ class TvmCpu:
             stored = [file.add(weight.array(tiles)) for weight in weights[program.file_stem]]
             index |= dict.fromkeys(program.names, stored)
         write_index(folder / INDEX_FILE, index)
-        build_library(programs, weights, folder / LIBRARY, self.cpu)
-        return {name: LIBRARY for program in programs for name in program.names}
+        built = folder / "programs.so"
+        build_library(programs, weights, built, self.cpu)
+        # By its content: a process that has loaded one library gets it again for the same path.
+        name = f"programs_{hashlib.sha256(built.read_bytes()).hexdigest()[:12]}.so"
+        built.rename(folder / name)
+        return {each: name for program in programs for each in program.names}

@@ -43,6 +43,7 @@ def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Cal
         "slice.Tensor": _slice,
         "pad.default": _pad,
         "amax.default": _amax,
+        "clamp.default": _clamp,
         "cumsum.default": _cumsum,
         "ones_like.default": _ones_like,
         "masked_fill.Scalar": _masked_fill,
@@ -314,6 +315,19 @@ def _amax(node: fx.Node, importer: Any) -> Any:
 
     x, axes, *keep = importer.retrieve_args(node)
     return importer.block_builder.emit(relax.op.max(x, axes, keepdims=bool(keep and keep[0])))
+
+
+def _clamp(node: fx.Node, importer: Any) -> Any:
+    """Of whole numbers, too, which have no infinity."""
+    from tvm import relax
+
+    args = [*node.args, *(None, None)]
+    low, high = node.kwargs.get("min", args[1]), node.kwargs.get("max", args[2])
+    x, emit = importer.env[node.args[0]], importer.block_builder.emit
+    for bound, apply in ((low, relax.op.maximum), (high, relax.op.minimum)):
+        if bound is not None:
+            x = emit(apply(x, relax.const(bound, _kind(node))))
+    return x
 
 
 def _cumsum(node: fx.Node, importer: Any) -> Any:
