@@ -37,8 +37,10 @@ def main() -> None:
     if len(options.folders) == 1:
         one(options.folders[0], options.tokens, options.new_tokens, options.threads)
         return
-    flags = [f"--{name}={getattr(options, name.replace('-', '_'))}" for name in
-             ("tokens", "new-tokens", "threads")]
+    flags = [
+        f"--{name}={getattr(options, name.replace('-', '_'))}"
+        for name in ("tokens", "new-tokens", "threads")
+    ]
     results: list[list[dict]] = [[], []]
     for _ in range(options.rounds):
         for folder, rows in zip(options.folders, results, strict=True):

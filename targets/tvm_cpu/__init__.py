@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lcc.cpu import LEVELS, best_level
 from lcc.program import Program
-from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE
+from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE, StoredTensor
+
 
 class TvmCpu:
     """Target `tvm:cpu`: one library for all programs, one file of weights.
@@ -39,7 +40,8 @@ class TvmCpu:
         from lcc.targets.tvm_cpu.weights import WeightsFile, weights_of, write_index
 
         weights, file = weights_of(programs), WeightsFile(folder / WEIGHTS_FILE)
-        tiles, index = TILES[self.cpu], {}
+        tiles = TILES[self.cpu]
+        index: dict[str, list[StoredTensor]] = {}
         for program in programs:
             stored = [file.add(weight.array(tiles)) for weight in weights[program.file_stem]]
             index |= dict.fromkeys(program.names, stored)

@@ -130,7 +130,7 @@ def _all_rows(shape: list[int | None], names: tuple[str, ...]) -> tuple[list, li
     count = prod(sizes[:-1], start=T.int64(1))
 
     def index(row: Any) -> list:
-        places = []
+        places: list = []
         for size in reversed(sizes[:-1]):
             places.insert(0, row % size)
             row = row // size

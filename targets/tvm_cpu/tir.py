@@ -50,7 +50,8 @@ def kernel(name: str) -> Iterator[list]:
     from tvm.s_tir import SBlock, SBlockRealize
     from tvm.script.ir_builder import IRBuilder
 
-    T, made = script(), []
+    T = script()
+    made: list = []
     with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_name(name)
         T.func_attr({"lcc.kernel": name, "op_pattern": OPAQUE})
@@ -151,5 +152,5 @@ def exp(x: Any, lanes: int, *, bind: bool = True) -> Any:
 
 
 def tanh(x: Any, lanes: int) -> Any:
-    """tanh(x) of a float32 vector, within 1e-7."""
+    """Hyperbolic tangent of a float32 vector, within 1e-7."""
     return fill(1.0, lanes) - fill(2.0, lanes) / (exp(x + x, lanes) + fill(1.0, lanes))
