@@ -20,6 +20,8 @@ def _family(level: str) -> str:
 
 def lacking(level: str) -> list[str]:
     """What this machine lacks of a level of `LEVELS`; empty = code for it runs here."""
+    if level not in LEVELS:
+        return [f"any such level: wanted one of {', '.join(LEVELS)}"]
     machine = platform.machine().lower()
     if ("x86" if machine in ("x86_64", "amd64") else "arm") != _family(level):
         return [f"a CPU of another kind than {machine}"]

@@ -177,7 +177,11 @@ class TvmRunner:
         given = {name: self._fed(name, array) for name, array in feeds.items()}
         self._check_sizes({**self._bound, **feeds})
         args = [given.get(name) or self._tensors[name] for name in self._inputs]
-        self._results = self._function(*args, *self._weights)
+        try:
+            self._results = self._function(*args, *self._weights)
+        except RuntimeError as error:  # a kernel refuses
+            line = str(error).strip().splitlines()[-1]
+            raise CacheError(f"{self._entry.file}: {line}") from error
         for name, place in self._places.items():
             if name in self._bound and name not in fetch:
                 self._bound[name][...] = np.from_dlpack(self._results[place])

@@ -46,6 +46,9 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         used = parameter("used", (1,), "int32")
         out = parameter("out", heads)
         first = T.bind(T.cast(used[0], "int64"))
+        fits = T.And(first >= 0, first + length <= slots)
+        with T.Assert(fits, "the new entries do not fit in the cache: used is too large"):
+            pass
         with T.If(length == 1):
             with T.Then():
                 _write(layer, tiles, k, v, keys, values, first, 0)

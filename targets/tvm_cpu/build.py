@@ -101,7 +101,7 @@ def _merged(parts: list[tuple[str, Any]]) -> Any:
         functions = dict(module.functions_items())
         main = next(f for f in functions.values() if isinstance(f, relax.Function))
         names = {
-            variable.name_hint: builder.add_func(function, variable.name_hint)
+            variable.name_hint: builder.add_func(function, f"kernel_{variable.name_hint}")
             for variable, function in functions.items()
             if function is not main
         }

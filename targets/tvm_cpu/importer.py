@@ -10,7 +10,7 @@ from torch.export.graph_signature import InputKind
 from lcc.program import Program
 from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
-from lcc.targets.tvm_cpu.weights import Weight
+from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of
 
 
 def import_program(
@@ -84,12 +84,16 @@ def unknown_operators(programs: list[Program]) -> list[str]:
     from lcc.targets.tvm_cpu.tir import TILES
 
     known = {*_importer(False).create_convert_map(), *operators(next(iter(TILES.values())), {})}
-    reasons = []
+    reasons, weights = [], weights_of(programs)
     for program in programs:
         nodes = program.exported.graph.nodes
         names = {n.target.__name__ for n in nodes if n.op == "call_function"}
         if strange := sorted(names - known):
             reasons.append(f"{program.file_stem}: no kernel for {', '.join(strange)}")
+        products = [n for n in nodes if str(n.target) in PRODUCTS and n.op == "call_function"]
+        factors = {n.args[PRODUCTS[str(n.target)][0]].name for n in products}
+        factors &= {weight.name for weight in weights[program.file_stem] if weight.turned is None}
+        reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
         values = [n.meta["val"] for n in nodes if n.op == "placeholder"]
         kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}
         if strange := sorted(kinds & {"torch.float16", "torch.bfloat16", "torch.float64"}):

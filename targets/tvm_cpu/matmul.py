@@ -17,6 +17,8 @@ from lcc.targets.tvm_cpu.tir import (
     store,
 )
 
+DEPTH = 192  # products that are added up at a time: sums of sums round off less
+
 
 def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
     """[N, K] -> [ceil(N / columns), K, columns]: what the inner loop reads lies in one piece.
@@ -43,6 +45,7 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
     there is, is read or written.
     """
     T, one = script(), (1,) * (rank - 2)
+    depth = max((d for d in range(DEPTH // 2, DEPTH + 1) if k % d == 0), default=DEPTH)
     zero = (0,) * (rank - 2)
     lanes, width, whole = tiles.lanes, tiles.columns, n // tiles.columns
     with kernel(f"linear_{n}_{k}") as made:
@@ -68,25 +71,34 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
                         value = edge[c] if b is None else edge[c] + b[place]
                         store(out, [*zero, first + i, place], value)
 
-        def product(count: int, first: Any, tile: Any, registers: list, edge: Any) -> None:
-            rows = registers[:count]
-            clear(rows, width=width, lanes=lanes)
-            multiply_add(
-                rows,
-                k,
-                lambda i, d: x[(*zero, first + i, d)],
-                lambda d, column: w[tile, d, span(column, lanes)],
-                width=width,
-                lanes=lanes,
-            )
-            put(rows, first, tile, edge)
+        def product(
+            count: int, first: Any, tile: Any, registers: list, totals: list, edge: Any
+        ) -> None:
+            rows, sums = registers[:count], totals[:count]
+            clear(sums, width=width, lanes=lanes)
+            with T.serial(0, ceil(k / depth)) as part:
+                begin = part * depth
+                clear(rows, width=width, lanes=lanes)
+                multiply_add(
+                    rows,
+                    T.min(k - begin, depth) if k % depth else depth,
+                    lambda i, d: x[(*zero, first + i, begin + d)],
+                    lambda d, column: w[tile, begin + d, span(column, lanes)],
+                    width=width,
+                    lanes=lanes,
+                )
+                for row, total in zip(rows, sums, strict=True):
+                    for column in range(0, width, lanes):
+                        place = span(column, lanes)
+                        store(total, [place], total[place] + row[place])
+            put(sums, first, tile, edge)
 
         def column_tile(tile: Any, edge: Any) -> None:
-            registers = rows_of(tiles.rows, width)
+            registers, totals = rows_of(tiles.rows, width), rows_of(tiles.rows, width)
             with T.serial(0, m // tiles.rows) as group:
-                product(tiles.rows, group * tiles.rows, tile, registers, edge)
+                product(tiles.rows, group * tiles.rows, tile, registers, totals, edge)
             with T.serial(0, m % tiles.rows) as row:
-                product(1, m // tiles.rows * tiles.rows + row, tile, registers, edge)
+                product(1, m // tiles.rows * tiles.rows + row, tile, registers, totals, edge)
 
         if whole:
             with T.parallel(0, whole) as tile:

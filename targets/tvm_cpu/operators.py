@@ -63,6 +63,7 @@ class _Kernels:
         return self._packed(importer, x, weight, bias)
 
     def _packed(self, importer: Any, x: Any, weight: Any, bias: Any) -> Any:
+        assert weight.name in self.packed, f"{weight.name} is used in more than one way"
         n, k = self.packed[weight.name]
         value, table = importer.env[x], importer.env[weight]
         shape = list(value.ty.shape.values)

@@ -19,7 +19,7 @@ from lcc.weights_index import ALIGNMENT, StoredTensor
 
 _INLINE_BYTES = 1024  # smaller constants stay in the library, where they can be computed with
 # operator -> (place of the weight among its arguments, whether it is [K, N])
-_PRODUCTS = {
+PRODUCTS = {
     "aten.linear.default": (1, False),
     "aten.addmm.default": (2, True),
     "aten.mm.default": (1, True),
@@ -81,7 +81,7 @@ def _uses(node: fx.Node, tensor: torch.Tensor) -> set[bool | None]:
     found: set[bool | None] = set()
     for user in node.users:
         name = str(user.target)
-        place, turned = _PRODUCTS.get(name, (-1, False))
+        place, turned = PRODUCTS.get(name, (-1, False))
         if place >= 0 and user.args[place] is node and user.args.count(node) == 1:
             packable = tensor.dim() == 2 and tensor.dtype == torch.float32
             found.add(turned if packable else None)
@@ -100,8 +100,9 @@ def _parameters(exported: ExportedProgram) -> list[tuple[fx.Node, torch.Tensor]]
         tensor = exported.state_dict.get(spec.target)
         if tensor is None:
             tensor = exported.constants[spec.target]
-        if tensor.nbytes >= _INLINE_BYTES:
-            found.append((nodes[spec.arg.name], tensor))
+        node = nodes[spec.arg.name]
+        if tensor.nbytes >= _INLINE_BYTES or any(str(u.target) in PRODUCTS for u in node.users):
+            found.append((node, tensor))
     return found
 
 
