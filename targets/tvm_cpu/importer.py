@@ -23,8 +23,9 @@ def import_program(
     one_token   for steps of one token: what has as many rows as there are tokens has one
     """
     packed = {weight.name: weight.sizes for weight in weights if weight.turned is not None}
-    module = _importer(one_token).from_exported_program(
-        _with_parameters(program.exported, weights, tiles),
+    shapes = {weight.name: weight.shape(tiles) for weight in weights}
+    module = _importer(shapes, one_token).from_exported_program(
+        _with_parameters(program.exported, weights),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
         no_bind_return_tuple=False,
@@ -34,35 +35,31 @@ def import_program(
     return module
 
 
-def _importer(one_token: bool) -> Any:
-    """TVM's, which may take the number of tokens for 1."""
+def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
+    """TVM's, with weights as they are stored; it may take the number of tokens for 1."""
     from tvm import relax
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
     class Importer(ExportedProgramImporter):
-        """Binds the size, before any operator has made a loop of it."""
+        """Says what the inputs are, before any operator has made a loop of it."""
 
         def create_input_vars(self, exported_program: ExportedProgram) -> tuple:
             weights, inputs, ranges = super().create_input_vars(exported_program)
-            if not one_token:
-                return weights, inputs, ranges
-            tokens = inputs["tokens"].ty.shape.values[1]
-
-            def bound(variable: Any) -> Any:
-                shape = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
-                return relax.Var(variable.name, relax.TensorType(shape, variable.ty.dtype))
-
-            inputs = {name: bound(variable) for name, variable in inputs.items()}
-            ranges.pop(getattr(tokens, "name", None), None)
+            for name, shape in shapes.items():
+                weights[name] = relax.Var(name, relax.TensorType(shape, weights[name].ty.dtype))
+            if one_token:
+                tokens = inputs["tokens"].ty.shape.values[1]
+                ranges.pop(getattr(tokens, "name", None), None)
+                for name, variable in inputs.items():
+                    shape = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
+                    inputs[name] = relax.Var(name, relax.TensorType(shape, variable.ty.dtype))
             return weights, inputs, ranges
 
     return Importer()
 
 
-def _with_parameters(
-    exported: ExportedProgram, weights: list[Weight], tiles: Tiles
-) -> ExportedProgram:
-    """A shallow copy in which these weights are parameters of the shape they are stored in."""
+def _with_parameters(exported: ExportedProgram, weights: list[Weight]) -> ExportedProgram:
+    """A shallow copy in which these weights are parameters, and empty: they are in the file."""
     signature = copy.deepcopy(exported.graph_signature)
     by_name = {weight.name: weight for weight in weights}
     state, constants = dict(exported.state_dict), dict(exported.constants)
@@ -71,7 +68,7 @@ def _with_parameters(
         if weight is not None and spec.target is not None:
             spec.kind = InputKind.PARAMETER
             constants.pop(spec.target, None)
-            state[spec.target] = torch.from_numpy(weight.array(tiles))
+            state[spec.target] = torch.empty(0, dtype=weight.tensor.dtype)
         elif spec.kind is InputKind.PARAMETER:
             spec.kind = InputKind.BUFFER  # small: it becomes a constant of the library
     made = copy.copy(exported)
@@ -83,7 +80,7 @@ def unknown_operators(programs: list[Program]) -> list[str]:
     """What neither TVM's importer nor ours knows, and types that no kernel works on."""
     from lcc.targets.tvm_cpu.tir import TILES
 
-    known = {*_importer(False).create_convert_map(), *operators(next(iter(TILES.values())), {})}
+    known = {*_importer({}, False).create_convert_map(), *operators(next(iter(TILES.values())), {})}
     reasons, weights = [], weights_of(programs)
     for program in programs:
         nodes = program.exported.graph.nodes

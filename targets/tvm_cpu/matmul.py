@@ -20,13 +20,18 @@ from lcc.targets.tvm_cpu.tir import (
 DEPTH = 192  # products that are added up at a time: sums of sums round off less
 
 
+def packed_shape(n: int, k: int, tiles: Tiles) -> tuple[int, int, int]:
+    """Shape of [N, K] when it is packed."""
+    return ceil(n / tiles.columns), k, tiles.columns
+
+
 def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
     """[N, K] -> [ceil(N / columns), K, columns]: what the inner loop reads lies in one piece.
 
     The last tile is filled up with zeros.
     """
     n, k = weight.shape
-    count = ceil(n / tiles.columns)
+    count, _, _ = packed_shape(n, k, tiles)
     padded = np.zeros((count * tiles.columns, k), weight.dtype)
     padded[:n] = weight
     return np.ascontiguousarray(padded.reshape(count, tiles.columns, k).transpose(0, 2, 1))

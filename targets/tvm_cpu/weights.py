@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from lcc.program import Program
-from lcc.targets.tvm_cpu.matmul import pack
+from lcc.targets.tvm_cpu.matmul import pack, packed_shape
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.weights_index import ALIGNMENT, StoredTensor
 
@@ -46,6 +46,12 @@ class Weight:
         """[N, K], of one that is packed."""
         n, k = self.tensor.shape
         return (k, n) if self.turned else (n, k)
+
+    def shape(self, tiles: Tiles) -> tuple[int, ...]:
+        """Of what the file holds."""
+        if self.turned is None:
+            return tuple(self.tensor.shape)
+        return packed_shape(*self.sizes, tiles)
 
     def array(self, tiles: Tiles) -> np.ndarray:
         """What the file holds."""

@@ -131,8 +131,8 @@ def test_every_policy_is_the_reference(
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """Partial rotation, fused projections, an LM head of its own."""
-    folder = tmp_path_factory.mktemp("phi3") / "m.lcc"
+    """Gemma 3: layers with a window of their own, norms of queries and keys."""
+    folder = tmp_path_factory.mktemp("gemma3") / "m.lcc"
     compile_model(loaded("gemma3_text", tiny_folder), folder, CONFIG)
     return folder
 
@@ -146,37 +146,19 @@ def loaded(architecture: str, tiny_folder: Path) -> LoadedModel:
     return LoadedModel(tiny_model(architecture), architecture, architecture, 512, files)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "phi3"])
-def test_other_architectures(architecture: str, tiny_folder: Path, tmp_path: Path) -> None:
-    """Weights the other way round, biases, no rotation; partial rotation, fused projections."""
-    model = loaded(architecture, tiny_folder)
+def test_weights_the_other_way_round(tiny_folder: Path, tmp_path: Path) -> None:
+    """GPT-2 has biases, too, and no rotation."""
+    model = loaded("gpt2", tiny_folder)
     compile_model(model, tmp_path / "m.lcc", CONFIG)
     report = verify(tmp_path / "m.lcc", model, prompt_tokens=90, new_tokens=20)
     assert report.ok, [row for row in report.rows if not row.ok]
     assert any("cycles" in row.what for row in report.rows)
 
 
-def test_windows_softcaps_and_onnxruntime(artifact: Path, tiny_folder: Path) -> None:
-    """Gemma 3: layers with a window, two rotations; its tokens are those of onnxruntime:cpu."""
+def test_windows_and_two_rotations(artifact: Path, tiny_folder: Path) -> None:
     model = loaded("gemma3_text", tiny_folder)
     report = verify(artifact, model, prompt_tokens=90, new_tokens=20)
     assert report.ok, [row for row in report.rows if not row.ok]
-    other = msgspec.structs.replace(CONFIG, target="onnxruntime:cpu")
-    compile_model(model, artifact.parent / "ort.lcc", other)
-    written = []
-    for folder in (artifact, artifact.parent / "ort.lcc"):
-        session = lcc.runtime.load(folder, threads=1)
-        session.feed(TEXT + TEXT)
-        written.append(list(session.generate_ids(max_new_tokens=60, eos=[])))
-        assert len(session.cycles) >= 2
-    assert written[0] == written[1]
-
-
-def test_the_same_input_gives_the_same_bytes(artifact: Path, tiny_folder: Path) -> None:
-    again = artifact.parent / "again.lcc"
-    compile_model(loaded("gemma3_text", tiny_folder), again, CONFIG)
-    for file in artifact.iterdir():
-        assert file.read_bytes() == (again / file.name).read_bytes(), file.name
 
 
 def test_a_tied_embedding_is_stored_once_and_packed(artifact: Path) -> None:
