@@ -21,15 +21,17 @@ def missing(name: str) -> list[str]:
     return [m for m in TARGETS[name][1] if importlib.util.find_spec(m) is None]
 
 
+def install(name: str) -> str:
+    """The command that brings what a target needs."""
+    extra = "compile,tvm" if name.startswith("tvm") else "compile"
+    return f"pip install 'long-context-compiler[{extra}]'"
+
+
 def find_target(name: str) -> "Target":
     """The target of that name. Raises TargetError if there is none, or it lacks a module."""
     if name not in TARGETS:
         raise TargetError(f"target is {name!r}, wanted one of {', '.join(TARGETS)}")
     if lacking := missing(name):
-        extra = "compile,tvm" if name.startswith("tvm") else "compile"
-        raise TargetError(
-            f"target {name} needs {', '.join(lacking)}; "
-            f"do: pip install 'long-context-compiler[{extra}]'"
-        )
+        raise TargetError(f"target {name} needs {', '.join(lacking)}; do: {install(name)}")
     module, _, attribute = TARGETS[name][0].partition(":")
     return getattr(importlib.import_module(module), attribute)()

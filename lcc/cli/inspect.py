@@ -46,7 +46,7 @@ def describe(manifest: Manifest) -> str:
     trained = f", trained on {model.trained_window} tokens" if model.trained_window else ""
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
-        ("target", manifest.target),
+        ("target", manifest.target + (f", needs {manifest.cpu}" if manifest.cpu else "")),
         ("made by", manifest.made_by),
         ("policy", _policy(manifest)),
         ("positions", cache.positions),

@@ -7,8 +7,6 @@ import typer
 
 from lcc.cli.frame import table
 
-INSTALL = "pip install 'long-context-compiler[compile]'"
-
 
 def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -20,7 +18,7 @@ def command(
       lcc targets
       lcc compile MODEL -o OUT.lcc --target onnxruntime:cpu
     """
-    from lcc.targets import TARGETS, missing
+    from lcc.targets import TARGETS, install, missing
 
     lacking = {name: missing(name) for name in TARGETS}
     if json:
@@ -28,6 +26,8 @@ def command(
         return
     rows: list[tuple[object, ...]] = []
     for name, modules in lacking.items():
-        needs = f"not here: needs {', '.join(modules)}; do: {INSTALL}" if modules else "available"
+        needs = (
+            f"not here: needs {', '.join(modules)}; do: {install(name)}" if modules else "available"
+        )
         rows.append((name, needs))
     typer.echo(table(rows))

@@ -275,6 +275,7 @@ def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_targets() -> None:
     assert "onnxruntime:cpu  available\n" in lcc("targets").stdout
+    assert "tvm:cpu          available\n" in lcc("targets").stdout
     assert json.loads(lcc("targets", "--json").stdout)["reference"] == []
 
 
