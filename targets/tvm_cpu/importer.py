@@ -51,8 +51,8 @@ def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
                 tokens = inputs["tokens"].ty.shape.values[1]
                 ranges.pop(getattr(tokens, "name", None), None)
                 for name, variable in inputs.items():
-                    shape = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
-                    inputs[name] = relax.Var(name, relax.TensorType(shape, variable.ty.dtype))
+                    sizes = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
+                    inputs[name] = relax.Var(name, relax.TensorType(sizes, variable.ty.dtype))
             return weights, inputs, ranges
 
     return Importer()
