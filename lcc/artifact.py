@@ -13,6 +13,7 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     also        other targets that the same model was built for: name -> their programs
+    cpu         level of CPU (`lcc.cpu`) that the programs need; absent = any
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
@@ -132,6 +133,7 @@ class FileEntry(_Strict, frozen=True, kw_only=True):
 class BuiltEntry(_Strict, frozen=True, kw_only=True):
     """What was built for one more target."""
 
+    cpu: str | None = None
     programs: dict[str, ProgramEntry]
 
 
@@ -143,6 +145,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     made_by: str
     target: str
     also: dict[str, BuiltEntry] = {}
+    cpu: str | None = None
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig

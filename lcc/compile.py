@@ -23,6 +23,7 @@ from lcc.artifact import (
 )
 from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
+from lcc.cpu import LEVELS
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
 from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
@@ -150,14 +151,14 @@ def compile_model(
         for place, target in enumerate(targets):
             report(f"build for {target.name}", 0.6 + 0.35 * place / len(targets))
             programs = adapted[target.name]
-            built[target.name] = _entries(programs, target.build(programs, folder))
+            entries = _entries(programs, target.build(programs, folder))
+            built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu)
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
             (folder / name).write_bytes(content)
         manifest = manifest_of(special, config)
         main = built.pop(config.target)
-        also = {name: BuiltEntry(programs=entries) for name, entries in built.items()}
-        return msgspec.structs.replace(manifest, programs=main, also=also)
+        return msgspec.structs.replace(manifest, programs=main.programs, cpu=main.cpu, also=built)
 
     manifest = write_artifact(output, fill)
     report("done", 1.0)
@@ -165,11 +166,20 @@ def compile_model(
 
 
 def _targets(config: CompileConfig) -> list[Target]:
-    """All that are asked for, the main one first."""
+    """All that are asked for, the main one first, for the CPU that is asked for."""
     names = [config.target, *config.also]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"target {', '.join(sorted(twice))} is named twice")
-    return [find_target(name) for name in names]
+    targets = [find_target(name) for name in names]
+    if config.cpu is not None:
+        if config.cpu not in LEVELS:
+            raise ConfigError(f"cpu is {config.cpu!r}, wanted one of {', '.join(LEVELS)}")
+        choosing = [target for target in targets if target.cpu is not None]
+        if not choosing:
+            raise ConfigError(f"cpu is {config.cpu}, {', '.join(names)} runs on any; leave it out")
+        for target in choosing:
+            target.cpu = config.cpu
+    return targets
 
 
 def specialize_within_memory(

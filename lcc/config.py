@@ -118,6 +118,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policies locret and consensus
+    cpu             level of CPU (`lcc.cpu`) that tvm:cpu compiles for; None = this machine's
     """
 
     target: str = "onnxruntime:cpu"
@@ -128,3 +129,4 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory_bytes: int | None = None
     fit_budget: bool = False
     heads: str | None = None
+    cpu: str | None = None

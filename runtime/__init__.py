@@ -84,6 +84,10 @@ def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device:
             f"{folder} is for target reference, which is PyTorch and no part of the runtime; give "
             "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
         )
+    if manifest.target.startswith("tvm"):
+        from lcc.runtime.engine_tvm import TvmEngine
+
+        return TvmEngine(folder, manifest, threads=threads)
     from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)

@@ -17,7 +17,7 @@ class Entry:
 
     place       module:attribute
     needs       modules that compiling for it takes, of the extra `extra`
-    device      where the artifact runs: an execution provider of ONNX Runtime, or words
+    device      what the artifact runs on: an execution provider of ONNX Runtime, or a module
     checked     how far it was tried, by the tests of this repository
     """
 
@@ -50,8 +50,11 @@ TARGETS = {
     "onnxruntime:coreml": Entry(
         "lcc.targets.onnx_mobile:coreml", _ONNX, "CoreMLExecutionProvider", _ON_A_CPU
     ),
+    "tvm:cpu": Entry(
+        "lcc.targets.tvm_cpu:TvmCpu", ("tvm",), "tvm", "every program, here", extra="compile,tvm"
+    ),
     "reference": Entry(
-        "lcc.targets.reference:Reference", ("torch",), "PyTorch", "it is what others are held to"
+        "lcc.targets.reference:Reference", ("torch",), "torch", "it is what others are held to"
     ),
 }
 
@@ -69,8 +72,8 @@ def install(name: str) -> str:
 def missing_device(name: str) -> str | None:
     """What running an artifact of this target needs and is not here; None = it runs here."""
     device = TARGETS[name].device
-    if device == "PyTorch":
-        return None if importlib.util.find_spec("torch") else "torch"
+    if device in ("torch", "tvm"):
+        return None if importlib.util.find_spec(device) else device
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime"
     import onnxruntime

@@ -7,9 +7,13 @@ from lcc.program import Program
 
 
 class Target(Protocol):
-    """One compiler backend on one kind of device."""
+    """One compiler backend on one kind of device.
+
+    cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
+    """
 
     name: str
+    cpu: str | None
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""

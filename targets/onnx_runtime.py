@@ -26,6 +26,7 @@ class OnnxRuntime:
     """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
 
     name = "onnxruntime:cpu"
+    cpu: str | None = None
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Nothing so far: every lcc:: operator has a kernel."""

@@ -14,6 +14,7 @@ class Reference:
     """Target `reference`: one `.pt2` file a program, run by `ReferenceEngine`."""
 
     name = "reference"
+    cpu: str | None = None
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Nothing is refused: these are the definitions."""

@@ -15,6 +15,9 @@ def command(
     target: Annotated[
         list[str] | None, typer.Option(help="See: lcc targets. Several: say it several times.")
     ] = None,
+    cpu: Annotated[
+        str | None, typer.Option(help="Of tvm:cpu: x86-64-v4, x86-64-v3, x86-64 [this one's].")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")
     ] = None,
@@ -74,6 +77,7 @@ def command(
       lcc compile org/name -o small.lcc --capacity 1024 --budget 512 --policy snapkv
       lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
       lcc compile smollm2 -o hybrid.lcc --plan "longgen(sink=4, window=512)"
+      lcc compile smollm2 -o native.lcc --target tvm:cpu
       lcc compile model.gguf -o model.lcc --config long.yaml
 
     \b
@@ -109,6 +113,7 @@ def command(
             },
             "plan": plan,
             "heads": heads,
+            "cpu": cpu,
         },
     )
     from lcc.artifact import manifest_bytes, targets_of

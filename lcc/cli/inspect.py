@@ -49,7 +49,7 @@ def describe(manifest: Manifest) -> str:
     trained = f", trained on {model.trained_window} tokens" if model.trained_window else ""
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
-        ("target", ", ".join(targets_of(manifest))),
+        ("target", ", ".join(map(_target, _each_target(manifest)))),
         ("made by", manifest.made_by),
         ("policy", _policy(manifest)),
         ("positions", cache.positions),
@@ -102,10 +102,15 @@ def _by_target(manifest: Manifest) -> list[tuple[str, dict[str, ProgramEntry]]]:
     """The programs for each target, with a title."""
     if not manifest.also:
         return [("Programs", manifest.programs)]
-    return [
-        (f"Programs for {name}", for_target(manifest, name).programs)
-        for name in targets_of(manifest)
-    ]
+    return [(f"Programs for {each.target}", each.programs) for each in _each_target(manifest)]
+
+
+def _each_target(manifest: Manifest) -> list[Manifest]:
+    return [for_target(manifest, name) for name in targets_of(manifest)]
+
+
+def _target(manifest: Manifest) -> str:
+    return manifest.target + (f" (needs {manifest.cpu})" if manifest.cpu else "")
 
 
 def _programs(programs: dict[str, ProgramEntry]) -> list[str]:

@@ -4,6 +4,8 @@ All that needs SmolLM2 is here, so that one process of the gate compiles it, onc
 """
 
 import argparse
+import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,8 +20,8 @@ import lcc.runtime
 from lcc import demo
 from lcc.capture import capture
 from lcc.cli import app
-from lcc.compile import manifest_of, specialize
-from lcc.config import CompileConfig
+from lcc.compile import compile_model, manifest_of, specialize
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.models import LoadedModel, load_model
 from lcc.runtime.session import Session
 from lcc.targets.reference import ReferenceEngine
@@ -102,6 +104,36 @@ def test_greedy_tokens_are_the_models_own(
     # Each must be the model's choice after all those before it: greedy decoding, in one forward.
     chosen = eager(model, [*prompt, *written[:-1]])[len(prompt) - 1 :].argmax(-1)
     assert written == chosen.tolist()
+
+
+def test_tvm_is_the_model_and_keeps_and_writes_what_onnxruntime_does(
+    model: LoadedModel, ids: list[int], tmp_path: Path
+) -> None:
+    """Its first layers, for a whole compilation takes a minute: logits, then several cycles."""
+    short = copy.deepcopy(model.module)
+    short.config.num_hidden_layers = 6
+    short.model.layers = short.model.layers[:6]
+    loaded, sessions = dataclasses.replace(model, module=short), []
+    for target in ("tvm:cpu", "onnxruntime:cpu"):
+        cache = CacheConfig(capacity=576, budget=256)
+        config = CompileConfig(target=target, cache=cache, policy=PolicyConfig(name="infinipot"))
+        compile_model(loaded, tmp_path / "m.lcc", config)
+        sessions.append(lcc.runtime.load(tmp_path / "m.lcc", verify="size"))
+    with torch.no_grad():
+        expected = short(torch.tensor([ids[:512]])).logits[0].numpy()
+    own = sessions[0]
+    for length in (1, 256, 511, 512):
+        own.feed(ids[own.tokens : length], prefix=False)
+        assert np.abs(own._executor.logits() - expected[length - 1]).max() < 1e-4
+    own.reset()
+    written = []
+    for session in sessions:
+        session.feed(ids)
+        written.append(list(session.generate_ids(max_new_tokens=NEW_TOKENS, eos=[])))
+        assert len(session.cycles) >= 3
+    kept = [np.stack([s.kept_tokens(i) for i in range(6)]) for s in sessions]
+    np.testing.assert_array_equal(*kept)
+    assert written[0] == written[1]
 
 
 def test_it_is_read_as_it_was_trained(model: LoadedModel) -> None:

@@ -279,6 +279,7 @@ def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {line.split()[0]: line for line in lcc("targets").stdout.splitlines()}
     assert set(rows) == {"target", *TARGETS}
     assert "yes            yes" in rows["onnxruntime:cpu"]
+    assert "yes            yes" in rows["tvm:cpu"]
     assert "no: has no NnapiExecutionProvider" in rows["onnxruntime:nnapi"]
     pages = json.loads(lcc("targets", "--json").stdout)
     assert pages["reference"]["missing"] == []

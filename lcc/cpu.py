@@ -1,0 +1,35 @@
+"""Levels of CPUs that compiled code may need, and which of them this machine has.
+
+A level is LLVM's name of a CPU that stands for a family, and so a portable `mcpu`: x86-64-v4 has
+AVX-512, x86-64-v3 has AVX2 and FMA, x86-64 and generic (64-bit ARM) are what every one of them has.
+"""
+
+import platform
+
+LEVELS = {  # best first -> what numpy calls the features that it needs
+    "x86-64-v4": ("AVX512_SKX", "AVX2", "FMA3"),  # SKX: F, CD, BW, DQ, VL
+    "x86-64-v3": ("AVX2", "FMA3"),
+    "x86-64": (),
+    "generic": (),
+}
+
+
+def _family(level: str) -> str:
+    return "x86" if level.startswith("x86") else "arm"
+
+
+def lacking(level: str) -> list[str]:
+    """What this machine lacks of a level of `LEVELS`; empty = code for it runs here."""
+    if level not in LEVELS:
+        return [f"any such level: wanted one of {', '.join(LEVELS)}"]
+    machine = platform.machine().lower()
+    if ("x86" if machine in ("x86_64", "amd64") else "arm") != _family(level):
+        return [f"a CPU of another kind than {machine}"]
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    return [name for name in LEVELS[level] if not features.get(name)]
+
+
+def best_level() -> str:
+    """The best level that this machine has."""
+    return next(level for level in LEVELS if not lacking(level))

@@ -1,0 +1,29 @@
+"""Where the tensors of a file of weights lie: what a target writes and an engine reads."""
+
+from pathlib import Path
+
+import msgspec
+
+from lcc.errors import ArtifactError
+
+ALIGNMENT = 4096  # bytes, of a tensor in the file: it is memory-mapped, and vectors are 64 long
+WEIGHTS_FILE, INDEX_FILE = "weights_tvm.bin", "weights_tvm.json"
+
+
+class StoredTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One tensor: `offset` in bytes from the beginning of the file."""
+
+    offset: int
+    dtype: str
+    shape: list[int]
+
+
+def read_index(path: Path) -> dict[str, list[StoredTensor]]:
+    """Name of a function of the library -> the tensors it takes, in order.
+
+    Raises ArtifactError where the file is missing or no index.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[StoredTensor]])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ArtifactError(f"{path}: no index of weights ({error}); compile anew") from None

@@ -1,0 +1,227 @@
+"""Rows of queries that go over slots of a cache: what one task of an attention kernel does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lcc.targets.tvm_cpu.tir import (
+    LOWEST,
+    Tiles,
+    clear,
+    exp,
+    fill,
+    lanes_of,
+    multiply_add,
+    rows_of,
+    script,
+    span,
+    store,
+    tanh,
+)
+
+SLOTS = 64  # of the cache, that are taken at a time
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is known of an attention when it is compiled; see `lcc::cached_sink_window`.
+
+    sink, block     0 and 1 where a query sees the newest `window` entries; window 0 = all
+    """
+
+    query_heads: int
+    kv_heads: int
+    size: int
+    scale: float
+    softcap: float = 0.0
+    window: int = 0
+    sink: int = 0
+    block: int = 1
+
+    @property
+    def group(self) -> int:
+        """Query heads of one KV head."""
+        return self.query_heads // self.kv_heads
+
+    def oldest(self, query: Any) -> Any:
+        """The first slot that a query sees, besides the sinks; it may be negative."""
+        if not self.window:
+            return 0
+        return (query // self.block - self.window // self.block + 1) * self.block
+
+
+class Rows:
+    """Rows of queries of one KV head, and what they have seen so far.
+
+    queries     [R, D] per kind of query (for the sinks, for the rest), times the scale
+    best        [R] the highest logit
+    total       [R, lanes] sums of exp(logit - best), to be added up
+    mixed       [R, D] sums of values times exp(logit - best)
+    """
+
+    def __init__(self, layer: Layer, tiles: Tiles, head: Any, caches: tuple, count: int) -> None:
+        T = script()
+        self.layer, self.tiles, self.head = layer, tiles, head
+        self.keys, self.values = caches
+        self.lanes = tiles.lanes
+        self.wide = lanes_of(layer.size, tiles.lanes)  # of vectors along a head
+        self.chunk = self.wide * (2 if layer.size % (2 * self.wide) == 0 else 1)
+        self.step = min(count, tiles.rows)  # rows of a tile
+        count = -(-count // self.step) * self.step
+        self.count = count
+        self.queries = [
+            T.alloc_buffer((count, layer.size), "float32") for _ in range(2 if layer.sink else 1)
+        ]
+        self.best = T.alloc_buffer((count,), "float32")
+        self.total = T.alloc_buffer((count, self.lanes), "float32")
+        self.mixed = T.alloc_buffer((count, layer.size), "float32")
+        self.logits = T.alloc_buffer((tiles.rows, SLOTS), "float32")
+        self.shrink = T.alloc_buffer((tiles.rows,), "float32")
+        self.fold = T.alloc_buffer((self.lanes,), "float32")
+        self.turned = T.alloc_buffer((layer.size, SLOTS), "float32")
+        self.registers = rows_of(tiles.rows, max(tiles.columns, self.chunk))
+
+    def take(self, row: Any, sources: tuple, token: Any, head: Any) -> None:
+        """Begin a row with the query of a token and a query head."""
+        T = script()
+        for kept, source in zip(self.queries, sources, strict=False):
+            for column in range(0, self.layer.size, self.wide):
+                place = span(column, self.wide)
+                scaled = source[0, token, head, place] * fill(self.layer.scale, self.wide)
+                store(kept, [row, place], scaled)
+        for column in range(0, self.layer.size, self.wide):
+            store(self.mixed, [row, span(column, self.wide)], fill(0.0, self.wide))
+        store(self.best, [row], T.float32(LOWEST))
+        store(self.total, [row, span(0, self.lanes)], fill(0.0, self.lanes))
+
+    def see(self, ranges: list, tile_count: Any, query: Any, *, turn: bool) -> None:
+        """Go over ranges of slots.
+
+        ranges      (kind of query, first slot, slot after the last, whether `oldest` hides some)
+        tile_count  how many tiles of rows there are
+        query       row -> slot of its query
+        turn        multiply with turned keys, many rows at once; otherwise row by row
+        """
+        T = script()
+        for kind, begin, end, windowed in ranges:
+            with T.serial(0, T.max((end - begin + SLOTS - 1) // SLOTS, T.int64(0))) as block:
+                first = T.bind(begin + block * SLOTS)
+                count = T.bind(T.min(end - first, T.int64(SLOTS)))
+                if turn:
+                    self._turn(first, count)
+                with T.serial(0, tile_count) as tile:
+                    base = T.bind(tile * self.step)
+                    self._multiply(self.queries[kind], base, first, count, turn)
+                    with T.serial(0, self.step) as i:
+                        slot = T.bind(query(base + i))
+                        oldest = self.layer.oldest(slot) if windowed else T.int64(0)
+                        newest = T.min(slot, first + count - 1)
+                        self._weigh(i, base, first, T.bind(oldest), T.bind(newest))
+                    self._mix(base, first, count)
+
+    def _turn(self, first: Any, count: Any) -> None:
+        """Keys of some slots as columns; 0 behind the last, where anything may lie."""
+        T = script()
+        with T.serial(0, count) as s, T.serial(0, self.layer.size) as d:
+            store(self.turned, [d, s], self.keys[0, self.head, first + s, d])
+        with T.serial(count, T.int64(SLOTS)) as s, T.serial(0, self.layer.size) as d:
+            store(self.turned, [d, s], T.float32(0))
+
+    def _multiply(self, queries: Any, base: Any, first: Any, count: Any, turn: bool) -> None:
+        """Logits of a tile of rows."""
+        T, lanes, width = script(), self.lanes, self.tiles.columns
+        if not turn:
+            self._dots(queries, base, first, count)
+            return
+        with T.serial(0, SLOTS // width) as part:
+            rows = self.registers[: self.step]
+            clear(rows, width=width, lanes=lanes)
+            multiply_add(
+                rows,
+                self.layer.size,
+                lambda i, d: queries[base + i, d],
+                lambda d, column: self.turned[d, span(part * width + column, lanes)],
+                width=width,
+                lanes=lanes,
+            )
+            for i, row in enumerate(rows):
+                for column in range(0, width, lanes):
+                    place = span(column, lanes)
+                    store(self.logits, [i, span(part * width + column, lanes)], row[place])
+
+    def _dots(self, queries: Any, base: Any, first: Any, count: Any) -> None:
+        """The same, a key at a time."""
+        T, wide = script(), self.wide
+        with T.serial(0, count) as s:
+            for i in range(self.step):
+                fold = self.registers[i]
+                clear([fold], width=wide, lanes=wide)
+                for column in range(0, self.layer.size, wide):
+                    place, own = span(column, wide), span(0, wide)
+                    product = queries[base + i, place] * self.keys[0, self.head, first + s, place]
+                    store(fold, [own], fold[own] + product)
+                store(self.logits, [i, s], self._folded(fold, wide, lambda a, b: a + b))
+        with T.serial(count, T.int64(SLOTS)) as s:
+            for i in range(self.step):
+                store(self.logits, [i, s], T.float32(0))
+
+    def _folded(self, row: Any, lanes: int, combine: Any) -> Any:
+        """One number of the first `lanes` in a row, which is lost."""
+        while lanes > 1:
+            lanes //= 2
+            store(row, [span(0, lanes)], combine(row[span(0, lanes)], row[span(lanes, lanes)]))
+        return row[0]
+
+    def _weigh(self, i: Any, base: Any, first: Any, oldest: Any, newest: Any) -> None:
+        """Cap and hide logits of row base + i, then make weights of them."""
+        T, lanes, cap = script(), self.lanes, self.layer.softcap
+        row, fold = base + i, self.fold
+        kind = f"int32x{lanes}" if lanes > 1 else "int32"
+        store(fold, [span(0, lanes)], fill(LOWEST, lanes))
+        for column in range(0, SLOTS, lanes):
+            x = self.logits[i, span(column, lanes)]
+            if cap > 0:
+                x = tanh(x * fill(1.0 / cap, lanes), lanes) * fill(cap, lanes)
+            slot = T.cast(span(T.cast(first, "int32") + column, lanes), kind)
+            low, high = (fill(T.cast(bound, "int32"), lanes) for bound in (oldest, newest))
+            x = T.bind(T.Select((slot >= low) & (slot <= high), x, fill(LOWEST, lanes)))
+            store(self.logits, [i, span(column, lanes)], x)
+            store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))
+        best = T.bind(T.max(self.best[row], self._folded(fold, lanes, T.max)))
+        shrink = exp(self.best[row] - best, 1)
+        store(self.best, [row], best)
+        store(self.shrink, [i], shrink)
+        total = self.total[row, span(0, lanes)] * fill(shrink, lanes)
+        for column in range(0, SLOTS, lanes):
+            place = span(column, lanes)
+            weight = exp(self.logits[i, place] - fill(best, lanes), lanes)
+            store(self.logits, [i, place], weight)
+            total = T.bind(total + weight)
+        store(self.total, [row, span(0, lanes)], total)
+
+    def _mix(self, base: Any, first: Any, count: Any) -> None:
+        """Add values, weighted; those behind the last slot are not read."""
+        T, wide, rows = script(), self.wide, self.registers[: self.step]
+        with T.serial(0, self.layer.size // self.chunk) as part:
+            start = part * self.chunk
+            for i, row in enumerate(rows):
+                for column in range(0, self.chunk, wide):
+                    old = self.mixed[base + i, span(start + column, wide)]
+                    store(row, [span(column, wide)], old * fill(self.shrink[i], wide))
+            multiply_add(
+                rows,
+                count,
+                lambda i, s: self.logits[i, s],
+                lambda s, column: self.values[0, self.head, first + s, span(start + column, wide)],
+                width=self.chunk,
+                lanes=wide,
+            )
+            for i, row in enumerate(rows):
+                for column in range(0, self.chunk, wide):
+                    place = span(start + column, wide)
+                    store(self.mixed, [base + i, place], row[span(column, wide)])
+
+    def sum_of(self, row: Any) -> Any:
+        """The sum of a row's weights."""
+        T, lanes = script(), self.lanes
+        store(self.fold, [span(0, lanes)], self.total[row, span(0, lanes)])
+        return T.bind(self._folded(self.fold, lanes, lambda a, b: a + b))

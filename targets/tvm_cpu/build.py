@@ -1,0 +1,110 @@
+"""Modules of all programs -> one library."""
+
+from pathlib import Path
+from typing import Any
+
+from lcc.program import DECODE, Program
+from lcc.targets.tvm_cpu.importer import import_program
+from lcc.targets.tvm_cpu.schedule import schedule_loops
+from lcc.targets.tvm_cpu.tir import TILES
+from lcc.targets.tvm_cpu.weights import Weight
+
+
+def build_library(
+    programs: list[Program], weights: dict[str, list[Weight]], path: Path, level: str
+) -> None:
+    """Write a shared library with a function for every name of every program.
+
+    level       of `lcc.cpu.LEVELS`: what the machine that runs it must have
+    """
+    import tvm
+    from tvm.target import Target
+
+    tiles = TILES[level]
+    target = Target(_description(level))
+    with target:
+        parts = []
+        for program in programs:
+            for name in program.names:
+                own, one = weights[program.file_stem], name == DECODE
+                module = import_program(program, own, tiles, one_token=one)
+                parts.append((name, _lowered(module, tiles.lanes)))
+        whole = _merged(parts)
+        library = tvm.compile(whole, target=target, relax_pipeline=_finish())
+    library.export_library(str(path))
+
+
+def _description(level: str) -> dict:
+    if level == "generic":
+        return {"kind": "llvm", "mtriple": "aarch64-linux-gnu"}
+    return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
+
+
+def _lowered(module: Any, lanes: int) -> Any:
+    """Operators -> fused and scheduled loops."""
+    import tvm
+    from tvm import relax
+
+    steps = [
+        relax.backend.DispatchSortScan(),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(["main"]),
+        schedule_loops(lanes),
+    ]
+    return tvm.transform.Sequential(steps)(module)
+
+
+def _finish() -> Any:
+    """Memory planned, loops lowered to calls."""
+    import tvm
+    from tvm.relax import transform as t
+
+    return tvm.transform.Sequential(
+        [
+            t.RewriteDataflowReshape(),
+            t.ToNonDataflow(),
+            t.RemovePurityChecking(),
+            t.CallTIRRewrite(),
+            t.StaticPlanBlockMemory(),
+            t.LowerAllocTensor(),
+            t.KillAfterLastUse(),
+            t.LowerRuntimeBuiltin(),
+            t.ComputePrimValue(),
+            t.VMShapeLower(),
+            t.AttachGlobalSymbol(),
+        ]
+    )
+
+
+def _merged(parts: list[tuple[str, Any]]) -> Any:
+    """One module of several: each `main` gets its name; functions that are equal are one."""
+    from tvm import relax
+    from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    @mutator
+    class Rename(PyExprMutator):
+        """Calls of the functions of one part, by their new names."""
+
+        def __init__(self, names: dict) -> None:
+            super().__init__()
+            self.names = names
+
+        def visit_global_var_(self, op: Any) -> Any:
+            return self.names[op.name_hint]
+
+    builder = relax.BlockBuilder()
+    for name, module in parts:
+        functions = dict(module.functions_items())
+        main = next(f for f in functions.values() if isinstance(f, relax.Function))
+        names = {
+            variable.name_hint: builder.add_func(function, f"kernel_{variable.name_hint}")
+            for variable, function in functions.items()
+            if function is not main
+        }
+        renamed = Rename(names).visit_expr(main)
+        builder.add_func(renamed.with_attr("global_symbol", name), name)
+    return builder.get()

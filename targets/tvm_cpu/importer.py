@@ -1,0 +1,98 @@
+"""A program -> a module of TVM: one Relax function, and what it calls."""
+
+import copy
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from lcc.program import Program
+from lcc.targets.tvm_cpu.operators import operators
+from lcc.targets.tvm_cpu.tir import Tiles
+from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of
+
+
+def import_program(
+    program: Program, weights: list[Weight], tiles: Tiles, *, one_token: bool = False
+) -> Any:
+    """A module whose `main` takes the program's inputs, then its weights, in order.
+
+    A cache that the program updates is written where it lies, and returned as it is.
+
+    one_token   for steps of one token: what has as many rows as there are tokens has one
+    """
+    packed = {weight.name: weight.sizes for weight in weights if weight.turned is not None}
+    shapes = {weight.name: weight.shape(tiles) for weight in weights}
+    module = _importer(shapes, one_token).from_exported_program(
+        _with_parameters(program.exported, weights),
+        keep_params_as_input=True,
+        unwrap_unit_return_tuple=False,
+        no_bind_return_tuple=False,
+        custom_convert_map=operators(tiles, packed),
+    )
+    module["main"] = module["main"].without_attr("params")
+    return module
+
+
+def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
+    """TVM's, with weights as they are stored; it may take the number of tokens for 1."""
+    from tvm import relax
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    class Importer(ExportedProgramImporter):
+        """Says what the inputs are, before any operator has made a loop of it."""
+
+        def create_input_vars(self, exported_program: ExportedProgram) -> tuple:
+            weights, inputs, ranges = super().create_input_vars(exported_program)
+            for name, shape in shapes.items():
+                weights[name] = relax.Var(name, relax.TensorType(shape, weights[name].ty.dtype))
+            if one_token:
+                tokens = inputs["tokens"].ty.shape.values[1]
+                ranges.pop(getattr(tokens, "name", None), None)
+                for name, variable in inputs.items():
+                    sizes = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
+                    inputs[name] = relax.Var(name, relax.TensorType(sizes, variable.ty.dtype))
+            return weights, inputs, ranges
+
+    return Importer()
+
+
+def _with_parameters(exported: ExportedProgram, weights: list[Weight]) -> ExportedProgram:
+    """A shallow copy in which these weights are parameters, and empty: they are in the file."""
+    signature = copy.deepcopy(exported.graph_signature)
+    by_name = {weight.name: weight for weight in weights}
+    state, constants = dict(exported.state_dict), dict(exported.constants)
+    for spec in signature.input_specs:
+        weight = by_name.get(spec.arg.name)
+        if weight is not None and spec.target is not None:
+            spec.kind = InputKind.PARAMETER
+            constants.pop(spec.target, None)
+            state[spec.target] = torch.empty(0, dtype=weight.tensor.dtype)
+        elif spec.kind is InputKind.PARAMETER:
+            spec.kind = InputKind.BUFFER  # small: it becomes a constant of the library
+    made = copy.copy(exported)
+    made._graph_signature, made._state_dict, made._constants = signature, state, constants
+    return made
+
+
+def unknown_operators(programs: list[Program]) -> list[str]:
+    """What neither TVM's importer nor ours knows, and types that no kernel works on."""
+    from lcc.targets.tvm_cpu.tir import TILES
+
+    known = {*_importer({}, False).create_convert_map(), *operators(next(iter(TILES.values())), {})}
+    reasons, weights = [], weights_of(programs)
+    for program in programs:
+        nodes = program.exported.graph.nodes
+        names = {n.target.__name__ for n in nodes if n.op == "call_function"}
+        if strange := sorted(names - known):
+            reasons.append(f"{program.file_stem}: no kernel for {', '.join(strange)}")
+        products = [n for n in nodes if str(n.target) in PRODUCTS and n.op == "call_function"]
+        factors = {n.args[PRODUCTS[str(n.target)][0]].name for n in products}
+        factors &= {weight.name for weight in weights[program.file_stem] if weight.turned is None}
+        reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
+        values = [n.meta["val"] for n in nodes if n.op == "placeholder"]
+        kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}
+        if strange := sorted(kinds & {"torch.float16", "torch.bfloat16", "torch.float64"}):
+            reasons.append(f"{program.file_stem}: {', '.join(strange)}, wanted float32")
+    return reasons

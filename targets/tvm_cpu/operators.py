@@ -1,0 +1,176 @@
+"""Operators that become kernels of ours.
+
+Each function takes a node of the exported graph and TVM's importer, and returns a Relax value.
+What has no kernel here is TVM's own, or repaired in `repairs`; what none knows is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from lcc.targets.tvm_cpu import rows
+from lcc.targets.tvm_cpu.attention import Layer, cached_attention
+from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
+from lcc.targets.tvm_cpu.repairs import REPAIRS, sizes
+from lcc.targets.tvm_cpu.tir import Tiles
+
+
+def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Callable]:
+    """Operator's name -> what it becomes.
+
+    packed      parameter's name -> its sizes [N, K] before it was packed
+    """
+    kernels = _Kernels(tiles, packed)
+    return {
+        "linear.default": kernels.linear,
+        "addmm.default": kernels.addmm,
+        "mm.default": kernels.matmul,
+        "matmul.default": kernels.matmul,
+        "bmm.default": kernels.matmul,
+        "embedding.default": kernels.embedding,
+        "rotate.default": kernels.rotate,
+        "cached_attention.default": kernels.cached_attention,
+        "cached_sink_window.default": kernels.cached_sink_window,
+        "softmax.int": kernels.softmax,
+        "log_softmax.int": kernels.log_softmax,
+        "gather.default": kernels.gather,
+        **REPAIRS,
+    }
+
+
+class _Kernels:
+    """Operators that become one call of a kernel of ours."""
+
+    def __init__(self, tiles: Tiles, packed: dict[str, tuple[int, int]]) -> None:
+        self.tiles, self.packed = tiles, packed
+
+    def _call(self, importer: Any, function: Any, args: list, shape: list, dtype: str) -> Any:
+        from tvm import relax
+
+        builder = importer.block_builder
+        name = builder.add_func(function, function.attrs["lcc.kernel"])
+        return builder.emit(relax.call_tir(name, args, relax.TensorType(shape, dtype)))
+
+    def linear(self, node: fx.Node, importer: Any) -> Any:
+        """Multiply by a packed weight, and add a bias."""
+        x, weight, *bias = node.args
+        return self._packed(importer, x, weight, bias[0] if bias else None)
+
+    def addmm(self, node: fx.Node, importer: Any) -> Any:
+        """Bias + x @ weight, as GPT-2 writes it, the weight turned and packed."""
+        bias, x, weight = node.args
+        return self._packed(importer, x, weight, bias)
+
+    def _packed(self, importer: Any, x: Any, weight: Any, bias: Any) -> Any:
+        assert weight.name in self.packed, f"{weight.name} is used in more than one way"
+        n, k = self.packed[weight.name]
+        value, table = importer.env[x], importer.env[weight]
+        shape = list(value.ty.shape.values)
+        assert all(int(size) == 1 for size in shape[:-2])
+        function = linear(n, k, len(shape), self.tiles, bias=bias is not None)
+        args = [value, table, *([importer.env[bias]] if bias is not None else [])]
+        return self._call(importer, function, args, [*shape[:-1], n], "float32")
+
+    def matmul(self, node: fx.Node, importer: Any) -> Any:
+        """A product of two activations, or of one and a weight."""
+        from tvm import relax
+
+        a, b = node.args
+        if b.name in self.packed:
+            return self._packed(importer, a, b, None)
+        emit, left, right = importer.block_builder.emit, importer.env[a], importer.env[b]
+        ranks = len(sizes(a)), len(sizes(b))
+        if ranks == (2, 2):
+            left, right = (emit(relax.op.expand_dims(x, 0)) for x in (left, right))
+        elif ranks != (3, 3):
+            return emit(relax.op.matmul(left, right))
+        (m, k), n = sizes(a)[-2:], sizes(b)[-1]
+        batch = sizes(a)[0] if ranks[0] == 3 else 1
+        function = batched(self.tiles, batch, m, k, n)
+        shape = [batch, left.ty.shape.values[1], right.ty.shape.values[2]]
+        out = self._call(importer, function, [left, right], shape, "float32")
+        return emit(relax.op.squeeze(out, [0])) if ranks == (2, 2) else out
+
+    def embedding(self, node: fx.Node, importer: Any) -> Any:
+        """Rows of a table, packed or as it is."""
+        table, tokens = node.args[:2]
+        value = importer.env[tokens]
+        n, k = self.packed.get(table.name) or sizes(table)
+        assert len(sizes(tokens)) == 2
+        assert sizes(tokens)[0] == 1
+        width = self.tiles.columns if table.name in self.packed else None
+        function = lookup(n, k, width, str(value.ty.dtype.dtype))
+        shape = [*value.ty.shape.values, k]
+        return self._call(importer, function, [importer.env[table], value], shape, "float32")
+
+    def rotate(self, node: fx.Node, importer: Any) -> Any:
+        """Rotary embedding with the cosines of each token given."""
+        x, cos, sin, interleaved = node.args
+        heads, size = sizes(x)[2:]
+        function = rows.rotate(self.tiles, heads, size, sizes(cos)[2], interleaved)
+        args = [importer.env[each] for each in (x, cos, sin)]
+        return self._call(importer, function, args, list(args[0].ty.shape.values), "float32")
+
+    def cached_attention(self, node: fx.Node, importer: Any) -> Any:
+        """Attention over a cache that is written in place."""
+        q, k, v, key, value, used, scale, window, softcap, _ = node.args
+        window = 0 if window >= (sizes(key)[2] or window + 1) else window
+        layer = self._layer(q, key, scale, softcap, window=window)
+        return self._attention(importer, layer, [q, k, v, key, value, used])
+
+    def cached_sink_window(self, node: fx.Node, importer: Any) -> Any:
+        """The same, of first and newest entries."""
+        q, sink_q, k, v, key, value, used, sink, window, block, scale, softcap, _ = node.args
+        layer = self._layer(q, key, scale, softcap, window=window, sink=sink, block=block)
+        args = [q, *([sink_q] if sink else []), k, v, key, value, used]
+        return self._attention(importer, layer, args)
+
+    def _layer(self, q: fx.Node, key: fx.Node, scale: float, softcap: float, **sees: int) -> Layer:
+        return Layer(sizes(q)[2], sizes(key)[1], sizes(q)[3], scale, softcap, **sees)
+
+    def _attention(self, importer: Any, layer: Layer, nodes: list[fx.Node]) -> Any:
+        from tvm import relax
+
+        builder = importer.block_builder
+        args = [importer.env[node] for node in nodes]
+        name = builder.add_func(cached_attention(layer, self.tiles), "cached_attention")
+        place = len(args) - 3
+        types = [args[0].ty, args[place].ty, args[place + 1].ty]
+        call = relax.op.call_tir_inplace(name, args, [-1, place, place + 1], types)
+        return builder.emit(call)
+
+    def softmax(self, node: fx.Node, importer: Any) -> Any:
+        """Along the last axis."""
+        x, axis = node.args[:2]
+        assert axis in (-1, len(sizes(x)) - 1)
+        value = importer.env[x]
+        function = rows.softmax(self.tiles, sizes(x))
+        return self._call(importer, function, [value], list(value.ty.shape.values), "float32")
+
+    def log_softmax(self, node: fx.Node, importer: Any) -> Any:
+        """Logits less the logarithm of the sum of their exponentials."""
+        from tvm import relax
+
+        x, axis = node.args[:2]
+        assert axis in (-1, len(sizes(x)) - 1)
+        value = importer.env[x]
+        return importer.block_builder.emit(relax.op.subtract(value, self._log_sum(x, importer)))
+
+    def _log_sum(self, x: fx.Node, importer: Any) -> Any:
+        value = importer.env[x]
+        shape = [*value.ty.shape.values[:-1], 1]
+        function = rows.log_sum(self.tiles, sizes(x))
+        return self._call(importer, function, [value], shape, "float32")
+
+    def gather(self, node: fx.Node, importer: Any) -> Any:
+        """Some of each row; of a log_softmax, only these are computed."""
+        from tvm import relax
+
+        source, axis, index = node.args
+        emit, places = importer.block_builder.emit, importer.env[index]
+        if str(source.target) != "aten.log_softmax.int":
+            return emit(relax.op.gather_elements(importer.env[source], places, axis))
+        logits = source.args[0]
+        picked = emit(relax.op.gather_elements(importer.env[logits], places, axis))
+        return emit(relax.op.subtract(picked, self._log_sum(logits, importer)))

@@ -1,0 +1,156 @@
+"""Vectors, loops and functions of numbers, for kernels that are written as TIR.
+
+Kernels are built statement by statement: a Python loop is unrolled, `T.serial` is a loop of the
+kernel. What is kept in registers is a buffer of one row, a few vectors long, read and written at
+constant places: LLVM keeps such a one in registers, and no larger one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+OPAQUE = 8  # of TVM's kinds of functions: nothing is fused into it
+LOWEST = -1e30  # a logit that nothing sees: exp() of it is 0, and unlike -inf no NaN comes of it
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a kernel cuts its work for one level of CPU.
+
+    lanes       float32 numbers of a vector register
+    rows        of a register tile
+    columns     of a register tile, and of a tile of packed weights
+    """
+
+    lanes: int
+    rows: int
+    columns: int
+
+
+TILES = {
+    "x86-64-v4": Tiles(16, 8, 32),
+    "x86-64-v3": Tiles(8, 6, 16),
+    "x86-64": Tiles(4, 4, 8),
+    "generic": Tiles(4, 8, 8),
+}
+
+
+def script() -> Any:
+    """TVM's builder of TIR."""
+    from tvm.tirx.script import builder
+
+    return builder
+
+
+@contextmanager
+def kernel(name: str) -> Iterator[list]:
+    """Build one function; the list holds it when the block is left."""
+    from tvm.s_tir import SBlock, SBlockRealize
+    from tvm.script.ir_builder import IRBuilder
+
+    T = script()
+    made: list = []
+    with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
+        T.func_name(name)
+        T.func_attr({"lcc.kernel": name, "op_pattern": OPAQUE})
+        yield made
+    function = builder.get()
+    block = SBlock([], [], [], name, function.body)  # TVM looks for one in every function
+    made.append(function.with_body(SBlockRealize([], True, block)))
+
+
+def parameter(name: str, shape: Sequence, dtype: str = "float32") -> Any:
+    """The next parameter of the kernel: a buffer; names of sizes are bound by their first use."""
+    T = script()
+    return T.match_buffer(T.arg(name, T.handle()), shape, dtype)
+
+
+def rows_of(count: int, width: int) -> list:
+    """Rows [width] float32 that live in registers."""
+    T = script()
+    return [T.alloc_buffer((width,), "float32") for _ in range(count)]
+
+
+def span(start: Any, lanes: int) -> Any:
+    """Places start .. start + lanes - 1, as an index."""
+    return script().ramp(start, 1, lanes) if lanes > 1 else start
+
+
+def fill(value: Any, lanes: int) -> Any:
+    """A vector of one number."""
+    T = script()
+    value = T.float32(value) if isinstance(value, float) else value
+    return T.broadcast(value, lanes) if lanes > 1 else value
+
+
+def store(buffer: Any, index: Sequence, value: Any) -> None:
+    """Write a number, or a vector at a `span`."""
+    script().buffer_store(buffer, value, list(index))
+
+
+def lanes_of(width: int, lanes: int) -> int:
+    """The longest vector that divides rows of `width` numbers."""
+    return gcd(width, lanes)
+
+
+def multiply_add(
+    rows: list,
+    depth: Any,
+    left: Callable[[int, Any], Any],
+    right: Callable[[Any, Any], Any],
+    *,
+    width: int,
+    lanes: int,
+) -> None:
+    """rows[i][:] += sum over k < depth of left(i, k) * right(k, column): the inner loop of all.
+
+    rows        in registers, [width] each
+    left        (i, k) -> number
+    right       (k, first column) -> vector
+    """
+    T = script()
+    with T.serial(0, depth) as k:
+        for i, row in enumerate(rows):
+            for column in range(0, width, lanes):
+                place = span(column, lanes)
+                store(row, [place], row[place] + fill(left(i, k), lanes) * right(k, column))
+
+
+def clear(rows: list, *, width: int, lanes: int) -> None:
+    """Set rows in registers to 0."""
+    for row in rows:
+        for column in range(0, width, lanes):
+            store(row, [span(column, lanes)], fill(0.0, lanes))
+
+
+def exp(x: Any, lanes: int, *, bind: bool = True) -> Any:
+    """e^x of a float32 vector, within 2 units in the last place (Cephes' expf); 0 below -87.
+
+    LLVM has no vector exp: it would call the C library's for every number. Without `bind` it is one
+    expression, for a computation that is not built statement by statement.
+    """
+    T = script()
+    name = T.bind if bind else lambda value: value
+    kind = f"x{lanes}" if lanes > 1 else ""
+
+    def number(value: float) -> Any:
+        return fill(value, lanes)
+
+    x = name(x)
+    near = name(T.max(T.min(x, number(88.0)), number(-87.0)))
+    n = name(T.floor(near * number(1.44269504088896341) + number(0.5)))
+    r = name(near - n * number(0.693359375) - n * number(-2.12194440e-4))
+    y = number(1.9875691500e-4)
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        y = y * r + number(c)
+    y = name(y * r * r + r + number(1.0))
+    bits = (T.cast(n, f"int32{kind}") + fill(T.int32(127), lanes)) << fill(T.int32(23), lanes)
+    y = y * T.reinterpret(f"float32{kind}", bits)
+    return name(T.Select(x >= number(-87.0), y, number(0.0)))
+
+
+def tanh(x: Any, lanes: int) -> Any:
+    """Hyperbolic tangent of a float32 vector, within 1e-7."""
+    return fill(1.0, lanes) - fill(2.0, lanes) / (exp(x + x, lanes) + fill(1.0, lanes))

@@ -1,0 +1,169 @@
+"""Kernels of target tvm:cpu against the operators' eager meaning, with garbage where none may look.
+
+Every kernel runs for the level of CPU that this machine has and for the one that all have.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lcc.cpu import best_level
+from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.targets.tvm_cpu import rows
+from lcc.targets.tvm_cpu.attention import cached_attention
+from lcc.targets.tvm_cpu.attention_rows import Layer
+from lcc.targets.tvm_cpu.build import _description
+from lcc.targets.tvm_cpu.matmul import batched, linear, lookup, pack
+from lcc.targets.tvm_cpu.tir import TILES
+
+BEST = best_level()
+PLAINEST = "generic" if BEST == "generic" else "x86-64"
+SLOTS = 200
+
+
+def compiled(function: object, level: str = BEST) -> Callable[..., None]:
+    """A kernel as a function of numpy arrays, which it writes to."""
+    import tvm
+
+    function = function.with_attr("global_symbol", "kernel")
+    target = tvm.target.Target(_description(level))
+    kernel = tvm.compile(tvm.IRModule({"kernel": function}), target=target)["kernel"]
+
+    def run(*arrays: Tensor) -> None:
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a.numpy())) for a in arrays]
+        kernel(*tensors)
+        for array, tensor in zip(arrays, tensors, strict=True):
+            array.copy_(torch.from_numpy(tensor.numpy()))
+
+    return run
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+LAYERS = {
+    "GQA": Layer(9, 3, 64, 0.125),
+    "one head each, capped": Layer(4, 4, 16, 0.4, softcap=2.0),
+    "window": Layer(9, 3, 64, 0.125, window=8),
+    "a size that is no power of 2": Layer(4, 1, 20, 0.3, window=70),
+    "many heads of one, capped window": Layer(24, 2, 16, 0.2, softcap=3.0, window=5),
+    "sinks": Layer(6, 2, 8, 0.4, window=9, sink=3),
+    "sinks, capped, a chunk longer than the window": Layer(6, 2, 8, 0.4, 2.0, window=2, sink=5),
+    "sinks that come in two chunks": Layer(6, 2, 8, 0.4, window=4, sink=20),
+    "blocks": Layer(6, 2, 8, 0.4, window=12, sink=4, block=4),
+    "blocks without sinks": Layer(6, 2, 8, 0.4, window=12, block=4),
+}
+STEPS = [(0, 1), (0, 16), (5, 1), (2, 7), (63, 2), (64, 1), (100, 16), (130, 70), (184, 16)]
+STEPS += [(SLOTS - 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [*((name, BEST) for name in LAYERS), ("GQA", PLAINEST), ("sinks", PLAINEST)],
+)
+def test_attention_is_the_operator(name: str, level: str) -> None:
+    """Empty caches and full ones; what lies in slots not in use is NaN, and stays it."""
+    layer = LAYERS[name]
+    run = compiled(cached_attention(layer, TILES[level]), level)
+    for used, length in STEPS:
+        q, sink_q = (drawn(1, length, layer.query_heads, layer.size, seed=s) for s in (1, 2))
+        k, v = (drawn(1, length, layer.kv_heads, layer.size, seed=s) for s in (3, 4))
+        keys, values = (drawn(1, layer.kv_heads, SLOTS, layer.size, seed=s) for s in (5, 6))
+        count, filled = torch.tensor([used], dtype=torch.int32), used + length
+        args = (k, v, keys, values, count)
+        if layer.sink or layer.block > 1:
+            numbers = (layer.sink, layer.window, layer.block, layer.scale, layer.softcap, -1)
+            wanted = torch.ops.lcc.cached_sink_window(q, sink_q, *args, *numbers)
+        else:
+            numbers = (layer.scale, layer.window, layer.softcap, -1)
+            wanted = torch.ops.lcc.cached_attention(q, *args, *numbers)
+        for cache in (keys, values):
+            cache[:, :, used:] = torch.nan  # those of this step are to be written
+        out = torch.full_like(q, torch.nan)
+        run(*([q, sink_q] if layer.sink else [q]), *args, out)
+        torch.testing.assert_close(out, wanted[0], atol=2e-6, rtol=0)
+        for cache, other in zip((keys, values), wanted[1:], strict=True):
+            assert torch.equal(cache[:, :, :filled], other[:, :, :filled])
+            assert cache[:, :, filled:].isnan().all()
+
+
+def test_what_the_test_above_compares_differs_from_kind_to_kind() -> None:
+    """Or a kernel that forgot windows, caps or sinks would pass."""
+    base = Layer(6, 2, 8, 0.4, window=12, sink=4, block=4)
+    others = [replace(base, **change) for change in ({"softcap": 2.0}, {"window": 8}, {"block": 1})]
+    results = []
+    for layer in (base, replace(base, sink=0), *others):
+        q, k = drawn(1, 16, 6, 8), drawn(1, 16, 2, 8)
+        cache = (drawn(1, 2, SLOTS, 8, seed=1), drawn(1, 2, SLOTS, 8, seed=2))
+        numbers = (layer.sink, layer.window, layer.block, layer.scale, layer.softcap, -1)
+        used = torch.tensor([100], dtype=torch.int32)
+        results.append(torch.ops.lcc.cached_sink_window(q, -q, k, k, *cache, used, *numbers)[0])
+    for i, one in enumerate(results):
+        assert all((one - other).abs().max() > 0.01 for other in results[:i])
+
+
+@pytest.mark.parametrize("level", [BEST, PLAINEST])
+@pytest.mark.parametrize(("n", "k", "bias"), [(96, 64, False), (260, 40, True), (7, 5, True)])
+def test_products_of_packed_weights(n: int, k: int, bias: bool, level: str) -> None:
+    """Columns and rows that fill no tile; nothing is written beside the result."""
+    tiles = TILES[level]
+    run = compiled(linear(n, k, 3, tiles, bias=bias), level)
+    weight, added = drawn(n, k), drawn(n) if bias else torch.zeros(n)
+    packed = torch.from_numpy(pack(weight.numpy(), tiles))
+    for m in (1, 7, 8, 13, 33):
+        x, out = drawn(1, m, k), torch.full((1, m, n), torch.nan)
+        run(x, packed, *([added] if bias else []), out)
+        torch.testing.assert_close(out, x @ weight.T + added, atol=2e-5, rtol=0)
+
+
+def test_products_of_activations() -> None:
+    run = compiled(batched(TILES[BEST], 3, None, 20, None))
+    for m, n in [(1, 1), (9, 33), (24, 200)]:
+        a, b, out = drawn(3, m, 20), drawn(3, 20, n), torch.full((3, m, n), torch.nan)
+        run(a, b, out)
+        torch.testing.assert_close(out, a @ b, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rows_of_a_table(packed: bool) -> None:
+    """Of a token that is none, some row of the table: memory beside it is never read."""
+    table = drawn(70, 24)
+    width = TILES[BEST].columns if packed else None
+    given = torch.from_numpy(pack(table.numpy(), TILES[BEST])) if packed else table
+    out = torch.empty(1, 5, 24)
+    tokens = torch.tensor([[0, 69, 33, 10**12, -1]])
+    compiled(lookup(70, 24, width, "int64"))(given, tokens, out)
+    assert torch.equal(out[0], table[[0, 69, 33, 69, 0]])
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("half", [8, 5])
+def test_rotation_is_the_operator(half: int, interleaved: bool) -> None:
+    run = compiled(rows.rotate(TILES[BEST], 3, 16, half, interleaved))
+    for length in (1, 40):
+        x, cos, sin = drawn(1, length, 3, 16), drawn(1, length, half), drawn(1, length, half)
+        out = torch.empty_like(x)
+        run(x, cos, sin, out)
+        wanted = torch.ops.lcc.rotate(x, cos, sin, interleaved)
+        torch.testing.assert_close(out, wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("level", [BEST, PLAINEST])
+def test_softmax_and_the_sum_it_divides_by(level: str) -> None:
+    """Of any length; what is hidden weighs exactly 0."""
+    softmax = compiled(rows.softmax(TILES[level], [2, None, None]), level)
+    log_sum = compiled(rows.log_sum(TILES[level], [2, None, None]), level)
+    for count, length in [(1, 1), (3, 50), (20, 333)]:
+        x = drawn(2, count, length) * 30
+        x[:, :, 1::3] = -torch.inf
+        out, total = torch.empty_like(x), torch.empty(2, count, 1)
+        softmax(x, out)
+        log_sum(x, total)
+        torch.testing.assert_close(out, x.softmax(-1), atol=1e-6, rtol=2e-6)
+        assert (out[x == -torch.inf] == 0).all()
+        torch.testing.assert_close(total, x.logsumexp(-1, keepdim=True), atol=1e-5, rtol=1e-6)
