@@ -14,6 +14,7 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     also        other targets that the same model was built for: name -> their programs
     cpu         level of CPU (`lcc.cpu`) that the programs need; absent = any
+    note        what was not tried of what was built
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
@@ -134,6 +135,7 @@ class BuiltEntry(_Strict, frozen=True, kw_only=True):
     """What was built for one more target."""
 
     cpu: str | None = None
+    note: str | None = None
     programs: dict[str, ProgramEntry]
 
 
@@ -146,6 +148,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     target: str
     also: dict[str, BuiltEntry] = {}
     cpu: str | None = None
+    note: str | None = None
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig

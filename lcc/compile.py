@@ -23,7 +23,6 @@ from lcc.artifact import (
 )
 from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
-from lcc.cpu import LEVELS
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
 from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
@@ -152,13 +151,13 @@ def compile_model(
             report(f"build for {target.name}", 0.6 + 0.35 * place / len(targets))
             programs = adapted[target.name]
             entries = _entries(programs, target.build(programs, folder))
-            built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu)
+            built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu, note=target.note)
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
             (folder / name).write_bytes(content)
         manifest = manifest_of(special, config)
         main = built.pop(config.target)
-        return msgspec.structs.replace(manifest, programs=main.programs, cpu=main.cpu, also=built)
+        return msgspec.structs.replace(manifest, also=built, **msgspec.structs.asdict(main))
 
     manifest = write_artifact(output, fill)
     report("done", 1.0)
@@ -172,13 +171,14 @@ def _targets(config: CompileConfig) -> list[Target]:
         raise ConfigError(f"target {', '.join(sorted(twice))} is named twice")
     targets = [find_target(name) for name in names]
     if config.cpu is not None:
-        if config.cpu not in LEVELS:
-            raise ConfigError(f"cpu is {config.cpu!r}, wanted one of {', '.join(LEVELS)}")
-        choosing = [target for target in targets if target.cpu is not None]
-        if not choosing:
+        if not any(target.levels for target in targets):
             raise ConfigError(f"cpu is {config.cpu}, {', '.join(names)} runs on any; leave it out")
-        for target in choosing:
-            target.cpu = config.cpu
+        levels = [level for target in targets for level in target.levels]
+        if config.cpu not in levels:
+            raise ConfigError(f"cpu is {config.cpu!r}, wanted one of {', '.join(levels)}")
+        for target in targets:
+            if config.cpu in target.levels:
+                target.cpu = config.cpu
     return targets
 
 

@@ -30,6 +30,12 @@ def lacking(level: str) -> list[str]:
     return [name for name in LEVELS[level] if not features.get(name)]
 
 
+def levels_here() -> tuple[str, ...]:
+    """Levels of this machine's family of CPUs, the best one first, whether it has them or not."""
+    family = "x86" if platform.machine().lower() in ("x86_64", "amd64") else "arm"
+    return tuple(level for level in LEVELS if _family(level) == family)
+
+
 def best_level() -> str:
     """The best level that this machine has."""
     return next(level for level in LEVELS if not lacking(level))

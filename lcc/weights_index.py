@@ -7,7 +7,6 @@ import msgspec
 from lcc.errors import ArtifactError
 
 ALIGNMENT = 4096  # bytes, of a tensor in the file: it is memory-mapped, and vectors are 64 long
-WEIGHTS_FILE, INDEX_FILE = "weights_tvm.bin", "weights_tvm.json"
 
 
 class StoredTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,6 +15,12 @@ class StoredTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     offset: int
     dtype: str
     shape: list[int]
+
+
+def weights_files(target: str) -> tuple[str, str]:
+    """Names of the file of weights of a target, and of its index."""
+    stem = f"weights_{target.replace(':', '_')}"
+    return f"{stem}.bin", f"{stem}.json"
 
 
 def read_index(path: Path) -> dict[str, list[StoredTensor]]:

@@ -1,4 +1,4 @@
-"""Runs the library that target `tvm:cpu` makes, on the caller's own buffers.
+"""Runs the library that target `tvm:cpu` or `tvm:aarch64-linux` makes, on the caller's own buffers.
 
 Of TVM it needs the runtime alone, 3 MB, loaded without TVM's Python: no compiler, no torch. The
 weights are memory-mapped and handed over where they lie. A cache is written by the kernels where it
@@ -20,9 +20,9 @@ from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.cpu import lacking
 from lcc.errors import ArtifactError, CacheError, TargetError
 from lcc.runtime.kv_cache import ALIGNMENT, zeros
-from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE, StoredTensor, read_index
+from lcc.weights_index import StoredTensor, read_index, weights_files
 
-TARGET = "tvm:cpu"
+TARGETS = ("tvm:cpu", "tvm:aarch64-linux")
 _CPU, _NAIVE = 1, 1  # of the virtual machine: the kind of device, and memory that is not hoarded
 _BIG_CORES = 1  # of the thread pool: TVM's default mode
 
@@ -40,8 +40,10 @@ class TvmEngine:
                 can do more than this one.
             ArtifactError: the library or the weights are not what the manifest says.
         """
-        if manifest.target != TARGET:
-            raise TargetError(f'target is "{manifest.target}", this engine runs {TARGET}')
+        if manifest.target not in TARGETS:
+            raise TargetError(
+                f'target is "{manifest.target}", this engine runs {", ".join(TARGETS)}'
+            )
         if missing := lacking(manifest.cpu or ""):
             raise TargetError(
                 f"the artifact was compiled for {manifest.cpu}, this machine lacks "
@@ -62,8 +64,9 @@ class TvmEngine:
             raise ArtifactError(f"{path}: TVM cannot load it: {line}") from error
         count = threads or os.cpu_count() or 1
         self._ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, count)
-        self._index = read_index(Path(folder) / INDEX_FILE)
-        self._weights = _Weights(self._ffi, Path(folder) / WEIGHTS_FILE)
+        weights, index = weights_files(manifest.target)
+        self._index = read_index(Path(folder) / index)
+        self._weights = _Weights(self._ffi, Path(folder) / weights)
         self._runners: dict[str, TvmRunner] = {}
 
     def runner(self, program: str) -> "TvmRunner":

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ class Entry:
 
     place       module:attribute
     needs       modules that compiling for it takes, of the extra `extra`
-    device      what the artifact runs on: an execution provider of ONNX Runtime, or a module
+    device      what the artifact runs on: an execution provider of ONNX Runtime, a module, or
+                another machine
     checked     how far it was tried, by the tests of this repository
     """
 
@@ -30,6 +32,7 @@ class Entry:
 
 _ONNX = ("onnxruntime", "onnxscript")
 _ON_A_CPU = "every program on a CPU; the device's operators by ONNX Runtime's checker; no device"
+_OBJECTS = "objects: architecture and symbols; not linked, no device"
 
 TARGETS = {
     "onnxruntime:cpu": Entry(
@@ -53,6 +56,17 @@ TARGETS = {
     "tvm:cpu": Entry(
         "lcc.targets.tvm_cpu:TvmCpu", ("tvm",), "tvm", "every program, here", extra="compile,tvm"
     ),
+    "tvm:aarch64-linux": Entry(
+        "lcc.targets.tvm_cpu:aarch64_linux",
+        ("tvm",),
+        "aarch64",
+        "a whole prompt, under qemu",
+        extra="compile,tvm",
+    ),
+    "tvm:android": Entry(
+        "lcc.targets.tvm_cpu:android", ("tvm",), "Android", _OBJECTS, extra="compile,tvm"
+    ),
+    "tvm:ios": Entry("lcc.targets.tvm_cpu:ios", ("tvm",), "iOS", _OBJECTS, extra="compile,tvm"),
     "reference": Entry(
         "lcc.targets.reference:Reference", ("torch",), "torch", "it is what others are held to"
     ),
@@ -72,6 +86,10 @@ def install(name: str) -> str:
 def missing_device(name: str) -> str | None:
     """What running an artifact of this target needs and is not here; None = it runs here."""
     device = TARGETS[name].device
+    if name.startswith("tvm:") and importlib.util.find_spec("tvm") is None:
+        return "tvm"
+    if device in ("aarch64", "Android", "iOS"):
+        return None if (device, platform.machine()) == ("aarch64", "aarch64") else device
     if device in ("torch", "tvm"):
         return None if importlib.util.find_spec(device) else device
     if importlib.util.find_spec("onnxruntime") is None:

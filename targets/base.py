@@ -1,25 +1,33 @@
 """What a target is: it turns programs into files that an engine of the runtime can run."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
 
 from lcc.program import Program
 
 
-class Target(Protocol):
+class Target(ABC):
     """One compiler backend on one kind of device.
 
+    name    what the user types
     cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
+    levels  that `cpu` may be set to, the best one first
+    note    what nobody has tried of what it builds; None = nothing
     """
 
     name: str
-    cpu: str | None
+    cpu: str | None = None
+    levels: tuple[str, ...] = ()
+    note: str | None = None
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""
+        return []
 
     def adapt(self, programs: list[Program]) -> list[Program]:
         """The same programs, cut and shaped as this target builds them."""
+        return programs
 
+    @abstractmethod
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the programs into a folder; returns program name -> file name."""

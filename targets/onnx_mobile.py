@@ -32,6 +32,7 @@ class OnnxMobile(OnnxRuntime):
     """
 
     name = "onnxruntime:mobile"
+    note = "run on an x86 CPU, never on a phone"
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""
@@ -62,6 +63,7 @@ class OnnxAccelerator(OnnxRuntime):
 
     def __init__(self, device: str) -> None:
         self.name, self.device = f"onnxruntime:{device}", device
+        self.note = "run on a CPU, never on a device"
 
     def adapt(self, programs: list[Program]) -> list[Program]:
         """The step as prefill_chunk and decode, each of one length, with the whole capacity."""

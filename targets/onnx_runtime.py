@@ -15,6 +15,7 @@ from onnx_ir.passes import common as passes
 
 from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
+from lcc.targets.base import Target
 
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
@@ -22,19 +23,10 @@ _SMALL = 100_000  # numbers of a constant that may be the same as another, and n
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
 
 
-class OnnxRuntime:
+class OnnxRuntime(Target):
     """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
 
     name = "onnxruntime:cpu"
-    cpu: str | None = None
-
-    def refusals(self, programs: list[Program]) -> list[str]:
-        """Nothing so far: every lcc:: operator has a kernel."""
-        return []
-
-    def adapt(self, programs: list[Program]) -> list[Program]:
-        """As they are."""
-        return programs
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""

@@ -8,21 +8,13 @@ import torch
 
 from lcc.artifact import Manifest
 from lcc.program import Program
+from lcc.targets.base import Target
 
 
-class Reference:
+class Reference(Target):
     """Target `reference`: one `.pt2` file a program, run by `ReferenceEngine`."""
 
     name = "reference"
-    cpu: str | None = None
-
-    def refusals(self, programs: list[Program]) -> list[str]:
-        """Nothing is refused: these are the definitions."""
-        return []
-
-    def adapt(self, programs: list[Program]) -> list[Program]:
-        """As they are."""
-        return programs
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Save the exported programs; each file carries its own weights."""

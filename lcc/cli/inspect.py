@@ -110,7 +110,9 @@ def _each_target(manifest: Manifest) -> list[Manifest]:
 
 
 def _target(manifest: Manifest) -> str:
-    return manifest.target + (f" (needs {manifest.cpu})" if manifest.cpu else "")
+    facts = [f"needs {manifest.cpu}"] if manifest.cpu else []
+    facts += [manifest.note] if manifest.note else []
+    return manifest.target + (f" ({'; '.join(facts)})" if facts else "")
 
 
 def _programs(programs: dict[str, ProgramEntry]) -> list[str]:

@@ -4,38 +4,39 @@ Attention is a kernel that writes new entries into the cache in place and reads 
 use; products go over packed weights; what is between them TVM fuses.
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
-from lcc.cpu import LEVELS, best_level
 from lcc.program import Program
-from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE, StoredTensor
+from lcc.targets.base import Target
+from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
+from lcc.weights_index import StoredTensor, weights_files
 
 
-class TvmCpu:
-    """Target `tvm:cpu`: one library for all programs, one file of weights.
+class TvmCpu(Target):
+    """Targets `tvm:...` on CPUs: one library for all programs, one file of weights.
 
-    cpu     level of `lcc.cpu.LEVELS` that the library needs; the best one of this machine, unless
-            it is set
+    cpu     level of `lcc.cpu.LEVELS` that the library needs; the best one that is known of the
+            place, unless it is set
     """
 
-    name = "tvm:cpu"
-
-    def __init__(self) -> None:
-        self.cpu = best_level()
+    def __init__(self, place: str = "cpu") -> None:
+        self.name, self.place = f"tvm:{place}", place
+        self.platform = platform(place)
+        self.cpu, self.levels = best(self.platform), self.platform.levels
+        self.note = self.platform.note
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Operators and types that no kernel is there for."""
         from lcc.targets.tvm_cpu.importer import unknown_operators
 
         reasons = unknown_operators(programs)
-        if self.cpu not in LEVELS:
-            reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(LEVELS)}")
+        if self.cpu not in self.levels:
+            reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(self.levels)}")
+        if linker := missing_linker(self.platform):
+            reasons.append(f"{linker} is not on this machine; install a cross compiler")
         return reasons
-
-    def adapt(self, programs: list[Program]) -> list[Program]:
-        """As they are."""
-        return programs
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the library and the weights; returns program name -> file name."""
@@ -43,16 +44,25 @@ class TvmCpu:
         from lcc.targets.tvm_cpu.tir import TILES
         from lcc.targets.tvm_cpu.weights import WeightsFile, weights_of, write_index
 
-        weights, file = weights_of(programs), WeightsFile(folder / WEIGHTS_FILE)
+        stored_in, index_file = weights_files(self.name)
+        weights, file = weights_of(programs), WeightsFile(folder / stored_in)
+        assert self.cpu is not None
         tiles = TILES[self.cpu]
         index: dict[str, list[StoredTensor]] = {}
         for program in programs:
             stored = [file.add(weight.array(tiles)) for weight in weights[program.file_stem]]
             index |= dict.fromkeys(program.names, stored)
-        write_index(folder / INDEX_FILE, index)
-        built = folder / "programs.so"
-        build_library(programs, weights, built, self.cpu)
+        write_index(folder / index_file, index)
+        built = folder / ("programs.tar" if self.platform.objects else "programs.so")
+        build_library(programs, weights, built, self.cpu, self.platform)
         # By its content: a process that has loaded one library gets it again for the same path.
-        name = f"programs_{hashlib.sha256(built.read_bytes()).hexdigest()[:12]}.so"
+        name = f"programs_{hashlib.sha256(built.read_bytes()).hexdigest()[:12]}{built.suffix}"
         built.rename(folder / name)
+        if self.platform.objects:
+            (folder / f"{self.place}.{RECIPE}").write_text(recipe(self.place, name), "utf-8")
         return {each: name for program in programs for each in program.names}
+
+
+aarch64_linux = functools.partial(TvmCpu, "aarch64-linux")
+android = functools.partial(TvmCpu, "android")
+ios = functools.partial(TvmCpu, "ios")

@@ -5,23 +5,29 @@ from typing import Any
 
 from lcc.program import DECODE, Program
 from lcc.targets.tvm_cpu.importer import import_program
+from lcc.targets.tvm_cpu.platforms import Platform
 from lcc.targets.tvm_cpu.schedule import schedule_loops
 from lcc.targets.tvm_cpu.tir import TILES
 from lcc.targets.tvm_cpu.weights import Weight
 
 
 def build_library(
-    programs: list[Program], weights: dict[str, list[Weight]], path: Path, level: str
+    programs: list[Program],
+    weights: dict[str, list[Weight]],
+    path: Path,
+    level: str,
+    platform: Platform,
 ) -> None:
-    """Write a shared library with a function for every name of every program.
+    """Write a library, or an archive of its objects, with a function for every program's names.
 
     level       of `lcc.cpu.LEVELS`: what the machine that runs it must have
     """
     import tvm
+    from tvm.support import cc
     from tvm.target import Target
 
     tiles = TILES[level]
-    target = Target(_description(level))
+    target = Target(_description(level, platform))
     with target:
         parts = []
         for program in programs:
@@ -31,12 +37,15 @@ def build_library(
                 parts.append((name, _lowered(module, tiles.lanes)))
         whole = _merged(parts)
         library = tvm.compile(whole, target=target, relax_pipeline=_finish())
-    library.export_library(str(path))
+    if platform.linker is None:
+        library.export_library(str(path))
+    else:
+        library.export_library(str(path), fcompile=cc.cross_compiler(platform.linker))
 
 
-def _description(level: str) -> dict:
+def _description(level: str, platform: Platform) -> dict:
     if level == "generic":
-        return {"kind": "llvm", "mtriple": "aarch64-linux-gnu"}
+        return {"kind": "llvm", "mtriple": platform.triple or "aarch64-linux-gnu"}
     return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
 
 

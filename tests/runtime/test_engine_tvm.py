@@ -21,7 +21,9 @@ from lcc.program_entry import program_entry
 from lcc.runtime.engine_tvm import TvmEngine
 from lcc.runtime.kv_cache import zeros
 from lcc.targets.tvm_cpu import TvmCpu
-from lcc.weights_index import INDEX_FILE, WEIGHTS_FILE
+from lcc.weights_index import weights_files
+
+WEIGHTS_FILE, INDEX_FILE = weights_files("tvm:cpu")
 
 HQ, HKV, D = 4, 2, 16
 

@@ -25,7 +25,9 @@ from lcc.targets.tvm_cpu.matmul import pack
 from lcc.targets.tvm_cpu.tir import TILES
 from lcc.tiny import random_heads, tiny_model
 from lcc.verify import verify
-from lcc.weights_index import WEIGHTS_FILE
+from lcc.weights_index import weights_files
+
+WEIGHTS_FILE, _ = weights_files("tvm:cpu")
 
 SIZES = {"capacity": 24, "budget": 12, "chunk_size": 5, "catalyst_size": 4, "sink_size": 2}
 # No token twice: in the first layer its keys would tie for `knorm`, up to rounding.
