@@ -13,7 +13,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     also        other targets that the same model was built for: name -> their programs
-    cpu         level of CPU (`lcc.cpu`) that the programs need; absent = any
+    cpu         level of CPU (`lcc.cpu`), or architecture of GPU, that the programs need; absent =
+                any
     note        what was not tried of what was built
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in

@@ -63,6 +63,12 @@ def default_threads() -> int | None:
     return int(value)
 
 
+def with_libraries(folders: list[str], **variables: str) -> dict[str, str]:
+    """Return the variables of a process that looks for libraries in these folders, too, last."""
+    known = [each for each in [os.environ.get("LD_LIBRARY_PATH")] if each]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*known, *folders]), **variables}
+
+
 def process_rank() -> int:
     """Return the number of this process among all that torchrun started; 0 where it did not."""
     return int(os.environ.get("RANK", "0"))

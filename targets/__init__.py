@@ -67,6 +67,13 @@ TARGETS = {
         "lcc.targets.tvm_cpu:android", ("tvm",), "Android", _OBJECTS, extra="compile,tvm"
     ),
     "tvm:ios": Entry("lcc.targets.tvm_cpu:ios", ("tvm",), "iOS", _OBJECTS, extra="compile,tvm"),
+    "tvm:cuda": Entry(
+        "lcc.targets.tvm_cuda:TvmCuda",
+        ("tvm",),
+        "engine for it",
+        "machine code is there; never run",
+        extra="compile,tvm",
+    ),
     "reference": Entry(
         "lcc.targets.reference:Reference", ("torch",), "torch", "it is what others are held to"
     ),
@@ -88,7 +95,7 @@ def missing_device(name: str) -> str | None:
     device = TARGETS[name].device
     if name.startswith("tvm:") and importlib.util.find_spec("tvm") is None:
         return "tvm"
-    if device in ("aarch64", "Android", "iOS"):
+    if device in ("engine for it", "aarch64", "Android", "iOS"):
         return None if (device, platform.machine()) == ("aarch64", "aarch64") else device
     if device in ("torch", "tvm"):
         return None if importlib.util.find_spec(device) else device

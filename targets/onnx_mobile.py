@@ -5,16 +5,15 @@ import functools
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
 
 from lcc.errors import TargetError
 from lcc.program import DECODE, PREFILL_CHUNK, Program
-from lcc.targets import onnx_standard
+from lcc.targets import standard_operators
 from lcc.targets.onnx_runtime import OnnxRuntime, to_onnx, write_models
+from lcc.targets.static_shapes import static
 
 LEAST_SHARE = 0.75  # of the nodes, in one piece: less, says ONNX Runtime's checker, does not pay
 # What compares or looks up, and what only some accelerators have; it comes before the layers.
@@ -70,7 +69,7 @@ class OnnxAccelerator(OnnxRuntime):
         return [
             each
             for program in programs
-            for each in (_static(program) if PREFILL_CHUNK in program.names else [program])
+            for each in (static(program) if PREFILL_CHUNK in program.names else [program])
         ]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
@@ -84,7 +83,7 @@ class OnnxAccelerator(OnnxRuntime):
         def convert(program: Program) -> tuple[Program, ir.Model]:
             if not {PREFILL_CHUNK, DECODE} & set(program.names):
                 return program, to_onnx(program)
-            model = to_onnx(program, onnx_standard.lowerings(), onnx_standard.OPSET)
+            model = to_onnx(program, standard_operators.lowerings(), standard_operators.OPSET)
             first[program.names[0]] = _put_first(model, _ON_HOST)
             return program, model
 
@@ -123,27 +122,6 @@ def largest_piece(model: Path, device: str, *, skip: int = 0) -> tuple[float, li
         reasons.append("sizes that are not static")
     largest = max(map(len, found.supported_groups), default=0)
     return min(1.0, largest / (found.num_nodes - skip)), reasons
-
-
-def _static(program: Program) -> list[Program]:
-    """A chunk and a single token: a program each, of the largest sizes there are."""
-    largest = {str(s): int(r.upper) for s, r in program.exported.range_constraints.items()}
-    nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-
-    def of_length(name: str, length: int | None) -> Program:
-        values = []
-        for given, node in zip(program.inputs, nodes, strict=True):
-            value = node.meta["val"]
-            shape = [s if isinstance(s, int) else largest[str(s)] for s in value.shape]
-            if given in ("tokens", "positions") and length is not None:
-                shape[1] = length
-            values.append(torch.zeros(shape, dtype=value.dtype))
-        with torch.no_grad():
-            module = program.exported.module(check_guards=False)
-            exported = torch.export.export(module, tuple(values))
-        return replace(program, names=(name,), exported=exported)
-
-    return [of_length(PREFILL_CHUNK, None), of_length(DECODE, 1)]
 
 
 def _put_first(model: ir.Model, operators: Sequence[str]) -> int:

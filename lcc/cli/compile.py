@@ -16,7 +16,8 @@ def command(
         list[str] | None, typer.Option(help="See: lcc targets. Several: say it several times.")
     ] = None,
     cpu: Annotated[
-        str | None, typer.Option(help="Of tvm:cpu: x86-64-v4, x86-64-v3, x86-64 [this one's].")
+        str | None,
+        typer.Option(help="Of tvm:*: x86-64-v4, x86-64-v3, x86-64 [this one's]; sm_80 .. sm_90."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")

@@ -11,7 +11,7 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import CacheError, TargetError
-from lcc.targets import onnx_standard
+from lcc.targets import standard_operators
 from lcc.targets.onnx_mobile import OnnxAccelerator, largest_piece
 from lcc.tiny import save_tiny
 from lcc.verify import verify
@@ -91,9 +91,9 @@ def test_what_would_be_cut_to_pieces_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(tmp_path / "model", "gpt2")
-    standard = onnx_standard.lowerings()
+    standard = standard_operators.lowerings()
     del standard[torch.ops.aten.layer_norm.default]  # one operator, which NNAPI does not have
-    monkeypatch.setattr(onnx_standard, "lowerings", lambda: standard)
+    monkeypatch.setattr(standard_operators, "lowerings", lambda: standard)
     config = CompileConfig(target="onnxruntime:nnapi", cache=CACHE)
     with pytest.raises(
         TargetError, match=r"cut to pieces by .*LayerNormalization, .*\), the largest has \d\d%"

@@ -16,7 +16,7 @@ _HIDDEN = -1e4  # added to a logit: a share of exactly 0, in half precision, too
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     half = cos.shape[-1]
-    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    cos, sin = (each.to(x.dtype).unsqueeze(2) for each in (cos, sin))
     turned, rest = x[..., : 2 * half], x[..., 2 * half :]
     if interleaved:
         pairs = turned.unflatten(-1, (half, 2))
@@ -37,7 +37,7 @@ def _write(cache: Tensor, new: Tensor, used: Tensor) -> Tensor:
     """The cache [1, Hkv, S, D] with new entries [1, Q, Hkv, D]; none is put beyond its end."""
     query, slot = _slots(used, new.shape[1], cache.shape[2])
     places = (slot == query).to(new.dtype)  # [Q, S]
-    old = (1.0 - places.mean(0) * new.shape[1])[:, None]  # NNAPI has no sum
+    old = (places.mean(0) * -new.shape[1] + 1.0)[:, None]  # 1 less the sum, which NNAPI lacks
     return cache * old + places.transpose(0, 1) @ new.transpose(1, 2)
 
 
