@@ -24,7 +24,7 @@ from lcc.weights_index import StoredTensor, read_index, weights_files
 
 TARGETS = ("tvm:cpu", "tvm:aarch64-linux")
 _CPU, _NAIVE = 1, 1  # of the virtual machine: the kind of device, and memory that is not hoarded
-_BIG_CORES = 1  # of the thread pool: TVM's default mode
+_SHARED = -3  # of the thread pool: any thread on any of the cores
 
 
 class TvmEngine:
@@ -62,8 +62,7 @@ class TvmEngine:
         except Exception as error:  # its own types share no other base
             line = str(error).splitlines()[0]
             raise ArtifactError(f"{path}: TVM cannot load it: {line}") from error
-        count = threads or os.cpu_count() or 1
-        self._ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, count)
+        _set_threads(self._ffi, threads or os.cpu_count() or 1)
         weights, index = weights_files(manifest.target)
         self._index = read_index(Path(folder) / index)
         self._weights = _Weights(self._ffi, Path(folder) / weights)
@@ -96,6 +95,15 @@ def _runtime() -> Any:
         except OSError as error:
             raise TargetError(f"{folder / name}: cannot be loaded ({error})") from None
     return tvm_ffi
+
+
+def _set_threads(ffi: Any, count: int) -> None:
+    """Threads of all kernels. A pool has as many as there are cores in the list it is made with.
+
+    Left alone, TVM takes every second core, whether or not two of them are one.
+    """
+    cores = [str(i % (os.cpu_count() or 1)) for i in range(count)]
+    ffi.get_global_func("runtime.config_threadpool")(_SHARED, count, cores)
 
 
 @contextlib.contextmanager
