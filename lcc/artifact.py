@@ -178,7 +178,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 def fingerprint(manifest: Manifest) -> str:
     """sha256: equal means the same artifact, file by file, whichever of its targets runs."""
-    page = msgspec.structs.replace(manifest, target="", programs={}, also={})
+    page = msgspec.structs.replace(manifest, target="", programs={}, also={}, cpu=None, note=None)
     return hashlib.sha256(manifest_bytes(page)).hexdigest()
 
 

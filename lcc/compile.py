@@ -150,7 +150,7 @@ def compile_model(
         for place, target in enumerate(targets):
             report(f"build for {target.name}", 0.6 + 0.35 * place / len(targets))
             programs = adapted[target.name]
-            entries = _entries(programs, target.build(programs, folder))
+            entries = program_entries(programs, target.build(programs, folder))
             built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu, note=target.note)
         report("write the artifact", 0.95)
         for name, content in loaded.files.items():
@@ -289,7 +289,7 @@ def _size_of(program: Program, output: str) -> int:
     return int(shape(node)[-1])
 
 
-def _entries(programs: list[Program], files: dict[str, str]) -> dict[str, ProgramEntry]:
+def program_entries(programs: list[Program], files: dict[str, str]) -> dict[str, ProgramEntry]:
     """The record of every program; `files`: program -> its file, its name where not given."""
     return {
         name: program_entry(program, files.get(name, name))
@@ -310,7 +310,7 @@ def manifest_of(special: Specialized, config: CompileConfig) -> Manifest:
         heads=special.heads,
         scalars=list(policy.scalars),
         queries=policy.queries,
-        programs=_entries(special.programs, {}),
+        programs=program_entries(special.programs, {}),
         passes=special.passes,
         memory=special.memory,
         files={},

@@ -74,7 +74,7 @@ def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None
         return result.output
 
     text = lcc_command("inspect", both)
-    assert "onnxruntime:nnapi, onnxruntime:cpu" in text
+    assert "onnxruntime:nnapi (run on a CPU, never on a device), onnxruntime:cpu" in text
     assert "Programs for onnxruntime:nnapi\n  compact" not in text
     assert text.index("Programs for onnxruntime:nnapi") < text.index("Programs for onnxruntime:cpu")
     (tmp_path / "t").write_text("some words to read. " * 30)

@@ -11,7 +11,7 @@ import pytest
 import lcc.runtime
 from lcc.artifact import Manifest
 from lcc.capture import capture
-from lcc.compile import Specialized, compile_model, manifest_of, specialize
+from lcc.compile import Specialized, compile_model, manifest_of, program_entries, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.cpu import best_level
 from lcc.errors import ConfigError
@@ -97,8 +97,11 @@ def engine(specials: dict, tmp_path_factory: pytest.TempPathFactory) -> TvmEngin
     target = TvmCpu()
     assert target.refusals(programs) == []
     whole = dataclasses.replace(special, programs=programs)
-    manifest = manifest_of(whole, config, target.build(programs, folder))
-    return TvmEngine(folder, msgspec.structs.replace(manifest, cpu=target.cpu), threads=1)
+    entries = program_entries(programs, target.build(programs, folder))
+    manifest = msgspec.structs.replace(
+        manifest_of(whole, config), target=target.name, programs=entries, cpu=target.cpu
+    )
+    return TvmEngine(folder, manifest, threads=1)
 
 
 def renamed(case: str, program: str) -> str:
@@ -177,5 +180,5 @@ def test_the_cpu_is_written_down_and_can_be_chosen(artifact: Path, tiny_folder: 
     with pytest.raises(ConfigError, match="cpu is 'i386', wanted one of x86-64-v4, x86-64-v3"):
         compile_model(model, artifact.parent / "x.lcc", msgspec.structs.replace(CONFIG, cpu="i386"))
     other = CompileConfig(cpu="x86-64-v3")
-    with pytest.raises(ConfigError, match="target onnxruntime:cpu runs on any"):
+    with pytest.raises(ConfigError, match="cpu is x86-64-v3, onnxruntime:cpu runs on any"):
         compile_model(model, artifact.parent / "x.lcc", other)
