@@ -18,6 +18,7 @@ from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
 from lcc.targets.tvm_cpu.build import _description
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup, pack
+from lcc.targets.tvm_cpu.platforms import platform
 from lcc.targets.tvm_cpu.tir import TILES
 
 BEST = best_level()
@@ -30,7 +31,7 @@ def compiled(function: object, level: str = BEST) -> Callable[..., None]:
     import tvm
 
     function = function.with_attr("global_symbol", "kernel")
-    target = tvm.target.Target(_description(level))
+    target = tvm.target.Target(_description(level, platform("cpu")))
     kernel = tvm.compile(tvm.IRModule({"kernel": function}), target=target)["kernel"]
 
     def run(*arrays: Tensor) -> None:
