@@ -7,6 +7,7 @@ import numpy as np
 
 from lcc.artifact import LayerEntry
 from lcc.plan import BlockSparse, Full, Sparse
+from lcc.runtime.kv_cache import zeros
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Window:
     base: int = 0
 
     def __post_init__(self) -> None:
-        self.places = np.zeros((self.heads, self.slots), np.int64)
+        self.places = zeros((self.heads, self.slots), np.int64)
 
     @property
     def buffers(self) -> dict[str, np.ndarray]:

@@ -25,12 +25,14 @@ PARTS = 4  # that the slots are divided into where there is one query
 
 
 def cached_attention(layer: Layer, tiles: Tiles) -> Any:
-    """Kernel (q, [sink_q,] k, v, key_cache, value_cache, used, out), as the operators say.
+    """Kernel (q, [sink_q,] k, v, keys, values, used, [places,] out), as the operators say.
 
     q, sink_q       [1, Q, Hq, D] float32; sink_q only where the layer has sinks
     k, v            [1, Q, Hkv, D]
-    caches          [1, Hkv, S, D]; slots used .. used+Q-1 are written, later ones not touched
+    keys, values    [1, Hkv, S, D]; slots used .. used+Q-1 are written, later ones not touched
     used            [1] int32
+    places          [H, S] int64, H >= Hkv; only where the layer sees blocks of the text. Those of
+                    the new entries ascend
     out             [1, Q, Hq, D]
     """
     T = script()
@@ -44,6 +46,9 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         k, v = parameter("k", entries), parameter("v", entries)
         keys, values = parameter("keys", cache), parameter("values", cache)
         used = parameter("used", (1,), "int32")
+        caches: tuple = (keys, values)
+        if layer.blocks:
+            caches += (parameter("places", (T.int64(), slots), "int64"),)
         out = parameter("out", heads)
         first = T.bind(T.cast(used[0], "int64"))
         fits = T.And(first >= 0, first + length <= slots)
@@ -52,11 +57,11 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         with T.If(length == 1):
             with T.Then():
                 _write(layer, tiles, k, v, keys, values, first, 0)
-                _one_query(layer, tiles, (q, sink_q), (keys, values), first, out)
+                _one_query(layer, tiles, (q, sink_q), caches, first, out)
             with T.Else():
                 with T.parallel(0, length) as j:
                     _write(layer, tiles, k, v, keys, values, first, j)
-                _many_queries(layer, tiles, (q, sink_q), (keys, values), first, out, length)
+                _many_queries(layer, tiles, (q, sink_q), caches, first, out, length)
     return made[0]
 
 
@@ -102,7 +107,12 @@ def _many_queries(
             rows.take(r, sources, begin, head * group)
         end = T.bind(first + begin + count)
         ranges = _ranges(layer, first + begin, end)
-        rows.see(ranges, whole, lambda r: first + begin + r // group, turn=True)
+        last = count - 1  # of those that fill the last tile, too
+
+        def slot_of(row: Any) -> Any:
+            return first + begin + T.min(row // group, last)
+
+        rows.see(ranges, whole, slot_of, turn=True)
         with T.serial(0, count * group) as r:
             share = T.bind(T.float32(1) / rows.sum_of(r))
             for column in range(0, layer.size, rows.wide):

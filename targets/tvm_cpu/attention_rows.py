@@ -1,8 +1,12 @@
 """Rows of queries that go over slots of a cache: what one task of an attention kernel does."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from lcc.plan import BlockSparse
+from lcc.targets.tvm_cpu.attention_blocks import Horizon
 from lcc.targets.tvm_cpu.tir import (
     LOWEST,
     Tiles,
@@ -26,6 +30,7 @@ class Layer:
     """What is known of an attention when it is compiled; see `lcc::cached_sink_window`.
 
     sink, block     0 and 1 where a query sees the newest `window` entries; window 0 = all
+    blocks          the kind of a layer as `lcc::cached_block_sparse` says; its window is 0
     """
 
     query_heads: int
@@ -36,6 +41,7 @@ class Layer:
     window: int = 0
     sink: int = 0
     block: int = 1
+    blocks: BlockSparse | None = None
 
     @property
     def group(self) -> int:
@@ -52,6 +58,7 @@ class Layer:
 class Rows:
     """Rows of queries of one KV head, and what they have seen so far.
 
+    caches      keys, values and, where the layer sees blocks, places, as the kernel has them
     queries     [R, D] per kind of query (for the sinks, for the rest), times the scale
     best        [R] the highest logit
     total       [R, lanes] sums of exp(logit - best), to be added up
@@ -61,7 +68,8 @@ class Rows:
     def __init__(self, layer: Layer, tiles: Tiles, head: Any, caches: tuple, count: int) -> None:
         T = script()
         self.layer, self.tiles, self.head = layer, tiles, head
-        self.keys, self.values = caches
+        self.keys, self.values, *places = caches
+        self.horizon = Horizon(layer.blocks, places[0], head, SLOTS) if layer.blocks else None
         self.lanes = tiles.lanes
         self.wide = lanes_of(layer.size, tiles.lanes)  # of vectors along a head
         self.chunk = self.wide * (2 if layer.size % (2 * self.wide) == 0 else 1)
@@ -106,17 +114,17 @@ class Rows:
             with T.serial(0, T.max((end - begin + SLOTS - 1) // SLOTS, T.int64(0))) as block:
                 first = T.bind(begin + block * SLOTS)
                 count = T.bind(T.min(end - first, T.int64(SLOTS)))
-                if turn:
-                    self._turn(first, count)
-                with T.serial(0, tile_count) as tile:
-                    base = T.bind(tile * self.step)
-                    self._multiply(self.queries[kind], base, first, count, turn)
-                    with T.serial(0, self.step) as i:
-                        slot = T.bind(query(base + i))
-                        oldest = self.layer.oldest(slot) if windowed else T.int64(0)
-                        newest = T.min(slot, first + count - 1)
-                        self._weigh(i, base, first, T.bind(oldest), T.bind(newest))
-                    self._mix(base, first, count)
+                look = self.horizon.look(first, count, query(0)) if self.horizon else nullcontext()
+                with look:
+                    if turn:
+                        self._turn(first, count)
+                    with T.serial(0, tile_count) as tile:
+                        base = T.bind(tile * self.step)
+                        self._multiply(self.queries[kind], base, first, count, turn)
+                        with T.serial(0, self.step) as i:
+                            seen = self._seen(T.bind(query(base + i)), first, count, windowed)
+                            self._weigh(i, base, seen)
+                        self._mix(base, first, count)
 
     def _turn(self, first: Any, count: Any) -> None:
         """Keys of some slots as columns; 0 behind the last, where anything may lie."""
@@ -171,19 +179,33 @@ class Rows:
             store(row, [span(0, lanes)], combine(row[span(0, lanes)], row[span(lanes, lanes)]))
         return row[0]
 
-    def _weigh(self, i: Any, base: Any, first: Any, oldest: Any, newest: Any) -> None:
+    def _seen(self, query: Any, first: Any, count: Any, windowed: bool) -> Callable[[int], Any]:
+        """Which of some slots the query in one sees: first column -> a vector of booleans."""
+        T, lanes, horizon = script(), self.lanes, self.horizon
+        kind = f"int32x{lanes}" if lanes > 1 else "int32"
+        oldest = T.bind(self.layer.oldest(query) if windowed else T.int64(0))
+        newest = T.bind(T.min(query, first + count - 1))
+        place = horizon.place_of(query) if horizon else None
+
+        def seen(column: int) -> Any:
+            slot = T.cast(span(T.cast(first, "int32") + column, lanes), kind)
+            low, high = (fill(T.cast(bound, "int32"), lanes) for bound in (oldest, newest))
+            if horizon:
+                return horizon.sees(place, column, lanes) & (slot <= high)
+            return (slot >= low) & (slot <= high)
+
+        return seen
+
+    def _weigh(self, i: Any, base: Any, seen: Callable[[int], Any]) -> None:
         """Cap and hide logits of row base + i, then make weights of them."""
         T, lanes, cap = script(), self.lanes, self.layer.softcap
         row, fold = base + i, self.fold
-        kind = f"int32x{lanes}" if lanes > 1 else "int32"
         store(fold, [span(0, lanes)], fill(LOWEST, lanes))
         for column in range(0, SLOTS, lanes):
             x = self.logits[i, span(column, lanes)]
             if cap > 0:
                 x = tanh(x * fill(1.0 / cap, lanes), lanes) * fill(cap, lanes)
-            slot = T.cast(span(T.cast(first, "int32") + column, lanes), kind)
-            low, high = (fill(T.cast(bound, "int32"), lanes) for bound in (oldest, newest))
-            x = T.bind(T.Select((slot >= low) & (slot <= high), x, fill(LOWEST, lanes)))
+            x = T.bind(T.Select(seen(column), x, fill(LOWEST, lanes)))
             store(self.logits, [i, span(column, lanes)], x)
             store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))
         best = T.bind(T.max(self.best[row], self._folded(fold, lanes, T.max)))

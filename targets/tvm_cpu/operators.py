@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx
 
+from lcc.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
@@ -32,6 +33,7 @@ def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Cal
         "rotate.default": kernels.rotate,
         "cached_attention.default": kernels.cached_attention,
         "cached_sink_window.default": kernels.cached_sink_window,
+        "cached_block_sparse.default": kernels.cached_block_sparse,
         "softmax.int": kernels.softmax,
         "log_softmax.int": kernels.log_softmax,
         "gather.default": kernels.gather,
@@ -126,7 +128,14 @@ class _Kernels:
         args = [q, *([sink_q] if sink else []), k, v, key, value, used]
         return self._attention(importer, layer, args)
 
-    def _layer(self, q: fx.Node, key: fx.Node, scale: float, softcap: float, **sees: int) -> Layer:
+    def cached_block_sparse(self, node: fx.Node, importer: Any) -> Any:
+        """The same, of blocks of the text."""
+        q, k, v, key, value, used, places, *numbers, scale, softcap, _ = node.args
+        kind = BlockSparse(**dict(zip(BlockSparse.__struct_fields__, numbers, strict=True)))
+        layer = self._layer(q, key, scale, softcap, blocks=kind)
+        return self._attention(importer, layer, [q, k, v, key, value, used, places])
+
+    def _layer(self, q: fx.Node, key: fx.Node, scale: float, softcap: float, **sees: Any) -> Layer:
         return Layer(sizes(q)[2], sizes(key)[1], sizes(q)[3], scale, softcap, **sees)
 
     def _attention(self, importer: Any, layer: Layer, nodes: list[fx.Node]) -> Any:
@@ -135,7 +144,7 @@ class _Kernels:
         builder = importer.block_builder
         args = [importer.env[node] for node in nodes]
         name = builder.add_func(cached_attention(layer, self.tiles), "cached_attention")
-        place = len(args) - 3
+        place = 4 if layer.sink else 3  # of the keys
         types = [args[0].ty, args[place].ty, args[place + 1].ty]
         call = relax.op.call_tir_inplace(name, args, [-1, place, place + 1], types)
         return builder.emit(call)

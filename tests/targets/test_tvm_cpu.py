@@ -45,7 +45,13 @@ CASES: dict[str, dict] = {
     "knorm": {},
     "random": {},
 }
-HYBRID = "infinipot in a hybrid"
+HYBRIDS = {
+    "infinipot in a hybrid": "0: sink_window(sink=2, window=7); 1: full",
+    "sink_window in a hybrid of blocks": (
+        "0: block_sparse(block=4, stride=3, local=2, reach=12, shift=1); 1: full"
+    ),
+}
+EVERY = [*CASES, *HYBRIDS]
 STEPS = ("prefill_chunk", "decode", "head")
 
 
@@ -62,14 +68,14 @@ class Renamed:
 @pytest.fixture(scope="module")
 def specials() -> dict[str, tuple[Specialized, CompileConfig]]:
     model, found = tiny_model("llama"), {}
-    for case in (*CASES, HYBRID):
+    for case in EVERY:
         name, heads = case.split()[0], random_heads(model) if "heads" in case else None
         options = {"attention_span": 3, "novelty_span": 3, "catalyst": "abc", **CASES.get(case, {})}
         config = CompileConfig(
             target="tvm:cpu",
             cache=CacheConfig(**SIZES, recent_size=3),
             policy=PolicyConfig(name=name, **options),
-            plan="0: sink_window(sink=2, window=7); 1: full" if case == HYBRID else "dense",
+            plan=HYBRIDS.get(case, "dense"),
         )
         graph = capture(model)
         found[case] = specialize(graph, config, "tiny", "llama", None, heads), config
@@ -78,7 +84,7 @@ def specials() -> dict[str, tuple[Specialized, CompileConfig]]:
 
 def step_of(case: str) -> str:
     """Which case's step and head it uses: those without heads share one that gives queries."""
-    if case == HYBRID:
+    if case in HYBRIDS:
         return case
     return "consensus with heads" if "heads" in case else "consensus"
 
@@ -106,10 +112,10 @@ def engine(specials: dict, tmp_path_factory: pytest.TempPathFactory) -> TvmEngin
 
 def renamed(case: str, program: str) -> str:
     owner = step_of(case) if program in STEPS else case
-    return f"{program}_of_{list((*CASES, HYBRID)).index(owner)}"
+    return f"{program}_of_{EVERY.index(owner)}"
 
 
-@pytest.mark.parametrize("case", [*CASES, HYBRID])
+@pytest.mark.parametrize("case", EVERY)
 def test_every_policy_is_the_reference(
     case: str, specials: dict, engine: TvmEngine, tiny_folder: Path
 ) -> None:

@@ -6,6 +6,7 @@ Every kernel runs for the level of CPU that this machine has and for the one tha
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lcc.cpu import best_level
 from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
@@ -106,6 +108,98 @@ def test_what_the_test_above_compares_differs_from_kind_to_kind() -> None:
         results.append(torch.ops.lcc.cached_sink_window(q, -q, k, k, *cache, used, *numbers)[0])
     for i, one in enumerate(results):
         assert all((one - other).abs().max() > 0.01 for other in results[:i])
+
+
+BLOCKS = {
+    "only its own block and older ones": BlockSparse(block=4, stride=3, local=1, reach=90),
+    "a shift, an offset, several sinks": BlockSparse(
+        block=2, stride=5, local=3, sink=4, reach=130, offset=1, shift=2
+    ),
+    "no sink, a reach that ends": BlockSparse(block=8, stride=2, local=2, sink=0, reach=7, shift=1),
+    "reach within the newest": BlockSparse(block=3, stride=2, local=4, sink=2, reach=1),
+    "numbers that int32 does not hold": BlockSparse(
+        block=16, stride=2, local=1, sink=0, reach=10**15, offset=10**12 + 1, shift=10**12 + 1
+    ),
+}
+HELD = 240  # tokens of the text that the first slots in use are of
+
+
+def entries(layer: Layer, used: int, length: int) -> tuple[Tensor, ...]:
+    """k, v, caches, used, places: heads hold other tokens where they see others; a row too many."""
+    k, v = (drawn(1, length, layer.kv_heads, layer.size, seed=s) for s in (3, 4))
+    keys, values = (drawn(1, layer.kv_heads, SLOTS, layer.size, seed=s) for s in (5, 6))
+    draw = torch.Generator().manual_seed(used)
+    places = torch.full((layer.kv_heads + 1, SLOTS), 2**40)
+    for row in places:
+        row[:used] = torch.randperm(HELD, generator=draw)[:used].sort().values
+        row[used : used + length] = torch.arange(HELD, HELD + length)
+    assert layer.blocks
+    if not layer.blocks.shift:
+        places[1:] = places[0]
+    return k, v, keys, values, torch.tensor([used], dtype=torch.int32), places
+
+
+def numbers_of(layer: Layer) -> tuple:
+    return *msgspec.structs.astuple(layer.blocks), layer.scale, layer.softcap, -1
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "softcap", "level"),
+    [
+        ("only its own block and older ones", (9, 3, 64), 0.0, BEST),
+        ("a shift, an offset, several sinks", (6, 3, 8), 0.0, BEST),
+        ("no sink, a reach that ends", (24, 2, 16), 2.0, BEST),
+        ("reach within the newest", (4, 4, 20), 0.0, BEST),
+        ("numbers that int32 does not hold", (4, 2, 16), 0.0, BEST),
+        ("a shift, an offset, several sinks", (6, 3, 8), 2.0, PLAINEST),
+    ],
+)
+def test_attention_to_blocks_is_the_operator(
+    name: str, heads: tuple[int, int, int], softcap: float, level: str
+) -> None:
+    """As above; places of slots not in use are garbage."""
+    layer = Layer(*heads, heads[-1] ** -0.5, softcap, blocks=BLOCKS[name])
+    run = compiled(cached_attention(layer, TILES[level]), level)
+    for used, length in STEPS:
+        q, filled = drawn(1, length, layer.query_heads, layer.size, seed=1), used + length
+        args = entries(layer, used, length)
+        wanted = torch.ops.lcc.cached_block_sparse(q, *args, *numbers_of(layer))
+        for cache in args[2:4]:
+            cache[:, :, used:] = torch.nan
+        out = torch.full_like(q, torch.nan)
+        run(q, *args, out)
+        torch.testing.assert_close(out, wanted[0], atol=2e-6, rtol=0)
+        for cache, other in zip(args[2:4], wanted[1:], strict=True):
+            assert torch.equal(cache[:, :, :filled], other[:, :, :filled])
+            assert cache[:, :, filled:].isnan().all()
+
+
+def test_kinds_of_blocks_see_differently() -> None:
+    """Or a kernel that forgot one of their numbers would pass."""
+    base = BLOCKS["a shift, an offset, several sinks"]
+    changes = {"block": 4, "stride": 4, "local": 1, "sink": 0, "reach": 20, "offset": 0, "shift": 0}
+    results = []
+    for kind in (base, *(msgspec.structs.replace(base, **{k: n}) for k, n in changes.items())):
+        layer = Layer(6, 3, 8, 0.3, blocks=kind)
+        args = entries(replace(layer, blocks=base), 150, 7)
+        q = drawn(1, 7, 6, 8)
+        results.append(torch.ops.lcc.cached_block_sparse(q, *args, *numbers_of(layer))[0])
+    for i, one in enumerate(results):
+        assert all((one - other).abs().max() > 0.01 for other in results[:i])
+
+
+def test_slots_that_no_query_sees_are_passed_over() -> None:
+    """64 at a time: of them, neither keys nor values are read."""
+    layer = Layer(4, 2, 16, 0.3, blocks=BlockSparse(block=4, stride=3, local=2, sink=0, reach=5))
+    run = compiled(cached_attention(layer, TILES[BEST]))
+    for length in (1, 16):
+        args, q = entries(layer, 184, length), drawn(1, length, 4, 16)
+        assert args[-1][0, 127] < HELD - 5 * 4
+        wanted, out = torch.ops.lcc.cached_block_sparse(q, *args, *numbers_of(layer))[0], q.clone()
+        for cache in args[2:4]:
+            cache[:, :, :128] = torch.nan
+        run(q, *args, out)
+        torch.testing.assert_close(out, wanted, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("level", [BEST, PLAINEST])
