@@ -16,10 +16,12 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
+
 import lcc.runtime
 from lcc.artifact import Manifest, read_manifest
 from lcc.evaluate.needle import NOISE
-from lcc.plan import Full
+from lcc.plan import BlockSparse, Full
 
 NEW = 32
 
@@ -27,14 +29,27 @@ NEW = 32
 def seen(manifest: Manifest, tokens: int) -> list[tuple[float, float]]:
     """Of each layer, entries seen by a query: the mean while `tokens` are read, and at their end.
 
-    A sparse layer multiplies its whole cache, whatever of it is hidden.
+    A sparse layer multiplies all that it holds, whatever of it is hidden: what its pattern sees, and
+    of windows the rest of the room; of blocks, on the average half a chunk.
     """
-    whole = (tokens / 2, float(tokens))
     rows = []
     for layer in manifest.model.layers:
-        slots = float(layer.slots or 0)
-        rows.append(whole if isinstance(layer.kind, Full) else (slots, slots))
+        kind = layer.kind
+        if isinstance(kind, Full):
+            rows.append((tokens / 2, float(tokens)))
+        elif isinstance(kind, BlockSparse):
+            held = [held_by(kind, end) for end in range(64, tokens + 1, 64)]
+            more = manifest.cache.chunk_size / 2
+            rows.append((sum(held) / len(held) + more, held[-1] + more))
+        else:
+            slots = float(min(layer.slots or 0, tokens))
+            rows.append((slots, slots))
     return rows
+
+
+def held_by(kind: BlockSparse, tokens: int) -> int:
+    """Entries of a text of so many tokens that its last query sees."""
+    return int(kind.sees(tokens - 1, np.arange(tokens), 0).sum())
 
 
 def promised(dense: Manifest, hybrid: Manifest, tokens: int) -> tuple[float, float]:
