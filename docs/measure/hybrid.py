@@ -29,7 +29,7 @@ NEW = 32
 def seen(manifest: Manifest, tokens: int) -> list[tuple[float, float]]:
     """Of each layer, entries seen by a query: the mean while `tokens` are read, and at their end.
 
-    A sparse layer multiplies all that it holds, whatever of it is hidden: what its pattern sees, and
+    A sparse layer multiplies all that it holds, seen or not: what its pattern sees, and
     of windows the rest of the room; of blocks, on the average half a chunk.
     """
     rows = []
