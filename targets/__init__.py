@@ -71,7 +71,7 @@ TARGETS = {
         "lcc.targets.tvm_cuda:TvmCuda",
         ("tvm",),
         "engine for it",
-        "machine code is there; never run",
+        "machine code; its numbers, in half precision, on a CPU; no GPU",
         extra="compile,tvm",
     ),
     "reference": Entry(

@@ -71,3 +71,46 @@ def test_the_kernel_is_the_operator(kind: BlockSparse, softcap: float) -> None:
         np.testing.assert_allclose(got[0], wanted[0].numpy(), atol=2e-6)
         for one, other in zip(got[1:], wanted[1:], strict=True):
             np.testing.assert_array_equal(one[:, :, : used + count], other[:, :, : used + count])
+
+
+class Full(nn.Module):
+    """The operator of full layers, of the same inputs."""
+
+    def forward(self, q: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = torch.ops.lcc.cached_attention(q, *given, 0.4, 0, 0.0, -1)
+        return results
+
+
+class Window(nn.Module):
+    """A window that nothing has left: its first tokens are met by the angle of all others."""
+
+    def forward(self, q: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        moved = q + 0.0  # another value to the compiler, the same numbers
+        numbers = (2, SLOTS, 1, 0.4, 0.0, -1)
+        results: tuple[Tensor, ...] = torch.ops.lcc.cached_sink_window(q, moved, *given, *numbers)
+        return results
+
+
+def test_what_hides_nothing_is_a_full_layer_bit_for_bit() -> None:
+    wide = BlockSparse(block=4, stride=7, local=12, shift=1)
+    length = torch.export.Dim("Q", min=1, max=CHUNK)
+    results = []
+    for layer, places in ((Full(), False), (Window(), False), (Layer(wide, 0.0), True)):
+        names = NAMES if places else NAMES[:-1]
+        given = inputs(wide, 3, 5)[: len(names)]
+        dynamic = tuple({1: length} if i < 3 else None for i in range(len(names)))
+        shapes = (dynamic,) if places else (dynamic[0], dynamic[1:])
+        exported = torch.export.export(layer, given, dynamic_shapes=shapes)
+        program = Program(names=(PREFILL_CHUNK,), exported=exported, inputs=names, outputs=OUT)
+        content = ir.to_proto(to_onnx(program)).SerializeToString()
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        rows = []
+        for used, count in [(0, 16), (0, 1), (7, 9), (SLOTS - 1, 1)]:
+            values = inputs(wide, used, count)
+            values[-1][:] = torch.arange(SLOTS)
+            arrays = {n: x.numpy() for n, x in zip(names, values, strict=False)}
+            rows.append(session.run(["out"], arrays)[0].copy())
+        results.append(rows)
+    for other in results[1:]:
+        for one, wanted in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(one, wanted)
