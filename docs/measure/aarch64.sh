@@ -27,3 +27,4 @@ pip install -q --no-deps --target "$place/site" "${wheels[@]}" --platform manyli
   apache-tvm apache-tvm-ffi ml-dtypes typing-extensions
 qemu-aarch64 -L "$place/root" "$place/root/usr/bin/$python" -c \
   'import platform; print("Python", platform.python_version(), "on", platform.machine())'
+touch "$place/ready"

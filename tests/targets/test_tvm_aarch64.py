@@ -68,7 +68,7 @@ def site_of_runtime(folder: Path) -> Path:
 
 @cross
 @pytest.mark.skipif(
-    not PYTHON.exists() or shutil.which("qemu-aarch64") is None,
+    not (ARM / "ready").exists() or shutil.which("qemu-aarch64") is None,
     reason="needs qemu-aarch64 and an Arm Python: bash docs/measure/aarch64.sh",
 )
 def test_under_qemu_the_tokens_are_those_of_this_machine(compiled, tmp_path: Path) -> None:
