@@ -66,7 +66,12 @@ def command(
     if haystack is None and task in ("number", "multikey", "perplexity"):
         raise LccError(f"--task {task} needs a --haystack")
     session = load_session(
-        artifact, capacity=capacity, budget=budget, threads=threads, device=device
+        artifact,
+        capacity=capacity,
+        budget=budget,
+        threads=threads,
+        target=target,
+        device=device,
     )
     sentences = read_haystack(haystack) if haystack else []
 

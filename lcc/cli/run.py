@@ -82,7 +82,12 @@ def command(
         raise LccError(f"--save {save}: no such folder to write a file in")
 
     session = load_session(
-        artifact, capacity=capacity, budget=budget, threads=threads, device=device
+        artifact,
+        capacity=capacity,
+        budget=budget,
+        threads=threads,
+        target=target,
+        device=device,
     )
     if catalyst is not None:
         session.catalyst = prompt if catalyst == "question" and prompt else catalyst

@@ -83,6 +83,15 @@ def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None
     assert lcc_command(*command) == lcc_command(
         *command, "--target", "onnxruntime:nnapi", "--device", "cpu"
     )
+    for name, *more in (
+        ["run", "-p", "x"],
+        ["chat"],
+        ["evaluate", "--task", "passkey", "--length", "90"],
+    ):
+        flags = [*more, "--target", "onnxruntime:nnapi"]  # not the one that would run here
+        result = CliRunner().invoke(app, [name, str(both), *flags])
+        assert result.exit_code == 2, name
+        assert "target is onnxruntime:nnapi, this ONNX Runtime has only" in result.output, name
     verified = ["verify", both, "--model", model, "--target", "onnxruntime:nnapi"]
     assert "the same" in lcc_command(*verified, "--device", "cpu")
     with pytest.raises(ConfigError, match="target reference is named twice"):
