@@ -61,6 +61,10 @@ class SinkWindow(
         """Entries that a layer has room for: what is seen, and what one more step adds."""
         return self.seen + max(chunk_size, catalyst_size)
 
+    def leaving(self, chunk_size: int, catalyst_size: int = 0) -> int:
+        """The most entries that are dropped at once: by so many slots another one may move."""
+        return max(chunk_size, catalyst_size) + self.block - 1
+
     def sees(self, query: Places, key: Places, head: Places) -> Places:
         """Whether queries see keys that are not after them: see `BlockSparse.sees`."""
         near = query // self.block - key // self.block < self.window // self.block
@@ -122,6 +126,11 @@ class BlockSparse(
         Blocks are freed each time a chunk's length was read, wherever the text was cut into steps.
         """
         return self.seen + chunk_size + catalyst_size
+
+    def leaving(self, chunk_size: int, catalyst_size: int = 0) -> int:
+        """The most entries that are dropped at once: by so many slots another one may move."""
+        blocks = -(-chunk_size // self.block)  # leave the newest, or come too far back to be seen
+        return (blocks + -(-blocks // self.stride)) * self.block
 
     def sees(self, query: Places, key: Places, head: Places) -> Places:
         """Whether queries see keys that are not after them.

@@ -65,6 +65,19 @@ class HybridLayers(Pass):
                     f"plan: layer {i} has a window of its own ({site.args[7]} tokens), which it "
                     "keeps; wanted full"
                 )
+            self._check_angles(graph, i, site, kind)
+
+    def _check_angles(self, graph: ModelGraph, i: int, site: fx.Node, kind: Kind) -> None:
+        """An entry that moves is turned by a table of angles, with a row for every slot moved."""
+        rotation = site.args[9]
+        if isinstance(kind, Full) or self.positions == "absolute" or rotation < 0:
+            return
+        rows, moves = len(graph.rotations[rotation].cos), kind.leaving(*self.sizes)
+        if moves >= rows:
+            raise ConfigError(
+                f"plan: layer {i}, {kind}: {moves} entries may be dropped at once, angles are made "
+                f"for less than capacity ({rows}); wanted smaller blocks, or --capacity {moves + 1}"
+            )
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Rewrite the layers that are not full; return how many there are."""

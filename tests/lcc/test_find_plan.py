@@ -39,7 +39,7 @@ def loaded(architecture: str, **overrides: object) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def graph() -> ModelGraph:
-    return FindAttention(LENGTH)(capture(tiny_model("llama", num_hidden_layers=3))).graph
+    return FindAttention(2 * LENGTH)(capture(tiny_model("llama", num_hidden_layers=3))).graph
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import torch
 
+from lcc.artifact import LayerEntry
 from lcc.capture import capture
 from lcc.config import CacheConfig, PolicyConfig, Positions
 from lcc.errors import ConfigError, PassError
@@ -17,7 +18,8 @@ from lcc.passes.graph import ModelGraph, shape
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.rotation import Rotation, rotate
-from lcc.plan import BlockSparse, SinkWindow, parse_plan
+from lcc.plan import BlockSparse, SinkWindow, Sparse, parse_plan
+from lcc.runtime.windows import windows_of
 from lcc.testing import OracleCache, sees
 from lcc.tiny import tiny_model
 
@@ -221,6 +223,32 @@ def test_what_a_layer_drops_no_policy_decides(lifted: ModelGraph) -> None:
     assert [layer.evict for layer in layers] == ["compact_0", "evict_0"]
     inputs = {name: program.inputs for program in programs for name in program.names}
     assert inputs["compact_0"] == ("key", "value", "kept", "new_slots")
+
+
+def test_blocks_larger_than_the_table_of_angles_are_refused(lifted: ModelGraph) -> None:
+    """Two blocks at once: one is no longer new, one lies beyond the reach."""
+    plan = parse_plan("0: block_sparse(block=32, stride=2, local=1, reach=4, sink=0); 1: full", 2)
+    with pytest.raises(ConfigError, match=r"64 entries may be dropped .*\(64\); .*--capacity 65"):
+        HybridLayers(plan, positions="contiguous", chunk_size=16)(lifted)
+    assert HybridLayers(plan, positions="absolute", chunk_size=16)(lifted).sites == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *BLOCKS], ids=str)
+def test_no_more_leave_at_once_than_is_said(kind: Sparse) -> None:
+    for chunk in (1, 3, 8, 20):
+        most = 0
+        for heads in (1, 3):
+            layers = [LayerEntry(query_heads=heads, kv_heads=heads, head_size=4, kind=kind,
+                                 slots=kind.slots(chunk, 4))]  # fmt: skip
+            (window,) = windows_of(layers)
+            for read in range(200):
+                if window.is_due(read, chunk, 1):
+                    before = window.used
+                    window.compact(window.kept())
+                    most = max(most, before - window.used)
+                window.place(window.used, read, 1)
+                window.used += 1
+        assert 0 < most <= kind.leaving(chunk, 4)
 
 
 def test_plans_that_do_not_fit_are_refused(lifted: ModelGraph) -> None:
