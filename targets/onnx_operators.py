@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-from lcc.plan import BlockSparse
+from lcc.targets.attention_parts import blocks_seen, logits, window_seen
 
 OPSET = 23
 
@@ -89,10 +89,7 @@ def _cached_sink_window(
     """
     length, slots, total = q.shape[1], key_cache.shape[2], used.long() + q.shape[1]
     query, slot = (total - length + torch.arange(length))[:, None], torch.arange(slots)[None]
-    oldest = query - window
-    if block > 1:
-        oldest = query // block * block - window + block - 1
-    seen = (slot < sink) | (slot > oldest)  # what comes after a query the kernel hides
+    seen = window_seen(query, slot, sink, window, block)  # what comes after it the kernel hides
     bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None, None]  # [1, 1, Q, S]
     if sink == 0 or sink_q is q:
         bias = _cut(bias, total)
@@ -115,37 +112,19 @@ def _cached_block_sparse(
     value_cache: Tensor,
     used: Tensor,
     places: Tensor,
-    block: int,
-    stride: int,
-    local: int,
-    sink: int,
-    reach: int,
-    offset: int,
-    shift: int,
-    scale: float,
-    softcap: float,
-    rotation: int,
+    *numbers: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The kernel of full layers, with a bias: -inf where a query does not see."""
-    kind = BlockSparse(
-        block=block,
-        stride=stride,
-        local=local,
-        sink=sink,
-        reach=reach,
-        offset=offset,
-        shift=shift,
-    )
-    length, heads = q.shape[1], k.shape[2] if shift else 1
-    held = places[:heads, None]  # [H, 1, S]
-    query = held.index_select(2, used.long()) + torch.arange(length)[:, None]  # [H, Q, 1]
-    seen = kind.sees(query, held, torch.arange(heads)[:, None, None])
+    *sees, scale, softcap, rotation = numbers
+    length = q.shape[1]
+    seen = blocks_seen(places, used, length, k.shape[2], sees)
     bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None]
-    if shift:
+    if (heads := seen.shape[0]) > 1:
         group = q.shape[2] // heads
         bias = bias[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 2)  # [1, Hq, Q, S]
-    numbers = (scale, 0, softcap, rotation, _cut(bias, used.long() + length))
-    return _cached_attention(q, k, v, key_cache, value_cache, used, *numbers)
+    bias = _cut(bias, used.long() + length)
+    more = (scale, 0, softcap, int(rotation), bias)
+    return _cached_attention(q, k, v, key_cache, value_cache, used, *more)
 
 
 def _cut(x: Tensor, count: Tensor) -> Tensor:
@@ -167,16 +146,11 @@ def _first_keys(key_cache: Tensor, k: Tensor, used: Tensor, sink: int) -> Tensor
 
 def _sink_bias(q: Tensor, sink_q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:
     """[1, Hq, Q, sink] logits of sink_q less those of q."""
-    length, heads, size = q.shape[1:]
-
-    def logits(x: Tensor) -> Tensor:
-        grouped = (x * scale).reshape(length, keys.shape[0], heads // keys.shape[0], size)
-        rows = grouped.permute(1, 2, 0, 3).reshape(keys.shape[0], -1, size)
-        out = rows @ keys.transpose(1, 2)
-        return torch.tanh(out / softcap) * softcap if softcap > 0 else out
-
-    out = logits(sink_q) - logits(q) if softcap > 0 else logits(sink_q - q)
-    return out.reshape(1, heads, length, keys.shape[1])
+    if softcap > 0:
+        out = logits(sink_q, keys, scale, softcap) - logits(q, keys, scale, softcap)
+    else:
+        out = logits(sink_q - q, keys, scale, 0.0)
+    return out.reshape(1, q.shape[2], q.shape[1], keys.shape[1])
 
 
 def lowerings() -> dict:

@@ -1,6 +1,6 @@
-"""What the `lcc::` operators become in operators that a phone's accelerator runs, in static shapes.
+"""What the `lcc::` operators become in standard operators, for accelerators, in static shapes.
 
-No kernel of ONNX Runtime's own: attention is matrix products and a softmax over all slots, and new
+No kernel of anyone's own: attention is matrix products and a softmax over all slots, and new
 entries go into the cache by a product with zeros and ones, because NNAPI and Core ML have nothing
 that writes into a buffer. What depends on `used` alone is computed once, before the layers.
 """
@@ -8,7 +8,7 @@ that writes into a buffer. What depends on `used` alone is computed once, before
 import torch
 from torch import Tensor
 
-from lcc.plan import BlockSparse
+from lcc.targets.attention_parts import blocks_seen, logits, window_seen
 
 OPSET = 18  # the last one before norms and rotation are single operators
 _HIDDEN = -1e4  # added to a logit: a share of exactly 0, in half precision, too
@@ -41,20 +41,11 @@ def _write(cache: Tensor, new: Tensor, used: Tensor) -> Tensor:
     return cache * old + places.transpose(0, 1) @ new.transpose(1, 2)
 
 
-def _logits(q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:
-    """[Hkv, Hq/Hkv * Q, S] of q [1, Q, Hq, D] over keys [1, Hkv, S, D]."""
-    length, query_heads, size = q.shape[1:]
-    heads = keys.shape[1]
-    rows = (q * scale).reshape(length, heads, query_heads // heads, size).permute(1, 2, 0, 3)
-    out = rows.reshape(heads, -1, size) @ keys.squeeze(0).transpose(1, 2)
-    return torch.tanh(out / softcap) * softcap if softcap > 0 else out
-
-
-def _weigh(q: Tensor, logits: Tensor, seen: Tensor, values: Tensor) -> Tensor:
-    """[1, Q, Hq, D]; seen [Q, S], or [Hkv, Q, S]."""
-    heads, length = logits.shape[0], q.shape[1]
+def _weigh(q: Tensor, scores: Tensor, seen: Tensor, values: Tensor) -> Tensor:
+    """[1, Q, Hq, D]; scores [Hkv, Hq/Hkv * Q, S]; seen [Q, S], or [1 or Hkv, Q, S]."""
+    heads, length = scores.shape[0], q.shape[1]
     bias = ((~seen).to(q.dtype) * _HIDDEN).reshape(-1, 1, length, seen.shape[-1])
-    weights = (logits.reshape(heads, -1, length, seen.shape[-1]) + bias).softmax(-1)
+    weights = (scores.reshape(heads, -1, length, seen.shape[-1]) + bias).softmax(-1)
     out = weights.reshape(heads, -1, seen.shape[-1]) @ values.squeeze(0)
     return out.reshape(1, q.shape[2], length, q.shape[3]).transpose(1, 2)
 
@@ -76,7 +67,7 @@ def _cached_attention(
     seen = slot <= query
     if window > 0:
         seen = seen & (slot > query - window)
-    return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
+    return _weigh(q, logits(q, keys.squeeze(0), scale, softcap), seen, values), keys, values
 
 
 def _cached_sink_window(
@@ -96,15 +87,12 @@ def _cached_sink_window(
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
     query, slot = _slots(used, q.shape[1], keys.shape[2])
-    oldest = query - window
-    if block > 1:
-        oldest = query // block * block - window + block - 1
-    seen = (slot <= query) & ((slot < sink) | (slot > oldest))
+    seen = (slot <= query) & window_seen(query, slot, sink, window, block)
     if sink == 0 or sink_q is q:
-        return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
-    first = _logits(sink_q, keys[:, :, :sink], scale, softcap)
-    logits = torch.cat((first, _logits(q, keys[:, :, sink:], scale, softcap)), dim=2)
-    return _weigh(q, logits, seen, values), keys, values
+        return _weigh(q, logits(q, keys.squeeze(0), scale, softcap), seen, values), keys, values
+    first = logits(sink_q, keys.squeeze(0)[:, :sink], scale, softcap)
+    both = torch.cat((first, logits(q, keys.squeeze(0)[:, sink:], scale, softcap)), dim=2)
+    return _weigh(q, both, seen, values), keys, values
 
 
 def _cached_block_sparse(
@@ -115,33 +103,13 @@ def _cached_block_sparse(
     value_cache: Tensor,
     used: Tensor,
     places: Tensor,
-    block: int,
-    stride: int,
-    local: int,
-    sink: int,
-    reach: int,
-    offset: int,
-    shift: int,
-    scale: float,
-    softcap: float,
-    rotation: int,
+    *numbers: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kind = BlockSparse(
-        block=block,
-        stride=stride,
-        local=local,
-        sink=sink,
-        reach=reach,
-        offset=offset,
-        shift=shift,
-    )
+    *sees, scale, softcap, _ = numbers
     keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
-    length, heads = q.shape[1], k.shape[2] if shift else 1
-    query, slot = _slots(used, length, keys.shape[2])
-    held = places[:heads, None]  # [H, 1, S]
-    asking = held.index_select(2, used.long()) + torch.arange(length)[:, None]
-    seen = kind.sees(asking, held, torch.arange(heads)[:, None, None]) & (slot <= query)
-    return _weigh(q, _logits(q, keys, scale, softcap), seen, values), keys, values
+    query, slot = _slots(used, q.shape[1], keys.shape[2])
+    seen = blocks_seen(places, used, q.shape[1], k.shape[2], sees) & (slot <= query)
+    return _weigh(q, logits(q, keys.squeeze(0), scale, softcap), seen, values), keys, values
 
 
 def _layer_norm(

@@ -12,7 +12,7 @@ from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import CacheError, TargetError
 from lcc.targets import standard_operators
-from lcc.targets.onnx_mobile import OnnxAccelerator, largest_piece
+from lcc.targets.onnx_mobile import largest_piece
 from lcc.tiny import save_tiny
 from lcc.verify import verify
 
@@ -108,4 +108,3 @@ def test_never_somewhere_else_unless_told(compiled) -> None:
         lcc.runtime.load(folder)
     with pytest.raises(CacheError, match="onnxruntime:nnapi has it fixed at 96"):
         lcc.runtime.load(folder, capacity=90, device="cpu")
-    assert OnnxAccelerator("nnapi").name == "onnxruntime:nnapi"
