@@ -23,7 +23,8 @@ from lcc import env
 from lcc.artifact import Manifest, read_manifest, verify_files
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, LccError
-from lcc.evaluate.needle import Sample, magic_number, passkey, read_haystack, split_sentences
+from lcc.evaluate.needle import magic_number, passkey, read_haystack, split_sentences
+from lcc.evaluate.sample import Sample
 
 POINTS = 48  # measurements of memory while the text is read
 ANSWER_TOKENS = 16

@@ -15,8 +15,9 @@ from pathlib import Path
 import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.evaluate.needle import Sample, evenly, magic_number, read_haystack
+from lcc.evaluate.needle import evenly, magic_number, read_haystack
 from lcc.evaluate.run import View, run
+from lcc.evaluate.sample import Sample
 from lcc.models import load_model
 from lcc.passes.eviction import POLICIES
 from lcc.passes.eviction.consensus import Consensus

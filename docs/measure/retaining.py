@@ -28,13 +28,13 @@ import lcc.runtime
 from lcc.evaluate.needle import (
     ANSWER_PREFIX,
     QUESTION,
-    Sample,
     evenly,
     key_value,
     multikey,
     passkey,
     read_haystack,
 )
+from lcc.evaluate.sample import Sample
 from lcc.runtime.session import Session
 
 NEEDLE = re.compile(r"One of the special magic numbers for (\S+) is: (\d+)\.")

@@ -88,7 +88,7 @@ def command(
     rows: list[tuple[object, ...]] = [("tokens", "found", "of", "cycles", "tokens/s")]
     for size in length:
         chosen = (
-            TASKS[task](count, size, depth, seed + index, sentences)
+            TASKS[task].make(count, size, depth, seed + index, sentences)
             for index, depth in enumerate(evenly(samples))
         )
         if question_first:

@@ -9,14 +9,12 @@ own place of the haystack, so that ten samples are ten texts.
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from lcc.env import needs_extra
 from lcc.errors import LccError
-
-Count = Callable[[str], int]  # text -> its number of tokens
+from lcc.evaluate.sample import Count, Sample, Task
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 PASSKEY_INTRODUCTION = (
@@ -34,28 +32,6 @@ INTRODUCTION = (
 NEEDLE = "One of the special magic numbers for {key} is: {value}."
 QUESTION = "What is the special magic number for {key} mentioned in the provided text?"
 ANSWER_PREFIX = "The special magic number for {key} mentioned in the provided text is"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One text, one question about it, and the answer.
-
-    context         the instruction and the text with the fact in it
-    question        asked after the text was read
-    task            a sentence that names the kind of thing wanted, but not which one
-    answer_prefix   how the answer begins; the model goes on from there
-    answers         every string that must occur in the answer
-    depth           where the fact is, in per cent of the text: 0 = at its beginning
-    tokens          length of `context`, counted by the model's own tokenizer
-    """
-
-    context: str
-    question: str
-    task: str
-    answer_prefix: str
-    answers: tuple[str, ...]
-    depth: float
-    tokens: int
 
 
 def passkey(count: Count, length: int, depth: float, seed: int) -> Sample:
@@ -120,13 +96,19 @@ def key_value(count: Count, length: int, depth: float, seed: int) -> Sample:
     return _about_a_number(asked, [], sentences, count, length, depth)
 
 
-TASKS: dict[str, Callable[[Count, int, float, int, list[str]], Sample]] = {
-    "passkey": lambda count, length, depth, seed, _: passkey(count, length, depth, seed),
-    "number": magic_number,
-    "multikey": multikey,
-    "keyvalue": lambda count, length, depth, seed, _: key_value(count, length, depth, seed),
+TASKS = {
+    "passkey": Task(
+        "a five-digit key in repeated noise",
+        lambda count, length, depth, seed, _: passkey(count, length, depth, seed),
+    ),
+    "number": Task("one seven-digit number in a haystack", magic_number, haystack=True),
+    "multikey": Task("likewise, with three other numbers beside it", multikey, haystack=True),
+    "keyvalue": Task(
+        "one number among hundreds, nothing else in the text",
+        lambda count, length, depth, seed, _: key_value(count, length, depth, seed),
+    ),
 }
-"""What `lcc evaluate` asks for: tokenizer, length, depth, seed, haystack -> sample."""
+"""What `lcc evaluate` asks for, by name."""
 
 
 def question_first(sample: Sample, count: Count) -> Sample:

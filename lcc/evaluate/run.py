@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lcc.errors import ConfigError
-from lcc.evaluate.needle import Sample, string_match
+from lcc.evaluate.needle import string_match
+from lcc.evaluate.sample import Sample
 from lcc.evaluate.turn import user_turn
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Outcome:
     """
 
     view: View
-    depth: float
+    depth: float | None
     tokens: int
     score: float
     answer: str

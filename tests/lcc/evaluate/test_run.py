@@ -6,8 +6,8 @@ import pytest
 
 import lcc.runtime
 from lcc.errors import ConfigError
-from lcc.evaluate.needle import Sample
 from lcc.evaluate.run import ask, run
+from lcc.evaluate.sample import Sample
 from lcc.evaluate.turn import user_turn
 from lcc.runtime import Session
 
