@@ -16,6 +16,7 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     cpu         level of CPU (`lcc.cpu`), or architecture of GPU, that the programs need; absent =
                 any
     note        what was not tried of what was built
+    precision   of the weights: int8 or int4; absent = fp32
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the
@@ -52,7 +53,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from lcc.config import CacheConfig, PolicyConfig
+from lcc.config import CacheConfig, PolicyConfig, Precision
 from lcc.errors import ArtifactError
 from lcc.heads import HeadsPage
 from lcc.plan import Full, Kind
@@ -154,6 +155,7 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     also: dict[str, BuiltEntry] = {}
     cpu: str | None = None
     note: str | None = None
+    precision: Precision = "fp32"
     model: ModelEntry
     cache: CacheConfig
     policy: PolicyConfig

@@ -97,7 +97,9 @@ def specialize(
         layers=layers,
         trained_window=window,
     )
-    table = memory_table(programs, layers, cache, scalars=len(policy.scalars))
+    table = memory_table(
+        programs, layers, cache, scalars=len(policy.scalars), precision=config.precision
+    )
     page = None if heads is None else heads.page
     return Specialized(model, programs, passes, cache, policy, table, page)
 
@@ -179,6 +181,11 @@ def _targets(config: CompileConfig) -> list[Target]:
         for target in targets:
             if config.cpu in target.levels:
                 target.cpu = config.cpu
+    for target in targets:
+        if config.precision not in target.precisions:
+            wanted = ", ".join(target.precisions)
+            raise ConfigError(f"precision is {config.precision}, target {target.name} has {wanted}")
+        target.precision = config.precision
     return targets
 
 
@@ -203,12 +210,19 @@ def specialize_within_memory(
         config.cache,
         scalars=len(special.policy.scalars),
         memory_bytes=limit,
+        precision=config.precision,
         longest=loaded.trained_window if config.cache.positions == "contiguous" else None,
     )
     if fitting is None:
         least = smallest_cache(config.cache)
         scalars = len(special.policy.scalars)
-        table = memory_table(special.programs, special.model.layers, least, scalars=scalars)
+        table = memory_table(
+            special.programs,
+            special.model.layers,
+            least,
+            scalars=scalars,
+            precision=config.precision,
+        )
         raise ConfigError(
             f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
             f"{least.capacity}, takes {total_bytes(table):,} bytes; raise --memory"
@@ -304,6 +318,7 @@ def manifest_of(special: Specialized, config: CompileConfig) -> Manifest:
     return Manifest(
         made_by=f"lcc {lcc.__version__}, torch {torch.__version__}",
         target=config.target,
+        precision=config.precision,
         model=special.model,
         cache=special.cache,
         policy=msgspec.structs.replace(policy.config, memory=policy.memory),

@@ -13,6 +13,7 @@ BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
 
 Positions = Literal["contiguous", "absolute"]
+Precision = Literal["fp32", "int8", "int4"]
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,6 +119,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policies locret and consensus
+    precision       bits of the weights; activations and cache stay float32
     cpu             level of CPU (`lcc.cpu`) that tvm:cpu compiles for; None = this machine's
     """
 
@@ -129,4 +131,5 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory_bytes: int | None = None
     fit_budget: bool = False
     heads: str | None = None
+    precision: Precision = "fp32"
     cpu: str | None = None

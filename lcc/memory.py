@@ -8,7 +8,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lcc.artifact import LayerEntry, MemoryEntry, Scalar
-from lcc.config import CacheConfig
+from lcc.config import CacheConfig, Precision
 from lcc.errors import ConfigError
 from lcc.passes.split_programs import HEAD_ROWS
 from lcc.plan import Kind
@@ -19,20 +19,38 @@ from lcc.program import Program
 RUNTIME_BYTES = 176 << 20
 
 
-def weight_bytes(programs: Sequence[Program]) -> int:
+# Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.
+_WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.75, 1.125)}
+_LOWERED = 32  # least size of both sides of a matrix that has less than 32 bits a weight
+
+
+def weight_bytes(programs: Sequence[Program], precision: Precision = "fp32") -> int:
     """Bytes of all distinct weights.
 
     A tensor read as embedding and as LM head counts twice: the head keeps a copy packed for its
     matrix product.
     """
     held: dict[tuple[int, bool], int] = {}
+    vocabulary = _vocabulary(programs)
     for program in programs:
         exported = program.exported
         is_head = "logits" in program.outputs
         for tensor in [*exported.state_dict.values(), *exported.constants.values()]:
             if isinstance(tensor, torch.Tensor):
-                held[tensor.data_ptr(), is_head] = tensor.nbytes
+                held[tensor.data_ptr(), is_head] = _held(tensor, precision, vocabulary)
     return sum(held.values())
+
+
+def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
+    if precision == "fp32" or tensor.ndim != 2 or min(tensor.shape) < _LOWERED:
+        return tensor.nbytes
+    of_layer, of_table = _WEIGHT_BYTES[precision]
+    return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
+
+
+def _vocabulary(programs: Sequence[Program]) -> int:
+    head = next(program for program in programs if "logits" in program.outputs)
+    return int(head.exported.graph.output_node().args[0][0].meta["val"].shape[1])
 
 
 def cache_number_bytes(programs: Sequence[Program]) -> int:
@@ -153,6 +171,7 @@ def memory_table(
     cache: CacheConfig,
     *,
     scalars: int,
+    precision: Precision = "fp32",
 ) -> list[MemoryEntry]:
     """What the runtime will hold, row by row; the rows add up to the contract.
 
@@ -166,7 +185,7 @@ def memory_table(
     activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
     caches = cache_bytes(layers, cache.capacity, scalars=scalars, number_bytes=number_bytes)
     table = {
-        "weights": weight_bytes(programs),
+        "weights": weight_bytes(programs, precision),
         **{_cache_row(kind, len(caches)): size for kind, size in caches.items()},
         "spare layer": spare,
         "activations": activations,
@@ -204,6 +223,7 @@ def largest_budget(
     *,
     scalars: int,
     memory_bytes: int,
+    precision: Precision = "fp32",
     longest: int | None = None,
 ) -> CacheConfig | None:
     """The cache with the largest budget (a multiple of 64) that fits; None if none does.
@@ -218,7 +238,7 @@ def largest_budget(
         except ConfigError:  # smaller than what is protected
             low = middle + 1
             continue
-        table = memory_table(programs, layers, candidate, scalars=scalars)
+        table = memory_table(programs, layers, candidate, scalars=scalars, precision=precision)
         short_enough = longest is None or candidate.capacity <= longest
         if short_enough and total_bytes(table) <= memory_bytes:
             best, low = candidate, middle + 1

@@ -17,19 +17,24 @@ from lcc.compile import Specialized, program_entries, specialize
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
+from lcc.loss import divergence, perplexity
 from lcc.models import LoadedModel, load_model
 from lcc.plan import show_plan
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.targets.reference import ReferenceEngine
 
+# Of weights in fewer than 32 bits: nats a token, and share of the perplexity.
+MOST_NATS, MOST_PERPLEXITY = 0.05, 0.05
+MOST_AFTER_CYCLES = 0.3  # the same, where the cycles may have kept other entries
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}  # absolute, of logits, keys and scores, by cache
 
 
 class Row(msgspec.Struct, frozen=True):
     """One comparison.
 
-    max_error   largest absolute difference; of tokens and kept entries, how many differ
+    max_error   largest absolute difference; of tokens and kept entries, how many differ; of a
+                perplexity, the share by which it is more; of a divergence, nats a token
     """
 
     what: str
@@ -41,9 +46,13 @@ class Row(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Report:
-    """All comparisons of an artifact."""
+    """All comparisons of an artifact.
+
+    exact       the same numbers are wanted; else, numbers that lose no more than they may
+    """
 
     rows: tuple[Row, ...]
+    exact: bool = True
 
     @property
     def ok(self) -> bool:
@@ -72,7 +81,8 @@ def verify(
     new_tokens      greedy tokens that must be the model's own
 
     Logits and tokens are compared with the unmodified model; the weightless programs and a text
-    long enough for cycles with the reference target.
+    long enough for cycles with the reference target. Of weights in fewer than 32 bits logits cannot
+    be the same: then it is what they lose in divergence and perplexity.
 
     Raises:
         ArtifactError: the artifact is damaged, or was made from another kind of model.
@@ -94,17 +104,19 @@ def verify(
     rows = []
     report("logits", 0.5)
     rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
+    lossy = manifest.precision != "fp32"
     report("weightless programs", 0.7)
     for name, entry in manifest.programs.items():
         if name.startswith(("evict", "score", "compact")):
             rows.append(_weightless(name, entry, session, reference))
     report("greedy tokens", 0.8)
-    rows.append(_tokens(session, loaded, ids[: _usable(session) // 2], new_tokens))
+    if not lossy:
+        rows.append(_tokens(session, loaded, ids[: _usable(session) // 2], new_tokens))
     report("cycles", 0.9)
     if session._executor.limits.evicts:
-        rows += _cycles(session, reference, ids)
+        rows += (_cycles_lost if lossy else _cycles)(session, reference, ids)
     report("done", 1.0)
-    return Report(tuple(rows))
+    return Report(tuple(rows), exact=not lossy)
 
 
 def _row(what: str, against: str, error: float, tolerance: float) -> Row:
@@ -168,22 +180,28 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
     expected, executor = _eager(loaded, ids), session._executor
     session.reset()
     size, single = executor.limits.chunk_size, max(1, len(ids) - 8)
-    errors = {"prefill_chunk": 0.0, "decode": 0.0}
-    place = 0
+    got, place = np.empty_like(expected), 0
     while place < len(ids):
         step = min(size, single - place) if place < single else 1
         hidden = executor._run(ids[place : place + step], place, place).copy()
-        logits = _head_rows(executor._engine, hidden)
-        error = np.abs(logits - expected[place : place + step]).max()
-        name = "prefill_chunk" if place < single else "decode"
-        errors[name] = float(np.maximum(errors[name], error))  # max() would drop a NaN
+        got[place : place + step] = _head_rows(executor._engine, hidden)
         place += step
         executor.used = executor.tokens = place
         for window in executor.windows:
             window.used = place
     session.reset()
-    limit = _tolerance(session)
-    return [_row(f"{name} + head", "the model", error, limit) for name, error in errors.items()]
+    lossy, rows = session.manifest.precision != "fp32", []
+    for name, part in (("prefill_chunk", slice(single)), ("decode", slice(single, None))):
+        if lossy:
+            lost = divergence(got[part], expected[part])
+            rows.append(_row(f"{name} + head, divergence", "the model", lost, MOST_NATS))
+        else:
+            error = np.abs(got[part] - expected[part]).max()
+            rows.append(_row(f"{name} + head", "the model", error, _tolerance(session)))
+    if lossy:
+        more = perplexity(got, ids) / perplexity(expected, ids) - 1
+        rows.append(_row("perplexity, more by", "the model", more, MOST_PERPLEXITY))
+    return rows
 
 
 def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
@@ -244,11 +262,32 @@ def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -
     return _row(f"{len(written)} greedy tokens", "the model", different, 0)
 
 
+def _text_of_cycles(session: Session, ids: list[int], more: int = 0) -> list[int]:
+    """The text over and over, for two cycles, and so many tokens more."""
+    usable = session._executor.limits.usable
+    count = usable + 2 * (usable - session._executor.config.budget) + more
+    return (ids * (1 + count // len(ids)))[:count]
+
+
+def _cycles_lost(session: Session, reference: Session, ids: list[int]) -> list[Row]:
+    """A text of several cycles: how much worse its end is predicted from what was kept."""
+    last = min(64, session._executor.config.budget)
+    text = _text_of_cycles(session, ids, last)
+    surprise = []
+    for each in (session, reference):
+        each.reset()
+        each.feed(text[:-last])
+        cycles = len(each.cycles)
+        surprise.append(float(each.surprise(text[-last:]).mean(dtype=np.float64)))
+        each.reset()
+    more = np.exp(surprise[0] - surprise[1]) - 1
+    what = f"perplexity after {cycles} cycles, more by"
+    return [_row(what, "reference", more, MOST_AFTER_CYCLES)]
+
+
 def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     """A text of several cycles: the same entries kept, the same next token."""
-    usable = session._executor.limits.usable
-    count = usable + 2 * (usable - session._executor.config.budget)
-    text = (ids * (1 + count // len(ids)))[:count]
+    text = _text_of_cycles(session, ids)
     kept, logits = [], []
     for each in (session, reference):
         each.reset()

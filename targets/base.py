@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from lcc.config import Precision
 from lcc.program import Program
 
 
@@ -13,12 +14,15 @@ class Target(ABC):
     cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
     levels  that `cpu` may be set to, the best one first
     note    what nobody has tried of what it builds; None = nothing
+    precision   what the weights are stored in, and `precisions` that it may be set to
     """
 
     name: str
     cpu: str | None = None
     levels: tuple[str, ...] = ()
     note: str | None = None
+    precision: Precision = "fp32"
+    precisions: tuple[Precision, ...] = ("fp32",)
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""

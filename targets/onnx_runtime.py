@@ -16,6 +16,7 @@ from onnx_ir.passes import common as passes
 from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
+from lcc.targets.onnx_precision import lower_precision
 
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
@@ -27,10 +28,17 @@ class OnnxRuntime(Target):
     """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
 
     name = "onnxruntime:cpu"
+    precisions = ("fp32", "int8", "int4")
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""
-        return write_models(((program, to_onnx(program)) for program in programs), folder)
+        return write_models(((program, self._model(program)) for program in programs), folder)
+
+    def _model(self, program: Program) -> ir.Model:
+        model = to_onnx(program)
+        if self.precision != "fp32":
+            lower_precision(model, self.precision)
+        return model
 
 
 def write_models(models: Iterable[tuple[Program, ir.Model]], folder: Path) -> dict[str, str]:

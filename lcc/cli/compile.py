@@ -19,6 +19,9 @@ def command(
         str | None,
         typer.Option(help="Of tvm:*: x86-64-v4, x86-64-v3, x86-64 [this one's]; sm_80 .. sm_90."),
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the weights: fp32, int8 (fast), int4 (small) [fp32].")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")
     ] = None,
@@ -79,6 +82,7 @@ def command(
       lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
       lcc compile smollm2 -o hybrid.lcc --plan "longgen(sink=4, window=512)"
       lcc compile smollm2 -o native.lcc --target tvm:cpu
+      lcc compile smollm2 -o small.lcc --precision int4
       lcc compile model.gguf -o model.lcc --config long.yaml
 
     \b
@@ -93,6 +97,7 @@ def command(
         config,
         {
             "target": target or None,
+            "precision": precision,
             "memory_bytes": None if memory is None else parse_bytes(memory),
             "cache": {
                 "capacity": capacity,

@@ -51,6 +51,7 @@ def describe(manifest: Manifest) -> str:
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
         ("target", ", ".join(map(_target, _each_target(manifest)))),
+        ("precision", f"weights in {manifest.precision}"),
         ("made by", manifest.made_by),
         ("policy", _policy(manifest)),
         ("positions", cache.positions),

@@ -1,0 +1,252 @@
+"""The weights of an ONNX model in 8 or 4 bits, for ONNX Runtime's CPU kernels.
+
+    precision   a linear layer                                   the embedding, and the LM head
+    int8        MatMulInteger, 8 bits a weight and, token by     8 bits, in blocks of 32
+                token, 8 bits an input
+    int4        MatMulNBits, 4 bits a weight, in blocks of 32    the same
+
+Why these, and not others of the same size, was measured: docs/precision.md. Activations between the
+operators, norms, attention and the cache stay float32.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lcc.config import Precision
+from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
+
+_MICROSOFT = "com.microsoft"
+_BYTES_OF_INPUTS = 4  # MatMulNBits multiplies inputs of 8 bits, rounded block by block
+_RESHAPING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+
+
+def lower_precision(model: ir.Model, precision: Precision) -> int:
+    """Replace every matrix of weights, in place; returns how many were."""
+    layer: dict[str, Callable] = {"int8": _integer_product, "int4": _blocked_product}
+    graph = _Graph(model)
+    count = 0
+    for node in list(model.graph):
+        new = None
+        if node.op_type == "Gather" and _of_tokens(node):
+            new = _table_rows(graph, node)
+        elif node.op_type == "MatMul" and (table := _transposed(node)) is not None:
+            new = _table_product(graph, node, table)
+        elif node.op_type in ("MatMul", "Gemm") and (weight := _weight(node)) is not None:
+            new = layer[precision](graph, node.inputs[0], weight, node.inputs[1].name)
+            new = _with_bias(graph, node, new)
+        if new is not None:
+            graph.put_in_place_of(node, new)
+            count += 1
+    graph.clean()
+    return count
+
+
+class _Graph:
+    """Adds nodes and constants to a graph; the quantized inputs of layers are shared."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model, self.graph = model, model.graph
+        self.shared: dict[tuple[str, ir.Value], Any] = {}
+        self._nodes: list[ir.Node] = []
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """A new initializer; the same name twice is the same one."""
+        if name in self.graph.initializers:
+            return self.graph.initializers[name]
+        value = ir.Value(
+            name=name,
+            const_value=ir.tensor(array, name=name),
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def add(
+        self, operator: str, inputs: Sequence[ir.Value], domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """A new node; its only output."""
+        node = ir.node(operator, inputs, attributes=attributes, domain=domain)
+        self._nodes.append(node)
+        return node.outputs[0]
+
+    def put_in_place_of(self, node: ir.Node, value: ir.Value) -> None:
+        """Use a value, made by the nodes added since the last call, instead of a node's output."""
+        old = node.outputs[0]
+        value.shape, value.type = old.shape, old.type
+        self.graph.insert_before(node, self._nodes)
+        self._nodes = []
+        name = old.name
+        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+        value.name = name
+
+    def clean(self) -> None:
+        """Drop what nothing uses any more."""
+        for node in reversed(list(self.graph)):
+            if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+                self.graph.remove(node, safe=True)
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses():
+                del self.graph.initializers[name]
+        self.model.opset_imports[_MICROSOFT] = 1
+
+
+def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+    """[.., Q, K] float32 -> [.., Q, N]: each token and each column of weights has its own scale."""
+    levels, scales = columns_of_8_bits(weight)
+    if ("int8", x) not in graph.shared:
+        graph.shared["int8", x] = _tokens_of_8_bits(graph, x)
+    x_levels, x_scales = graph.shared["int8", x]
+    inputs = (
+        x_levels,
+        graph.constant(f"{name}.int8", levels),
+        graph.constant("one", np.array(1, np.float32)),
+        graph.constant(f"{name}.scales", scales),
+        graph.constant("middle", np.array(128, np.uint8)),
+    )
+    product = graph.add("MatMulIntegerToFloat", inputs, _MICROSOFT)
+    return graph.add("Mul", (product, x_scales))
+
+
+def _tokens_of_8_bits(graph: _Graph, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Levels uint8 like x, about 128, and their scales [.., Q, 1].
+
+    One scale for a whole chunk (DynamicQuantizeLinear) lets the largest token round all others.
+    """
+    last = graph.constant("last_axis", np.array([-1], np.int64))
+    largest = graph.add("ReduceMax", (graph.add("Abs", (x,)), last), keepdims=1)
+    scales = graph.add("Mul", (largest, graph.constant("of_127", np.array(1 / 127, np.float32))))
+    scales = graph.add("Max", (scales, graph.constant("least", np.array(1e-30, np.float32))))
+    flat = graph.add("Reshape", (scales, graph.constant("flat", np.array([-1], np.int64))))
+    middles = graph.add(
+        "Expand", (graph.constant("middle", np.array(128, np.uint8)), graph.add("Shape", (flat,)))
+    )
+    return graph.add("QuantizeLinear", (x, flat, middles), axis=-2), scales
+
+
+def _blocked_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+    """[.., Q, K] float32 -> [.., Q, N].
+
+    What a block's levels are off zero, times the sum of its inputs, is a product of its own: a
+    thirty-second of the work. The operator's own zero points are whole levels, which costs an
+    eighth of the perplexity and more.
+    """
+    inputs, outputs = weight.shape
+    levels, scales, offsets = blocks_of_4_bits(weight)
+    product = _n_bits(graph, x, levels, scales, f"{name}.int4", inputs, outputs, 4)
+    if ("sums", x) not in graph.shared:
+        ones = np.kron(np.eye(scales.shape[1]), np.ones((BLOCK, 1)))[:inputs].astype(np.float32)
+        graph.shared["sums", x] = graph.add(
+            "MatMul", (x, graph.constant(f"blocks_of_{inputs}", ones))
+        )
+    assert offsets is not None
+    more = (graph.shared["sums", x], graph.constant(f"{name}.offsets", offsets))
+    return graph.add("Add", (product, graph.add("MatMul", more)))
+
+
+def _n_bits(
+    graph: _Graph,
+    x: ir.Value,
+    levels: np.ndarray,
+    scales: np.ndarray,
+    name: str,
+    inputs: int,
+    outputs: int,
+    bits: int,
+) -> ir.Value:
+    return graph.add(
+        "MatMulNBits",
+        (x, graph.constant(name, levels), graph.constant(f"{name}.scales", scales)),
+        _MICROSOFT,
+        K=inputs,
+        N=outputs,
+        bits=bits,
+        block_size=BLOCK,
+        accuracy_level=_BYTES_OF_INPUTS,
+    )
+
+
+def _table_product(graph: _Graph, node: ir.Node, table: ir.Value) -> ir.Value | None:
+    """Logits, from a table [V, K] that is perhaps the embedding too."""
+    array = _numbers(table)
+    if array.shape[1] % BLOCK:
+        return None
+    levels, scales, _ = rows_of_8_bits(array)
+    x = node.inputs[0]
+    assert x is not None
+    vocabulary, inputs = array.shape
+    return _n_bits(graph, x, levels, scales, f"{table.name}.int8", inputs, vocabulary, 8)
+
+
+def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value | None:
+    """Rows of a table [V, K]: the same bytes as those of `_table_product`."""
+    table, tokens = node.inputs
+    assert table is not None
+    assert tokens is not None
+    array = _numbers(table)
+    if array.shape[1] % BLOCK:
+        return None
+    levels, scales, _ = rows_of_8_bits(array)
+    flat = levels.reshape(array.shape)
+    name = f"{table.name}.int8"
+    return graph.add(
+        "GatherBlockQuantized",
+        (graph.constant(name, flat), tokens, graph.constant(f"{name}.scales", scales)),
+        _MICROSOFT,
+        bits=8,
+        block_size=BLOCK,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+
+
+def _with_bias(graph: _Graph, node: ir.Node, product: ir.Value) -> ir.Value:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return product if bias is None else graph.add("Add", (product, bias))
+
+
+def _weight(node: ir.Node) -> np.ndarray | None:
+    """[K, N] float32 of a layer; None = it multiplies something else, or has another form."""
+    value = node.inputs[1]
+    if value is None or value.const_value is None or len(value.const_value.shape) != 2:
+        return None
+    array = _numbers(value)
+    if node.op_type == "Gemm":
+        numbers = {name: node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")}
+        if node.attributes.get_int("transA", 0) or set(numbers.values()) != {1.0}:
+            return None
+        array = array.T if node.attributes.get_int("transB", 0) else array
+    return array if array.dtype == np.float32 and len(array) >= BLOCK else None
+
+
+def _transposed(node: ir.Node) -> ir.Value | None:
+    """The table [V, K] that a product takes transposed."""
+    value = node.inputs[1]
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Transpose":
+        return None
+    table = producer.inputs[0]
+    return table if table is not None and table.const_value is not None else None
+
+
+def _of_tokens(node: ir.Node) -> bool:
+    """Whether a Gather looks up rows of a table [V, K] by the tokens themselves."""
+    table, value = node.inputs
+    if table is None or table.const_value is None or len(table.const_value.shape) != 2:
+        return False
+    if node.attributes.get_int("axis", 0) != 0:
+        return False
+    while value is not None and (producer := value.producer()) is not None:
+        if producer.op_type not in _RESHAPING:
+            return False
+        value = producer.inputs[0]
+    return value is not None and value.name == "tokens"
+
+
+def _numbers(value: ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    return value.const_value.numpy()

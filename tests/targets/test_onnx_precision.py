@@ -1,0 +1,174 @@
+"""Weights in 8 and 4 bits: the graph computes what the rounded weights say, and little is lost."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+import lcc.runtime
+from lcc.artifact import read_manifest
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
+from lcc.errors import ConfigError
+from lcc.models import LoadedModel
+from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
+from lcc.targets.onnx_precision import lower_precision
+from lcc.tiny import tiny_model
+from lcc.verify import verify
+
+CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+DRAW = np.random.default_rng(0)
+LOW: tuple[Precision, ...] = ("int8", "int4")
+
+
+def constant(name: str, array: np.ndarray) -> ir.Value:
+    return ir.Value(name=name, const_value=ir.tensor(array, name=name))
+
+
+def model_of(*nodes: ir.Node, inputs: list[ir.Value], weights: list[ir.Value]) -> ir.Model:
+    out = nodes[-1].outputs[0]
+    out.name, out.type = "out", ir.TensorType(ir.DataType.FLOAT)
+    out.shape = ir.Shape([1, "n", None])
+    graph = ir.Graph(
+        inputs, [out], nodes=nodes, initializers=weights, opset_imports={"": 23}, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def run(model: ir.Model, **feeds: np.ndarray) -> np.ndarray:
+    content = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, feeds)
+    return np.asarray(out)
+
+
+def inputs_of_8_bits(x: np.ndarray) -> np.ndarray:
+    """Each token rounded to a scale of its own."""
+    scale = np.abs(x).max(axis=-1, keepdims=True) / 127
+    return np.rint(x / scale) * scale
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Gemm transposed"])
+@pytest.mark.parametrize("precision", LOW)
+def test_a_layer(operator: str, precision: Precision) -> None:
+    """Against the same product of the numbers that the rounding gave."""
+    weight = DRAW.standard_normal((80, 24)).astype(np.float32) * 0.2 + 0.05
+    x = DRAW.standard_normal((1, 7, 80)).astype(np.float32)
+    x[0, 3] *= 100  # its scale is its own
+    bias = DRAW.standard_normal(24).astype(np.float32)
+    flat = operator != "MatMul"
+    given = ir.Value(
+        name="x", shape=ir.Shape(["n", 80] if flat else [1, "n", 80]),
+        type=ir.TensorType(ir.DataType.FLOAT),
+    )  # fmt: skip
+    transposed = operator.endswith("transposed")
+    w = constant("w", np.ascontiguousarray(weight.T) if transposed else weight)
+    parts = [given, w, constant("b", bias)] if flat else [given, w]
+    node = ir.node(operator.split()[0], parts, attributes={"transB": 1} if transposed else {})
+    model = model_of(node, inputs=[given], weights=parts[1:])
+    if flat:
+        model.graph.outputs[0].shape = ir.Shape(["n", 24])
+    assert lower_precision(model, precision) == 1
+    assert all(
+        each.op_type != operator.split()[0] or each.inputs[1] is not w for each in model.graph
+    )
+    got = run(model, x=x[0] if flat else x).reshape(x.shape[1], 24)
+    if precision == "int8":
+        levels, scales = columns_of_8_bits(weight)
+        wanted = inputs_of_8_bits(x[0]) @ (levels * scales)
+        close = 2e-4
+    else:
+        levels, scales, offsets = blocks_of_4_bits(weight)
+        assert offsets is not None
+        nibbles = np.stack((levels & 15, levels >> 4), axis=-1).reshape(24, -1, BLOCK)
+        again = (nibbles - 8.0) * scales[..., None] + offsets.T[..., None]
+        wanted = x[0] @ again.reshape(24, -1)[:, :80].T
+        close = 2e-2  # the kernel rounds its inputs too, block by block
+    wanted = wanted + bias if flat else wanted
+    size = np.abs(x[0]).max(axis=-1, keepdims=True)
+    assert (np.abs(got - wanted) / size).max() < close
+
+
+def test_the_embedding_and_the_head_are_the_same_bytes() -> None:
+    table = DRAW.standard_normal((50, 64)).astype(np.float32)
+    tokens = ir.Value(
+        name="tokens", shape=ir.Shape([1, "n"]), type=ir.TensorType(ir.DataType.INT64)
+    )
+    gather = ir.node("Gather", [w := constant("e", table), tokens])
+    rows = model_of(gather, inputs=[tokens], weights=[w])
+    x = ir.Value(name="x", shape=ir.Shape([1, "n", 64]), type=ir.TensorType(ir.DataType.FLOAT))
+    turned = ir.node("Transpose", [h := constant("e", table)], attributes={"perm": [1, 0]})
+    head = model_of(turned, ir.node("MatMul", [x, turned.outputs[0]]), inputs=[x], weights=[h])
+    stored = []
+    for model in (rows, head):
+        assert lower_precision(model, "int4") == 1
+        stored.append(model.graph.initializers["e.int8"].const_value.numpy().tobytes())
+    assert stored[0] == stored[1]
+    levels, scales, _ = rows_of_8_bits(table)
+    again = ((levels - 128.0) * scales[..., None]).reshape(50, 64)
+    ids = np.array([[3, 49, 0]])
+    np.testing.assert_allclose(run(rows, tokens=ids)[0], again[ids[0]], atol=1e-6)
+    hidden = DRAW.standard_normal((1, 4, 64)).astype(np.float32)
+    assert np.abs(run(head, x=hidden) - hidden @ again.T).max() < 0.3
+
+
+def test_what_is_no_matrix_of_weights_stays() -> None:
+    """A table of angles is looked up by places, not by tokens."""
+    place = ir.Value(
+        name="positions", shape=ir.Shape([1, "n"]), type=ir.TensorType(ir.DataType.INT64)
+    )
+    node = ir.node("Gather", [w := constant("a", np.ones((40, 64), np.float32)), place])
+    model = model_of(node, inputs=[place], weights=[w])
+    assert lower_precision(model, "int8") == 0
+    assert [each.op_type for each in model.graph] == ["Gather"]
+
+
+@pytest.mark.parametrize("precision", LOW)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "phi3", "gemma3_text"])
+def test_every_architecture(
+    architecture: str, precision: Precision, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """No layer is left in 32 bits, and what is lost is little, after cycles too."""
+    files = {n: (tiny_folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")}
+    loaded = LoadedModel(tiny_model(architecture), architecture, architecture, 512, files)
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="snapkv"), precision=precision)
+    compile_model(loaded, tmp_path / "m.lcc", config)
+    report = verify(tmp_path / "m.lcc", loaded, prompt_tokens=90)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    assert not report.exact
+    assert any("cycles" in row.what for row in report.rows)
+    assert read_manifest(tmp_path / "m.lcc").precision == precision
+    step = ir.load(tmp_path / "m.lcc" / "step.onnx")
+    left = [
+        node.inputs[1].name
+        for node in step.graph
+        if node.op_type in ("MatMul", "Gemm")
+        and node.inputs[1].const_value is not None
+        and not node.inputs[1].name.startswith("blocks_of_")
+        and not node.inputs[1].name.endswith(".offsets")
+    ]
+    assert not left
+    count = Counter(node.op_type for node in step.graph)
+    assert count["MatMulIntegerToFloat" if precision == "int8" else "MatMulNBits"] >= 8
+
+
+def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+    weights, files = {}, {}
+    for precision in ("fp32", *LOW):
+        folder = tmp_path / precision
+        config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision=precision)
+        manifest = compile_model(tiny_folder, folder, config)
+        weights[precision] = manifest.memory[0].bytes
+        files[precision] = (folder / "weights.bin").stat().st_size
+        lcc.runtime.load(folder).feed("any text " * 40)
+    assert weights["int4"] < weights["int8"] < weights["fp32"] / 3
+    assert files["int4"] < files["int8"] < files["fp32"] / 2
+
+
+def test_a_target_without_it_refuses(tiny_folder: Path, tmp_path: Path) -> None:
+    config = CompileConfig(cache=CACHE, target="reference", precision="int4")
+    with pytest.raises(ConfigError, match="precision is int4, target reference has fp32"):
+        compile_model(tiny_folder, tmp_path / "m.lcc", config)
