@@ -1,10 +1,10 @@
 """The process that runs one engine: a page of JSON in, lines of JSON out, the last one counts.
 
-    python -m lcc.bench.child < page.json
+python -m lcc.bench.child < page.json
 
-    {"do": "prepare", "kind", "model", "folder", "precision"}   -> {"step", "done"} ..., {"source"}
-    {"do": "measure", "kind", ...: a `Request`}                 -> {"result": {...}}
-    whatever cannot be done                                     -> {"error": "one line"}
+{"do": "prepare", "kind", "model", "folder", "precision"}   -> {"step", "done"} ..., {"source"}
+{"do": "measure", "kind", ...: a `Request`}                 -> {"result": {...}}
+whatever cannot be done                                     -> {"error": "one line"}
 """
 
 import importlib

@@ -9,7 +9,7 @@ class Artifact:
     """A session that begins anew with every prompt."""
 
     def __init__(self, request: Request) -> None:
-        """options      budget, capacity, target, as `lcc.runtime.load` takes them."""
+        """Load it; the request's options are those of `lcc.runtime.load`."""
         import lcc.runtime
 
         self.session = lcc.runtime.load(

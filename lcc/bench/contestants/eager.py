@@ -44,7 +44,12 @@ class Eager:
             self.cache = transformers.DynamicCache(config=self.model.config)
             tokens = torch.tensor([ids])
             with self.reading(len(ids)):
-                logits = self.model(tokens, past_key_values=self.cache, logits_to_keep=1).logits
+                logits = self.model(
+                    tokens,
+                    past_key_values=self.cache,
+                    logits_to_keep=1,
+                    cache_position=torch.arange(len(ids)),  # for presses; transformers needs none
+                ).logits
             for place in range(len(ids), len(ids) + count):
                 token = int(logits[0, -1].argmax())
                 on_token(token)

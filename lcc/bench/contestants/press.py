@@ -6,6 +6,7 @@ SnapKV (arXiv 2404.14469), the press that its documentation begins with.
 import contextlib
 
 from lcc.bench.contestants.eager import Eager, prepare
+from lcc.bench.measure import Request
 
 __all__ = ["load", "prepare"]
 
@@ -13,8 +14,8 @@ __all__ = ["load", "prepare"]
 class Pressed(Eager):
     """The cache is compressed layer by layer while the prompt is read, not while tokens follow."""
 
-    def __init__(self, request) -> None:
-        """options      budget: entries per KV head that are kept."""
+    def __init__(self, request: Request) -> None:
+        """Load the folder; options["budget"] is in entries per KV head."""
         super().__init__(request)
         self.budget: int = request.options["budget"]
 
