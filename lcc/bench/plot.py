@@ -84,7 +84,7 @@ def _line(
 
 
 def _finish(axes: Any, title: str, lengths: Sequence[int]) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -93,10 +93,8 @@ def _finish(axes: Any, title: str, lengths: Sequence[int]) -> None:
     axes.set_xticks(lengths, [short(length) for length in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    formatter = ScalarFormatter()
-    formatter.set_scientific(False)
-    axes.yaxis.set_major_formatter(formatter)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(which="major", color="0.9")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

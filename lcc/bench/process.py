@@ -13,6 +13,8 @@ from lcc.errors import LccError
 
 Progress = Callable[[str, float], object]
 
+COMMAND = (sys.executable, "-m", "lcc.bench.child")
+
 
 def ask(
     page: dict[str, Any], *, timeout: float | None = None, progress: Progress | None = None
@@ -29,7 +31,7 @@ def ask(
         json.dump(page, question)
         question.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "lcc.bench.child"],
+            COMMAND,
             stdin=question,
             stdout=subprocess.PIPE,
             stderr=errors,

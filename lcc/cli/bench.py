@@ -68,7 +68,8 @@ def command(
     does. onnxruntime-genai reads no more than the model's window, prompt and answer together.
 
     The folder gets bench.json, bench.csv (a line a measurement), run_meta.json (versions, machine)
-    and the picture. The same command goes on where it was stopped.
+    and the picture. The same command goes on where it was stopped; what failed
+    is not tried again.
 
     \b
     Examples:
