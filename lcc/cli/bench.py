@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcc.artifact import read_manifest
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
@@ -132,8 +133,14 @@ def command(
         run(plan, ids, store, in_process(new_tokens, threads, timeout), report)
     cells = summarize(store.measurements)
     for size in sizes:
-        typer.echo(f"{size:,} tokens read, {new_tokens:,} written, {rounds} rounds")
+        typer.echo(f"{size:,} tokens read, {new_tokens:,} written; rounds: {rounds}")
         typer.echo(_table([cell for cell in cells if cell.tokens == size]) + "\n")
+    window = read_manifest(artifacts[0]).model.trained_window
+    if others and window is not None and max(sizes) + new_tokens > window:
+        typer.echo(
+            f"The model was trained on {window:,} tokens: beyond them, the figures of an engine "
+            "that places every token are of speed and memory, not of use."
+        )
     for line in remarks(cells, threads):
         typer.echo(line)
     if plot:
@@ -171,8 +178,6 @@ def parse_budgets(text: str | None) -> "list[Budget]":
 
 def kept_entries(artifact: Path, budgets: "Sequence[Budget]") -> list[int]:
     """Entries that the first artifact keeps, for each of the budgets."""
-    from lcc.artifact import read_manifest
-
     own = read_manifest(artifact).cache.budget
     return list(dict.fromkeys(each.budget for each in budgets)) or [own]
 

@@ -62,7 +62,7 @@ def test_bench(tiny_artifact: Path, tmp_path: Path) -> None:
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (out / "bench.svg").read_bytes()[:500]
     table = done.stdout.splitlines()
-    assert table[0] == "32 tokens read, 4 written, 1 rounds"
+    assert table[0] == "32 tokens read, 4 written; rounds: 1"
     assert table[2].startswith(f"{first} ")
     assert table[-1] == f"{out}: bench.json, bench.csv, run_meta.json, bench.png"
 
@@ -79,6 +79,19 @@ def test_missing_peers_are_named_and_skipped(
     meta = json.loads((tmp_path / "run_meta.json").read_text())
     assert meta["skipped"].keys() == {"llama-cpp"}
     assert not (tmp_path / "bench.png").exists()
+    assert "The model was trained on" not in result.stdout
+
+
+def test_lengths_beyond_the_window_are_remarked(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_up, "ask", lambda page, **_: {"source": "x"})
+    monkeypatch.setattr("lcc.bench.rounds.ask", lambda page, **_: {"result": {"cycles": 7}})
+    for length, told in ((448, False), (449, True)):
+        flags = ("-o", tmp_path / str(length), "--lengths", length, "--rounds", 1, "--no-plot")
+        result = bench(tiny_artifact, *flags, "--against", "transformers", "--model", "x")
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert ("The model was trained on 512 tokens: " in result.stdout) is told
 
 
 def test_precisions_and_budgets_of_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
