@@ -94,13 +94,23 @@ def csv_text(measurements: Sequence[Measurement]) -> str:
 
 def check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise ConfigError where a folder holds the bench of another command."""
+    before, now = _flat(old), _flat(new)
     lines = [
-        f"{name} was {old.get(name)!r:.120}, is {new.get(name)!r:.120}"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
+        f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
     ]
     if lines:
         raise ConfigError(
             f"{folder} holds another bench: {'; '.join(lines)}; "
             "name another folder, or give the same command to go on"
         )
+
+
+def _flat(page: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined, so that only what differs is told."""
+    found: dict[str, Any] = {}
+    for name, value in page.items():
+        inner = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{name}: ") if inner else {f"{prefix}{name}": value}
+    return found

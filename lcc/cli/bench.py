@@ -117,15 +117,8 @@ def command(
             "rounds": rounds,
             "threads": threads,
             "prompt": prompt,
-            "contestants": [
-                {
-                    "label": each.label,
-                    "precision": each.precision,
-                    "options": each.options,
-                    "identity": each.identity,
-                }
-                for each in plan.contestants
-            ],
+            "contestants": [each.label for each in plan.contestants],
+            "versions": {each.label: each.identity for each in plan.contestants},
             "cpu": here["cpu"],
         }
         meta = {"command": sys.argv, "machine": here, "skipped": skipped}

@@ -58,7 +58,8 @@ def test_bench(tiny_artifact: Path, tmp_path: Path) -> None:
     meta = json.loads((out / "run_meta.json").read_text())
     assert meta["command"][-2:] == ["--threads", "1"]
     assert meta["machine"]["cores"] > 0
-    assert meta["asked"]["contestants"][0]["identity"].keys() == {"lcc", "onnxruntime", "artifact"}
+    assert meta["asked"]["contestants"] == [first, second]
+    assert meta["asked"]["versions"][first].keys() == {"lcc", "onnxruntime", "artifact"}
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (out / "bench.svg").read_bytes()[:500]
     table = done.stdout.splitlines()

@@ -78,8 +78,9 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:
-    go(tmp_path, Stub(), threads=2)
+    go(tmp_path, Stub(), threads=2, versions={"a": {"x": "1", "y": "1"}})
     before = (tmp_path / "run_meta.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"holds another bench: threads was 2, is 1; name"):
-        go(tmp_path, Stub(), threads=1)
+    words = "holds another bench: threads was 2, is 1; versions: a: y was 1, is 2; name"
+    with pytest.raises(ConfigError, match=words):
+        go(tmp_path, Stub(), threads=1, versions={"a": {"x": "1", "y": "2"}})
     assert (tmp_path / "run_meta.json").read_bytes() == before
