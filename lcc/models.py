@@ -132,6 +132,12 @@ def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def gguf_path(source: str | Path) -> Path | None:
+    """The GGUF file that `source` stands for; None = it is a folder or a hub name."""
+    folder, gguf_file, _ = _locate(source)
+    return Path(folder, gguf_file) if gguf_file else None
+
+
 def _locate(source: str | Path) -> tuple[str, str | None, str]:
     """Return what transformers wants: folder or hub name, GGUF file name, and a name to show."""
     text = str(source)

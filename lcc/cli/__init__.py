@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lcc.cli import chat, compile, demo, evaluate, inspect, plan, run, targets, train, verify
+from lcc.cli import bench, chat, compile, demo, evaluate, inspect, plan, run, targets, train, verify
 from lcc.cli.frame import CommandGroup, show_version
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def root(
     """
 
 
-for module in (compile, run, chat, inspect, verify, evaluate, plan, targets, demo):
+for module in (compile, run, chat, inspect, verify, evaluate, bench, plan, targets, demo):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(train.app, name="train")
 

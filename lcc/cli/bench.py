@@ -1,0 +1,249 @@
+"""`lcc bench`."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lcc.artifact import read_manifest
+from lcc.cli.frame import progress_bar, read_text, table
+from lcc.env import needs_extra
+from lcc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lcc.bench.line_up import Budget
+    from lcc.bench.summary import Cell
+
+
+def command(
+    artifacts: Annotated[
+        list[Path], typer.Argument(help="Artifacts of one model; others compare with the first.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is measured.")],
+    lengths: Annotated[str, typer.Option(help="Tokens of the prompt; 1k is 1024.")] = "1k,4k",
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to write after it.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
+    budgets: Annotated[
+        str | None,
+        typer.Option(help="Entries kept, or entries:slots; less than compiled [as compiled]."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="openvino-genai, onnxruntime-genai, llama-cpp, transformers, kvpress."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What the artifacts were compiled from, for --against.")
+    ] = None,
+    peer_precision: Annotated[
+        str, typer.Option(help="Weights of the others: fp32, int4, or both.")
+    ] = "fp32",
+    peers: Annotated[
+        Path | None, typer.Option(help="Folder for their weights [peers, in the output].")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Text to read [ids drawn from the seed].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same ids.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every engine.")] = 2,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that one measurement may take.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw bench.png, .svg.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Measure speed and memory, the same way for artifacts and for other engines.
+
+    Every figure comes from a process of its own: load, warm up with another prompt, read, write by
+    greedy choice. Rounds are interleaved (A B C, A B C, ...), for machines are now faster, now
+    slower; a ratio is the median of the rounds' ratios to the first artifact. Everyone reads the
+    same token ids with as many threads. `same ids` tells how many of the first tokens written are
+    the first artifact's: all of them, or nearly, where both hold the whole text at one precision.
+
+    An artifact for several targets is measured with each. --against names other engines, which
+    are no part of lcc: what is not installed is skipped, and the pip command for it said. They
+    get the weights of --model, converted once; kvpress keeps as many entries as the artifact
+    does. onnxruntime-genai reads no more than the model's window, prompt and answer together.
+
+    The folder gets bench.json, bench.csv (a line a measurement), run_meta.json (versions, machine)
+    and the picture. The same command goes on where it was stopped; what failed
+    is not tried again.
+
+    \b
+    Examples:
+      lcc bench m.lcc -o bench
+      lcc bench infinipot.lcc h2o.lcc -o bench --lengths 1k,4k,16k --file book.txt
+      lcc bench m.lcc -o bench --lengths 32k --budgets 1024,512:1024
+      lcc bench m.lcc -o bench --against llama-cpp,onnxruntime-genai --model smollm2
+      lcc bench m.lcc -o b --against openvino-genai --model m.gguf --peer-precision int4
+    """
+    from lcc.bench import line_up
+    from lcc.bench.machine import machine
+    from lcc.bench.prompt import random_ids, text_ids
+    from lcc.bench.rounds import Plan, in_process, run
+    from lcc.bench.store import Store
+    from lcc.bench.summary import summarize
+
+    sizes, wanted = parse_lengths(lengths), parse_budgets(budgets)
+    if plot:
+        with needs_extra("eval"):
+            import matplotlib  # noqa: F401  (told now, not after the measurements)
+    contestants = line_up.artifacts(artifacts, wanted)
+    text = read_text(file) if file else None
+    if text is None:
+        ids, prompt = random_ids(artifacts[0], max(sizes), seed), f"seed {seed}"
+    else:
+        ids = text_ids(artifacts[0], text, max(sizes))
+        prompt = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+    with progress_bar(quiet=quiet) as report:
+        others, skipped = line_up.peers(
+            _names(against),
+            model,
+            _names(peer_precision),
+            kept_entries(artifacts[0], wanted),
+            folder=peers or output / "peers",
+            progress=report,
+        )
+        for name, why in skipped.items():
+            typer.echo(f"{name} is left out: {why}", err=True)
+        plan = Plan(contestants=[*contestants, *others], lengths=sizes, rounds=rounds)
+        here = machine()
+        asked: dict[str, Any] = {
+            "lengths": sizes,
+            "new_tokens": new_tokens,
+            "rounds": rounds,
+            "threads": threads,
+            "prompt": prompt,
+            "contestants": [each.label for each in plan.contestants],
+            "versions": {each.label: each.identity for each in plan.contestants},
+            "cpu": here["cpu"],
+        }
+        meta = {"command": sys.argv, "machine": here, "skipped": skipped}
+        store = Store(output, asked, meta)
+        run(plan, ids, store, in_process(new_tokens, threads, timeout), report)
+    cells = summarize(store.measurements)
+    for size in sizes:
+        typer.echo(f"{size:,} tokens read, {new_tokens:,} written; rounds: {rounds}")
+        typer.echo(_table([cell for cell in cells if cell.tokens == size]) + "\n")
+    window = read_manifest(artifacts[0]).model.trained_window
+    if others and window is not None and max(sizes) + new_tokens > window:
+        typer.echo(
+            f"The model was trained on {window:,} tokens: beyond them, the figures of an engine "
+            "that places every token are of speed and memory, not of use."
+        )
+    for line in remarks(cells, threads):
+        typer.echo(line)
+    if plot:
+        from lcc.bench.plot import draw
+
+        draw(cells, output)
+    typer.echo(f"{output}: bench.json, bench.csv, run_meta.json{', bench.png' if plot else ''}")
+
+
+def parse_lengths(text: str) -> list[int]:
+    """1k,4k,8000 -> 1024, 4096, 8000, ascending."""
+    sizes = []
+    for word in _names(text):
+        match = re.fullmatch(r"(\d+)(k|m)?", word.lower())
+        if match is None or int(match[1]) == 0:
+            raise ConfigError(f"--lengths {word}: wanted numbers of tokens, such as 1k,4k,8000")
+        sizes.append(int(match[1]) * {None: 1, "k": 1024, "m": 1024**2}[match[2]])
+    if not sizes:
+        raise ConfigError("--lengths names none; wanted numbers of tokens, such as 1k,4k,8000")
+    return sorted(set(sizes))
+
+
+def parse_budgets(text: str | None) -> "list[Budget]":
+    """1024,512:1024 -> as compiled but 1024 entries; 512 entries in 1024 slots."""
+    from lcc.bench.line_up import Budget
+
+    found = []
+    for word in _names(text):
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", word)
+        if match is None:
+            raise ConfigError(f"--budgets {word}: wanted entries or entries:slots, as 512:1024")
+        found.append(Budget(int(match[1]), int(match[2]) if match[2] else None))
+    return found
+
+
+def kept_entries(artifact: Path, budgets: "Sequence[Budget]") -> list[int]:
+    """Entries that the first artifact keeps, for each of the budgets."""
+    own = read_manifest(artifact).cache.budget
+    return list(dict.fromkeys(each.budget for each in budgets)) or [own]
+
+
+def _names(text: str | None) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
+
+
+def _table(cells: "Sequence[Cell]") -> str:
+    """A line a contestant; where there are no numbers, why."""
+    head: tuple[str, ...] = (
+        "",
+        "prefill tokens/s",
+        "x",
+        "decode tokens/s",
+        "x",
+        "first s",
+        "load s",
+    )
+    head += ("peak MB", "x", "KV MB", "cycles", "same ids", "")
+    return table([head, *(_row(cell) for cell in cells)], right=tuple(range(1, 12)))
+
+
+def _row(cell: "Cell") -> tuple[str, ...]:
+    return (
+        cell.contestant,
+        _number(cell, "prefill_tokens_per_second", spread=True),
+        _ratio(cell, "prefill_tokens_per_second"),
+        _number(cell, "decode_tokens_per_second", spread=True),
+        _ratio(cell, "decode_tokens_per_second"),
+        _number(cell, "first_token_seconds", digits=2),
+        _number(cell, "load_seconds", digits=2),
+        _number(cell, "peak_rss_bytes", 1e-6, digits=0),
+        _ratio(cell, "peak_rss_bytes"),
+        _number(cell, "kv_bytes", 1e-6),
+        _number(cell, "cycles", digits=0),
+        "" if cell.same_ids is None else f"{cell.same_ids} of {len(cell.first_ids)}",
+        _why(cell),
+    )
+
+
+def _why(cell: "Cell") -> str:
+    """Why there are no numbers, or not those of all rounds."""
+    if cell.error is None or not cell.rounds:
+        return cell.error or ""
+    return f"{cell.rounds} rounds, then: {cell.error}"
+
+
+def _number(
+    cell: "Cell", metric: str, unit: float = 1, *, digits: int = 1, spread: bool = False
+) -> str:
+    if metric not in cell.numbers:
+        return "-"
+    found = cell.numbers[metric]
+    middle, least, most = (
+        f"{value * unit:,.{digits}f}" for value in (found.median, found.least, found.most)
+    )
+    return f"{middle} ({least}-{most})" if spread and cell.rounds > 1 else middle
+
+
+def _ratio(cell: "Cell", metric: str) -> str:
+    found = cell.numbers.get(metric)
+    return "" if found is None or found.ratio is None else f"{found.ratio:.2f}"
+
+
+def remarks(cells: "Sequence[Cell]", threads: int) -> list[str]:
+    """What a reader of the tables must know: an engine that took more threads than it was given."""
+    found = []
+    for cell in cells:
+        used = cell.numbers.get("cores_used")
+        if used is not None and used.most > 1.1 * threads:
+            found.append(
+                f"{cell.contestant} at {cell.tokens:,} used {used.most:.1f} cores; "
+                f"{threads} threads were asked for"
+            )
+    return found
