@@ -19,7 +19,7 @@ SENTENCES = [f"Sentence {number} says {'so ' * (number % 7)}much." for number in
 
 def test_perplexity_is_the_models(tiny_artifact: Path) -> None:
     session = lcc.runtime.load(tiny_artifact)
-    ids = pieces(session, SENTENCES, 60, samples=1)[0]
+    ids = pieces(session.encode, SENTENCES, 60, samples=1)[0]
     with torch.no_grad():
         logits = tiny_model("llama")(torch.tensor([ids])).logits[0]
     wanted = torch.nn.functional.cross_entropy(logits[39:-1], torch.tensor(ids[40:]))
@@ -30,10 +30,10 @@ def test_perplexity_is_the_models(tiny_artifact: Path) -> None:
 
 def test_pieces_are_texts_of_their_own(tiny_artifact: Path) -> None:
     session = lcc.runtime.load(tiny_artifact)
-    texts = pieces(session, SENTENCES, 5000, samples=3)
+    texts = pieces(session.encode, SENTENCES, 5000, samples=3)
     assert [len(ids) for ids in texts] == [5000] * 3
     assert len({tuple(ids[:50]) for ids in texts}) == 3
-    assert texts == pieces(session, SENTENCES, 5000, samples=3)
+    assert texts == pieces(session.encode, SENTENCES, 5000, samples=3)
 
 
 def test_command(tiny_artifact: Path, tmp_path: Path) -> None:
