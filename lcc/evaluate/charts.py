@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44  # margins, for labels
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 44  # margins, for labels
 ANCHORS = ((200, 85, 61), (242, 215, 160), (42, 127, 158))  # colours of 0, one half, 1
 
 
@@ -45,19 +45,21 @@ class Chart:
 def chart(
     title: str, x_name: str, y_name: str, lines: Sequence[Line], *, share: bool = True
 ) -> Chart:
-    """Lay out lines over a logarithmic x.
+    """Lay out lines.
 
-    share       y is 0 to 1; otherwise it takes the range of the points
+    share       y is 0 to 1, and x logarithmic; otherwise y takes the range of the points, and x is
+                a place in a text
     """
     xs = sorted({point.x for line in lines for point in line.points})
     low, high = (0.0, 1.0) if share else _range(lines)
-    first, last = math.log(xs[0]), math.log(xs[-1])
+    scale = math.log if share else float
+    first, last = scale(xs[0]), scale(xs[-1])
 
     def place(x: float) -> float:
         span = WIDTH - LEFT - RIGHT
         if first == last:
             return LEFT + span / 2
-        return LEFT + span * (0.03 + 0.94 * (math.log(x) - first) / (last - first))
+        return LEFT + span * (0.03 + 0.94 * (scale(x) - first) / (last - first))
 
     def level(y: float) -> float:
         share_of = (min(max(y, low), high) - low) / (high - low)
@@ -65,7 +67,9 @@ def chart(
 
     placed = []
     for number, line in enumerate(lines):
-        aside = 3 * (number - (len(lines) - 1) / 2)  # so that intervals do not hide each other
+        aside = (
+            3 * (number - (len(lines) - 1) / 2) if share else 0.0
+        )  # so that intervals do not hide each other
         placed.append(
             Line(
                 line.name,
@@ -89,7 +93,13 @@ def chart(
         y_name,
         tuple(placed),
         tuple((round(place(x), 1), short(x)) for x in few),
-        tuple((round(level(y), 1), f"{y:.2f}" if high < 10 else f"{y:.1f}") for y in ticks),
+        tuple(
+            (
+                round(level(y), 1),
+                f"{y:.2f}" if high < 10 else f"{y:.1f}" if high < 100 else f"{y:.0f}",
+            )
+            for y in ticks
+        ),
     )
 
 

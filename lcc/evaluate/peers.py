@@ -8,7 +8,9 @@ It compares at equal kept entries: compression_ratio = 1 - kept / tokens of the 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +21,11 @@ from lcc.evaluate.asking import END, perplexity_line
 from lcc.evaluate.catalog import score
 from lcc.evaluate.grid import Setting, Subject
 from lcc.evaluate.sample import Sample
+from lcc.evaluate.turn import halves
 
 if TYPE_CHECKING:
     from lcc.models import LoadedModel
+    from lcc.runtime.text import Tokenizer
 
 PRESSES = {
     "snapkv": "SnapKVPress",
@@ -68,13 +72,12 @@ class PeerAsker:
     """
 
     def __init__(self, loaded: LoadedModel, press: Any, kept: int | None) -> None:
-        from lcc.models import encoder
-
         model: Any = loaded.module
         self.model = model
         self.window = loaded.trained_window
-        self.encode = encoder(loaded)
-        self._files, self._press, self._kept = loaded.files, press, kept
+        self.tokenizer, self._turn = _text_of(loaded.files)
+        self.encode = self.tokenizer.encode
+        self._press, self._kept = press, kept
         ends = model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
 
@@ -86,14 +89,14 @@ class PeerAsker:
         A query-aware press sees the question before the context, as an artifact does, and behind
         it: there presses look for what to keep (kvpress' own evaluation puts it there).
         """
-        before, after = self._turn() if chat else ("", "")
+        before, after = self._turn if chat else ("", "")
         context, question = before + sample.context, f"\n{sample.question}"
         if setting == "query-aware":
             context = f"{before}{sample.question}\n{sample.context}"
             if self._press is not None:
                 context, question = context + question, ""
         start = time.perf_counter()
-        ids = self.encode(context)
+        ids = self.tokenizer.encode(context, prefix=not before)
         asked = self.encode(f"{question}{after or ' '}{sample.answer_prefix}")
         if self.window is not None and len(ids) + len(asked) + sample.max_new_tokens > self.window:
             raise LccError(
@@ -102,7 +105,9 @@ class PeerAsker:
             )
         cache = self._read(ids)
         seconds = time.perf_counter() - start
-        answer = self._decode(self._generate(asked, len(ids), cache, sample.max_new_tokens))
+        answer = self.tokenizer.decode(
+            self._generate(asked, len(ids), cache, sample.max_new_tokens)
+        )
         return {
             "depth": sample.depth,
             "tokens": sample.tokens,
@@ -192,26 +197,16 @@ class PeerAsker:
                 result.append(losses.numpy())
         return np.concatenate(result)
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer().decode(ids, skip_special_tokens=True))
 
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
+def _text_of(files: dict[str, bytes]) -> tuple[Tokenizer, tuple[str, str]]:
+    """The runtime's own tokenizer, so that both read the same ids, and the halves of a turn."""
+    from lcc.runtime.text import Tokenizer
 
-        return Tokenizer.from_str(self._files["tokenizer.json"].decode("utf-8"))
-
-    def _turn(self) -> tuple[str, str]:
-        """The two halves of a user's turn; see `lcc.evaluate.turn`."""
-        import tempfile
-        from pathlib import Path
-
-        from lcc.evaluate.turn import halves
-        from lcc.runtime.text import Tokenizer
-
-        with tempfile.TemporaryDirectory() as folder:
-            for name, data in self._files.items():
-                Path(folder, name).write_bytes(data)
-            return halves(Tokenizer(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        tokenizer = Tokenizer(folder)
+        return tokenizer, halves(tokenizer)
 
 
 def check_presses(names: list[str]) -> None:
