@@ -156,19 +156,21 @@ def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) ->
     if machine.jobs > 1:
         threads = max(1, (threads or os.cpu_count() or 1) // machine.jobs)
     opener = partial(open_asker, threads=threads, target=machine.target, device=machine.device)
+    done = len(units) - len(todo)
     with progress_bar(quiet=machine.quiet) as report:
 
         def told(unit: Unit, line: dict[str, Any] | None, failure: str | None) -> None:
+            nonlocal done
             if line is not None:
                 results.add(unit, line)
+                done += 1
             else:
                 cell = unit.cell
                 where = f"{cell.subject.name}, {cell.task}, {cell.length}, sample {unit.index}"
                 failures.append(f"{where}: {failure}")
-            done = len(units) - len(results.todo(units))
             report(f"{done} of {len(units)} samples", done / len(units))
 
-        report(f"{len(units) - len(todo)} of {len(units)} samples", 1 - len(todo) / len(units))
+        report(f"{done} of {len(units)} samples", done / len(units))
         run(todo, recipe, opener, told, jobs=min(machine.jobs, max(len(todo), 1)))
     return failures
 

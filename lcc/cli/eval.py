@@ -1,5 +1,6 @@
 """`lcc eval`."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,9 @@ def command(
         for path in dict.fromkeys(artifacts)
         for budget in asking.numbers(budgets, "--budgets") or (None,)
     ]
+    twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
+    if twice:
+        raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")
     subjects += _peers(model, asking.names(press, "--press"), kept, subjects)
     files, counts = {}, dict.fromkeys(chosen, samples)
     for path in file or []:

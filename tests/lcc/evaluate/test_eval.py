@@ -1,6 +1,7 @@
 """`lcc eval` and `lcc tune-budget` from end to end, on a model that knows nothing."""
 
 import json
+import shutil
 import sys
 import types
 from html.parser import HTMLParser
@@ -183,7 +184,8 @@ def test_benchmark_files(
     assert [line["length"] for line in lines_of(tmp_path / "all")] == [None] * 3
     done(*command, tmp_path / "two", "--samples", 2)
     assert len(lines_of(tmp_path / "two")) == 2
-    assert Page(tmp_path / "two/report.html").count("table", **{"class": "heat"}) == 0
+    page = Page(tmp_path / "two/report.html")
+    assert page.count("table", **{"class": "heat"}) == page.count("svg") == 0, "no depth, no length"
 
 
 def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
@@ -195,6 +197,8 @@ def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
     refused(*start, "--tasks", "passkey", "--setting", "generic", words="wanted query-agnostic or")
     refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, it was compiled")
     refused(*start, "--tasks", "passkey", "--press", "knorm", words="give --model, too")
+    shutil.copytree(tiny_artifact, tmp_path / tiny_artifact.name)
+    refused(*start, tmp_path / tiny_artifact.name, "--tasks", "passkey", words="two artifacts are")
     assert not (tmp_path / "out").exists()
 
 
