@@ -52,6 +52,7 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
     assert {name for name in held if name.endswith(".py")} == modules_of_tree()
     recipes = {f"lcc/train/recipes/{name}.yaml" for name in RECIPES}
     assert {name for name in held if name.endswith(".yaml")} == recipes
+    assert {name for name in held if name.endswith(".j2")} == {"lcc/evaluate/report.html.j2"}
 
 
 def test_console_script(pyproject: dict) -> None:

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from lcc.cli import bench, chat, compile, demo, evaluate, inspect, plan, run, targets, train, verify
+from lcc.cli import (
+    bench,
+    chat,
+    compile,
+    demo,
+    eval,
+    inspect,
+    plan,
+    run,
+    targets,
+    train,
+    tune_budget,
+    verify,
+)
 from lcc.cli.frame import CommandGroup, show_version
 
 app = typer.Typer(
@@ -42,8 +55,9 @@ def root(
     """
 
 
-for module in (compile, run, chat, inspect, verify, evaluate, bench, plan, targets, demo):
-    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+COMMANDS = (compile, run, chat, inspect, verify, eval, tune_budget, bench, plan, targets, demo)
+for module in COMMANDS:
+    app.command(name=module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 app.add_typer(train.app, name="train")
 
 

@@ -1,9 +1,11 @@
-"""How well the end of a long text is predicted from what was kept of the rest."""
+"""How well a long text is predicted from what was kept of it: its end, and place by place."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,8 +28,24 @@ def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
     return math.exp(float(session.surprise(ids[-count:]).mean(dtype=np.float64)))
 
 
+def by_position(nats: np.ndarray, parts: int = 16) -> list[tuple[int, float]]:
+    """Mean of [n] float32 nats over `parts` equal stretches of a text, each with its end.
+
+    The first token, which nothing predicts, does not count; few tokens make fewer parts.
+    """
+    edges = np.unique(np.linspace(1, len(nats), parts + 1).astype(int)).tolist()
+    return [
+        (end, float(nats[start:end].mean(dtype=np.float64)))
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
 def pieces(
-    session: Session, sentences: list[str], length: int, samples: int, first_seed: int = 0
+    encode: Callable[[str], list[int]],
+    sentences: list[str],
+    length: int,
+    samples: int,
+    first_seed: int = 0,
 ) -> list[list[int]]:
     """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed."""
     texts = []
@@ -36,7 +54,7 @@ def pieces(
         chosen, ids = start, list[int]()
         while len(ids) < length:
             part = [sentences[(chosen + i) % len(sentences)] for i in range(200)]
-            ids += session.encode(" ".join(part) + " ")
+            ids += encode(" ".join(part) + " ")
             chosen += 200
         texts.append(ids[:length])
     return texts

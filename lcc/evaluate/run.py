@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lcc.errors import ConfigError
-from lcc.evaluate.needle import string_match
+from lcc.evaluate.catalog import score
 from lcc.evaluate.sample import Sample
 from lcc.evaluate.turn import user_turn
 
@@ -32,7 +32,7 @@ VIEWS: tuple[View, ...] = ("generic", "task", "question")
 class Outcome:
     """What became of one sample.
 
-    score           RULER's: share of the wanted strings that occur in the answer
+    score           0 to 1, by the task's own measure
     answer          the model's words, without the prefix that was put into its mouth
     read_seconds    reading the text, cycles included
     cycle_seconds   of them, in cycles
@@ -66,17 +66,20 @@ def ask(
     *,
     view: View = "generic",
     chat: bool = False,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
+    when_read: Callable[[], object] | None = None,
 ) -> Outcome:
     """Read one sample's text in an empty session, ask, and score the answer.
 
     Args:
         session: is reset first; its catalyst is put back at the end.
         sample: what to read and to ask.
-        view: what the evictions look for. A policy without catalyst has the generic view only.
+        view: what the evictions look for. A policy without catalyst has the generic view only. Of
+            a question that is longer than the artifact's catalyst_size its end is used.
         chat: put text and question into the model's chat template. RULER does so for chat models;
             very small ones answer better without.
-        max_new_tokens: length of the answer.
+        max_new_tokens: length of the answer; None = what the sample says.
+        when_read: called between the text and the question.
     """
     if view != "generic" and session.manifest.queries != "catalyst":
         raise ConfigError(
@@ -87,7 +90,7 @@ def ask(
     session.reset()
     cycles = session.stats().cycles, session.stats().cycle_seconds
     if view != "generic":
-        session.catalyst = sample.task if view == "task" else sample.question
+        session.catalyst = _shortened(session, sample.task if view == "task" else sample.question)
     try:
         before, after = user_turn(session, raw=not chat)
         start = time.perf_counter()
@@ -95,7 +98,10 @@ def ask(
         seconds = time.perf_counter() - start
         read = session.stats()
         question = f"\n{sample.question}{after or ' '}{sample.answer_prefix}"
-        answer = "".join(session.generate(question, max_new_tokens=max_new_tokens))
+        if when_read is not None:
+            when_read()
+        limit = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
+        answer = "".join(session.generate(question, max_new_tokens=limit))
     finally:
         if view != "generic":
             session.catalyst = own
@@ -103,7 +109,7 @@ def ask(
         view=view,
         depth=sample.depth,
         tokens=sample.tokens,
-        score=string_match(answer, sample.answers),
+        score=score(answer, sample),
         answer=answer,
         wanted=sample.answers,
         cycles=read.cycles - cycles[0],
@@ -113,13 +119,18 @@ def ask(
     )
 
 
+def _shortened(session: Session, catalyst: str) -> str | list[int]:
+    ids, limit = session.encode(catalyst), session.manifest.cache.catalyst_size
+    return catalyst if len(ids) <= limit else ids[-limit:]
+
+
 def run(
     session: Session,
     samples: Iterable[Sample],
     *,
     view: View = "generic",
     chat: bool = False,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
     progress: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Ask one sample after the other; `progress` gets each outcome as it comes."""

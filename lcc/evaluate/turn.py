@@ -8,6 +8,7 @@ from lcc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
+    from lcc.runtime.text import Tokenizer
 
 _MARK = "\u2060user text\u2060"
 
@@ -19,12 +20,15 @@ def user_turn(session: Session, *, raw: bool = False) -> tuple[str, str]:
         session: its artifact's own chat template decides.
         raw: no template and nothing else around the words.
     """
+    return ("", "") if raw else halves(session.tokenizer)
+
+
+def halves(tokenizer: Tokenizer) -> tuple[str, str]:
+    """What `user_turn` returns, from the files of a model."""
     from lcc.runtime.chat import load_template
 
-    if raw:
-        return "", ""
     try:
-        template = load_template(session.tokenizer)
+        template = load_template(tokenizer)
     except ConfigError:  # the model has none: it goes on from where the question ends
         return "", "\n"
     rendered = template.render([{"role": "user", "content": _MARK}])

@@ -19,6 +19,6 @@ def test_divergence() -> None:
 
 
 def test_perplexity() -> None:
-    """The first token is given; of two that follow, one had a half and one three quarters."""
-    logits = np.concatenate([UNEVEN, EVEN[:1]])
-    assert perplexity(logits, [0, 1, 1]) == pytest.approx((0.5 * 0.75) ** -0.5)
+    """The first token is given; of those that follow, one had a quarter and one a half."""
+    logits = np.concatenate([UNEVEN[::-1], EVEN[:1]])
+    assert perplexity(logits, [1, 0, 1]) == pytest.approx((0.25 * 0.5) ** -0.5)

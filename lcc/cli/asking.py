@@ -1,0 +1,208 @@
+"""What `lcc eval` and `lcc tune-budget` share: lists on the command line, subjects, their runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lcc import env
+from lcc.artifact import fingerprint, read_manifest
+from lcc.cli.frame import progress_bar, quiet_torch, table
+from lcc.cli.load import load_session
+from lcc.errors import ConfigError, LccError
+from lcc.evaluate.catalog import ABOUT
+from lcc.evaluate.grid import SETTINGS, Setting, Subject
+
+if TYPE_CHECKING:
+    from lcc.evaluate.asking import Asker
+    from lcc.evaluate.grid import Unit
+    from lcc.evaluate.results import Results
+    from lcc.evaluate.workers import Recipe
+
+TASK_LIST = "\n".join(f"      {name:<16} {about}" for name, about in ABOUT.items())
+"""For `--help`."""
+
+
+def names(text: str | None, option: str) -> list[str]:
+    """`a,b` -> a and b, each once."""
+    found = [each.strip() for each in (text or "").split(",") if each.strip()]
+    if text is not None and not found:
+        raise ConfigError(f"{option} is {text!r}, wanted names with commas between them")
+    return list(dict.fromkeys(found))
+
+
+def numbers(text: str | None, option: str) -> list[int]:
+    """`4k,500` -> 4096 and 500; k = 1024, m = 1024 * 1024."""
+    found = []
+    for each in names(text, option):
+        match = re.fullmatch(r"(\d+)([km]?)", each.lower())
+        if match is None or int(match[1]) < 1:
+            raise ConfigError(f"{option}: {each!r} is no number of tokens; wanted such as 4k,500")
+        found.append(int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2]])
+    return list(dict.fromkeys(found))
+
+
+def settings(text: str) -> list[Setting]:
+    """`query-agnostic`, `query-aware`, or both."""
+    chosen = names(text, "--setting")
+    for each in chosen:
+        if each not in SETTINGS:
+            raise ConfigError(f"--setting: {each!r}, wanted {' or '.join(SETTINGS)}, or both")
+    return [each for each in SETTINGS if each in chosen]
+
+
+def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Subject:
+    """An artifact at a budget, by default its own."""
+    manifest = read_manifest(path)
+    cache, policy = manifest.cache, manifest.policy.name
+    evicts = policy != "none"
+    for name, size, most in (("budget", budget, cache.budget), ("capacity", capacity,
+                             cache.capacity)):  # fmt: skip
+        if size is not None and size > most:
+            raise ConfigError(f"{path}: {name} is {size}, it was compiled for {most}; wanted less")
+    return Subject(
+        kind="artifact",
+        source=str(path),
+        policy=policy,
+        budget=(budget or cache.budget) if evicts else None,
+        capacity=capacity,
+    )
+
+
+def artifact_page(path: Path) -> dict[str, Any]:
+    """What run_meta.json says of an artifact."""
+    manifest = read_manifest(path)
+    return {
+        "path": str(path),
+        "fingerprint": fingerprint(manifest),
+        "model": manifest.model.name,
+        "target": manifest.target,
+    }
+
+
+def digest(path: Path | None) -> str | None:
+    """sha256 of a file, or of the *.txt of a folder: another haystack, another command."""
+    if path is None:
+        return None
+    result = hashlib.sha256()
+    for file in sorted(path.rglob("*.txt")) if path.is_dir() else [path]:
+        result.update(file.read_bytes())
+    return result.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _model(source: str) -> Any:
+    from lcc.models import load_model
+
+    with quiet_torch():
+        return load_model(source)
+
+
+def open_asker(
+    subject: Subject, *, threads: int | None, target: str | None, device: str | None
+) -> Asker:
+    """Load what a subject names; a function of a module, so that other processes can be told."""
+    if subject.kind != "artifact":
+        from lcc.evaluate.peers import open_peer
+        from lcc.train.processes import use_threads
+
+        if threads is not None:
+            use_threads(threads)
+        return open_peer(subject, _model(subject.source))
+    from lcc.evaluate.asking import SessionAsker
+
+    session = load_session(
+        Path(subject.source),
+        capacity=subject.capacity,
+        budget=subject.budget,
+        threads=threads,
+        target=target,
+        device=device,
+    )
+    return SessionAsker(session)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """On what samples are done; changes no answer but for rounding.
+
+    threads     of all jobs together
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    target: str | None = None
+    device: str | None = None
+    quiet: bool = False
+
+    def meta(self) -> dict[str, Any]:
+        """For run_meta.json."""
+        return {"runs": asdict(self)}
+
+
+def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) -> list[str]:
+    """Do the samples that are not done yet; returns what went wrong with which of them."""
+    from lcc.evaluate.workers import run
+
+    todo, failures = results.todo(units), list[str]()
+    threads = machine.threads or env.default_threads()
+    if machine.jobs > 1:
+        threads = max(1, (threads or os.cpu_count() or 1) // machine.jobs)
+    opener = partial(open_asker, threads=threads, target=machine.target, device=machine.device)
+    done = len(units) - len(todo)
+    with progress_bar(quiet=machine.quiet) as report:
+
+        def told(unit: Unit, line: dict[str, Any] | None, failure: str | None) -> None:
+            nonlocal done
+            if line is not None:
+                results.add(unit, line)
+                done += 1
+            else:
+                cell = unit.cell
+                where = f"{cell.subject.name}, {cell.task}, {cell.length}, sample {unit.index}"
+                failures.append(f"{where}: {failure}")
+            report(f"{done} of {len(units)} samples", done / len(units))
+
+        report(f"{done} of {len(units)} samples", done / len(units))
+        run(todo, recipe, opener, told, jobs=min(machine.jobs, max(len(todo), 1)))
+    return failures
+
+
+def told_failures(failures: list[str]) -> None:
+    """Raise LccError where there are any."""
+    if failures:
+        raise LccError(
+            f"{len(failures)} samples failed; the first: {failures[0]}; the same command tries "
+            "them again"
+        )
+
+
+def print_cells(pages: list[dict[str, Any]]) -> None:
+    """The table on the terminal."""
+    from lcc.evaluate.results import interval_text, score_text
+
+    head = ("", "task", "length", "setting", "score", "95 %", "cycles", "tokens/s")
+    rows: list[tuple[object, ...]] = [head]
+    for page in pages:
+        cycles, rate = page.get("cycles"), page.get("tokens_per_second")
+        score = score_text(page) if "score" in page or "error" not in page else page["error"]
+        rows.append(
+            (
+                page["name"],
+                page["task"],
+                page["length"] or "as is",
+                page["setting"],
+                score,
+                interval_text(page),
+                "" if cycles is None else f"{cycles:.1f}",
+                "" if rate is None else f"{rate:.0f}",
+            )
+        )
+    typer.echo(table(rows, right=(2, 6, 7)))

@@ -1,0 +1,171 @@
+"""`lcc eval`."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lcc.cli import asking
+from lcc.errors import ConfigError
+from lcc.evaluate.catalog import NEED_HAYSTACK, check_tasks
+from lcc.evaluate.grid import Subject, cells_of, units_of
+
+
+def command(
+    artifacts: Annotated[
+        list[Path], typer.Argument(help="Artifacts, folders.", metavar="ARTIFACT...")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    tasks: Annotated[str | None, typer.Option(help="Names, with commas; see below.")] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens of the text; 4k = 4096.")] = "4k",
+    samples: Annotated[int, typer.Option(min=1, help="A cell, depths 5 to 95 %.")] = 10,
+    haystack: Annotated[Path | None, typer.Option(help="Text file or folder of *.txt.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="A benchmark's own samples; may be repeated.")
+    ] = None,
+    setting: Annotated[
+        str, typer.Option(help="query-agnostic, query-aware, or both with a comma.")
+    ] = "query-agnostic",
+    chat: Annotated[
+        bool, typer.Option("--chat/--no-chat", help="Use the model's chat template.")
+    ] = False,
+    budgets: Annotated[
+        str | None, typer.Option(help="Less than compiled, such as 256,512.")
+    ] = None,
+    capacity: Annotated[int | None, typer.Option(help="Less than compiled, for all.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also the model itself, in eager PyTorch, full cache.")
+    ] = None,
+    press: Annotated[str | None, typer.Option(help="Also with these presses of kvpress.")] = None,
+    kept: Annotated[
+        str | None, typer.Option(help="Entries that presses keep [the artifacts' budgets].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with its own session.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of all jobs together.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Measure how much a model still knows of long texts: a table, a folder, a report.
+
+    \b
+    Tasks:
+    {TASKS}
+
+    In setting query-agnostic the text is read before the question is known; what the artifact's own
+    catalyst finds important survives. In query-aware the question stands before the text, and is
+    the catalyst where the policy reads one. The two do not compare.
+
+    The folder gets samples.jsonl (a line a sample, as they finish), results.json (a cell for all
+    samples of one kind, with a 95 % interval), run_meta.json and report.html. The same command goes
+    on where it was stopped; another one wants another folder.
+
+    --model adds the model in eager PyTorch: with its full cache at lengths that it was made for,
+    and with --press what kvpress keeps of it. Presses: snapkv, knorm, keydiff, streaming_llm, tova,
+    expected_attention, random.
+
+    \b
+    Examples:
+      lcc eval m.lcc --tasks passkey --lengths 4k,16k -o results
+      lcc eval m.lcc --budgets 256,512,1024 --tasks passkey --lengths 8k -o curve --jobs 2
+      lcc eval a.lcc b.lcc --tasks perplexity --haystack essays/ --lengths 16k --samples 5 -o ppl
+      lcc eval m.lcc --model ./my-model --press snapkv,knorm --kept 512 --tasks passkey -o peers
+      lcc eval m.lcc --file longbench.jsonl --samples 100 --chat -o longbench
+    """
+    chosen = asking.names(tasks, "--tasks")
+    if not chosen and not file:
+        raise ConfigError("nothing to measure; give --tasks or --file")
+    check_tasks(chosen, haystack=haystack is not None)
+    sizes, given = asking.numbers(lengths, "--lengths"), asking.settings(setting)
+    machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
+    subjects = [
+        asking.artifact_subject(path, budget, capacity)
+        for path in dict.fromkeys(artifacts)
+        for budget in asking.numbers(budgets, "--budgets") or (None,)
+    ]
+    twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
+    if twice:
+        raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")
+    subjects += _peers(model, asking.names(press, "--press"), kept, subjects)
+    files, counts = {}, dict.fromkeys(chosen, samples)
+    for path in file or []:
+        from lcc.evaluate.benchmarks import read
+
+        if path.stem in counts:
+            raise ConfigError(f"--file {path}: the name {path.stem} is taken; rename it")
+        files[path.stem] = str(path)
+        counts[path.stem] = min(samples, len(list(read(path))))
+
+    from lcc.evaluate import report
+    from lcc.evaluate.results import Results
+    from lcc.evaluate.results import machine as machine_page
+    from lcc.evaluate.workers import Recipe
+
+    if not NEED_HAYSTACK & {*chosen}:
+        haystack = None
+    recipe = Recipe(
+        samples=samples,
+        seed=seed,
+        chat=chat,
+        haystack=None if haystack is None else str(haystack),
+        files=tuple(files.items()),
+    )
+    asked = {
+        "artifacts": [asking.artifact_page(path) for path in dict.fromkeys(artifacts)],
+        "subjects": [subject.name for subject in subjects],
+        "capacity": capacity,
+        "model": model,
+        "tasks": chosen,
+        "lengths": sizes,
+        "samples": samples,
+        "settings": given,
+        "chat": chat,
+        "seed": seed,
+        "haystack": asking.digest(haystack),
+        "files": {name: asking.digest(Path(path)) for name, path in files.items()},
+    }
+    cells = cells_of(subjects, chosen, sizes, given, files)
+    results = Results(output, asked, machine_page() | machine.meta())
+    try:
+        failures = asking.do(results, units_of(cells, counts), recipe, machine)
+    finally:  # what is there is worth a look, however it ended
+        pages = results.write(cells)
+        report.write(results, pages)
+    asking.print_cells(pages)
+    typer.echo(f"{output / 'report.html'}", err=True)
+    asking.told_failures(failures)
+
+
+def _peers(
+    model: str | None, presses: list[str], kept: str | None, subjects: list[Subject]
+) -> list[Subject]:
+    """The full cache, and every press at every number of entries."""
+    if model is None:
+        if presses or kept:
+            raise ConfigError("--press and --kept compare with a model: give --model, too")
+        return []
+    from lcc.evaluate.peers import check_presses
+
+    check_presses(presses)
+    budgets = asking.numbers(kept, "--kept")
+    if presses and not budgets:
+        budgets = sorted({each.budget for each in subjects if each.budget is not None})
+    if presses and not budgets:
+        raise ConfigError("--press: the artifacts evict nothing; give --kept, such as 512,1024")
+    return [
+        Subject(kind="full", source=model, policy="full cache"),
+        *(
+            Subject(kind="press", source=model, policy=press, budget=budget)
+            for press in presses
+            for budget in budgets
+        ),
+    ]
+
+
+command.__doc__ = (command.__doc__ or "").replace("    {TASKS}", asking.TASK_LIST)

@@ -1,0 +1,219 @@
+"""The folder of results: samples as they finish, what was asked, and the numbers made of both.
+
+samples.jsonl   a line a sample, appended when it is done: that is what a second run goes on from
+kept.jsonl      what was kept of a few of them, for the report
+run_meta.json   what was asked, by which versions, on which machine
+results.json    a cell for every subject, task, length and setting, with its interval
+report.html     `lcc.evaluate.report`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import lcc
+from lcc.errors import ConfigError, LccError
+from lcc.evaluate.catalog import PERPLEXITY
+from lcc.evaluate.grid import Cell, Unit, unit_of
+from lcc.evaluate.interval import of_perplexity, of_scores
+
+Line = dict[str, Any]
+DISTRIBUTIONS = ("onnxruntime", "numpy", "apache-tvm", "torch", "transformers", "kvpress")
+
+
+class Results:
+    """Results in a folder, new or begun by the same command.
+
+    lines       `Unit.key` -> what is known of that sample
+    kept        `Unit.key` -> page of `lcc.evaluate.kept`
+    """
+
+    def __init__(self, folder: Path, asked: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Open or begin a folder.
+
+        asked       all that decides what a sample is and how it is asked, for JSON
+        meta        what else is worth knowing; not compared
+
+        Raises:
+            ConfigError: the folder holds results of something else.
+        """
+        self.folder = folder
+        asked = json.loads(json.dumps(asked))
+        page = folder / "run_meta.json"
+        if page.exists():
+            _check_same(folder, _read_json(page).get("asked", {}), asked)
+        elif folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: holds other files; wanted a new folder, or results")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not page.exists():
+            _write(page, {"asked": asked} | meta)
+        self.meta = _read_json(page)
+        self.lines = self._read("samples.jsonl")
+        self.kept = {key: line["kept"] for key, line in self._read("kept.jsonl").items()}
+
+    def _read(self, name: str) -> dict[str, Line]:
+        """All whole lines; a last one that was torn when the process was killed is cut off."""
+        path, found = self.folder / name, dict[str, Line]()
+        if not path.exists():
+            return found
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)
+        for number, text in enumerate(data[:whole].splitlines(), start=1):
+            try:
+                line = json.loads(text)
+                found[unit_of(line).key] = line
+            except (ValueError, KeyError, TypeError) as error:
+                raise LccError(
+                    f"{path}: line {number} is no sample ({error!r}); delete the line"
+                ) from None
+        return found
+
+    def add(self, unit: Unit, line: Line) -> None:
+        """Write down a sample that is done."""
+        kept = line.pop("kept", None)
+        if kept is not None:
+            self._append("kept.jsonl", unit.fields() | {"kept": kept})
+            self.kept[unit.key] = kept
+        self._append("samples.jsonl", line)
+        self.lines[unit.key] = line
+
+    def _append(self, name: str, line: Line) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def todo(self, units: Iterable[Unit]) -> list[Unit]:
+        """Those that are not done yet."""
+        return [unit for unit in units if unit.key not in self.lines]
+
+    def cells(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """What `results.json` says of each; see `cell_page`."""
+        of_cell: dict[Cell, list[Line]] = {}
+        for line in sorted(self.lines.values(), key=lambda line: line["index"]):
+            of_cell.setdefault(unit_of(line).cell, []).append(line)
+        return [cell_page(cell, of_cell.get(cell, [])) for cell in cells]
+
+    def write(self, cells: list[Cell]) -> list[dict[str, Any]]:
+        """Write results.json and return its cells."""
+        pages = self.cells(cells)
+        _write(self.folder / "results.json", {"cells": pages})
+        return pages
+
+
+def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
+    """One cell of `results.json`.
+
+    measure             "score" (0 to 1) or "perplexity" (of the last 512 tokens)
+    n, score, low, high samples, their mean, its 95 % interval; interval: how it was found
+    found               samples of score 1
+    cycles              mean; tokens_per_second: of reading, cycles included
+    by_position         perplexity of stretches of the text: [end of the stretch, perplexity]
+    error               why there is no score: what the first sample that failed says
+    """
+    page = {"name": cell.subject.name, **Unit(cell=cell, index=0).fields()}
+    del page["index"]
+    errors = [line["error"] for line in lines if "error" in line]
+    lines = [line for line in lines if "error" not in line]
+    page["measure"] = "perplexity" if cell.task == PERPLEXITY else "score"
+    page["n"] = len(lines)
+    if errors:
+        page |= {"error": errors[0], "failed": len(errors)}
+    if not lines:
+        return page
+    scores = [line["score"] for line in lines]
+    perplexity = cell.task == PERPLEXITY
+    interval = of_perplexity(scores) if perplexity else of_scores(scores)
+    page |= {"score": interval.mean, "low": interval.low, "interval": interval.method}
+    page["high"] = None if math.isinf(interval.high) else interval.high
+    if perplexity:
+        ends = [end for end, _ in lines[0]["by_position"]]
+        columns = zip(*(line["by_position"] for line in lines), strict=False)
+        means = (math.exp(fmean(nats for _, nats in column)) for column in columns)
+        page["by_position"] = list(zip(ends, means, strict=True))
+    else:
+        page["found"] = sum(score == 1 for score in scores)
+    cycles = [line["cycles"] for line in lines if line.get("cycles") is not None]
+    page["cycles"] = fmean(cycles) if cycles else None
+    seconds = sum(line["read_seconds"] for line in lines)
+    page["tokens_per_second"] = sum(line["tokens"] for line in lines) / seconds if seconds else None
+    page["peak_rss_bytes"] = max(line.get("peak_rss_bytes") or 0 for line in lines) or None
+    return page
+
+
+def machine() -> dict[str, Any]:
+    """Versions and the machine, for run_meta.json."""
+    versions = {"lcc": lcc.__version__, "python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cpu = platform.processor() or platform.machine()
+    try:
+        for row in Path("/proc/cpuinfo").read_text().splitlines():
+            if row.startswith("model name"):
+                cpu = row.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "versions": versions,
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()},
+        "command": sys.argv,
+    }
+
+
+def score_text(page: dict[str, Any]) -> str:
+    """The score of a cell for people."""
+    if "score" not in page:
+        return "-"
+    if page["measure"] == "perplexity":
+        return f"{page['score']:.2f}"
+    if page["interval"] == "wilson":
+        return f"{page['found']} of {page['n']}"
+    return f"{page['score']:.3f}"
+
+
+def interval_text(page: dict[str, Any]) -> str:
+    """The interval of a cell for people."""
+    if "score" not in page or page["interval"] == "none":
+        return ""
+    return f"{page['low']:.2f} to {page['high']:.2f}"
+
+
+def _check_same(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
+    differ = [
+        f"{name} was {json.dumps(known.get(name))}, now {json.dumps(asked.get(name))}"
+        for name in sorted({*known, *asked})
+        if known.get(name) != asked.get(name)
+    ]
+    if differ:
+        raise ConfigError(
+            f"{folder} holds results of another command: {'; '.join(differ)}; "
+            "give another -o, or the same command to go on"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        page: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LccError(f"{path}: {error}; delete the folder and begin anew") from None
+    return page
+
+
+def _write(path: Path, page: dict[str, Any]) -> None:
+    """All of it or nothing."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,171 @@
+"""Samples done in this process, or by several that each load what they ask."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from lcc.errors import LccError
+from lcc.evaluate.asking import Asker, Opener
+from lcc.evaluate.catalog import PERPLEXITY, TASKS
+from lcc.evaluate.grid import Cell, Subject, Unit
+from lcc.evaluate.needle import evenly, read_haystack
+from lcc.evaluate.perplexity import pieces
+from lcc.evaluate.sample import Sample
+
+Line = dict[str, Any]
+Told = Callable[[Unit, Line | None, str | None], None]
+"""Unit, its line, or None and what went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How samples are made and asked; the same in every process.
+
+    samples     of every cell, depths spread evenly over them
+    haystack    text file or folder; None where no task needs one
+    files       name of a task -> the benchmark file that it stands for
+    """
+
+    samples: int
+    seed: int
+    chat: bool
+    haystack: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
+
+
+class Worker:
+    """Does one sample after the other; what is asked stays loaded until another subject comes."""
+
+    def __init__(self, recipe: Recipe, open_asker: Opener) -> None:
+        self.recipe, self._open = recipe, open_asker
+        self._asker: tuple[Subject, Asker] | None = None
+
+    def __call__(self, unit: Unit) -> Line:
+        """A line of the results; where it cannot be done by its nature, `error` says why."""
+        asker, cell = self._asker_of(unit.cell.subject), unit.cell
+        try:
+            if asker.window is not None and (cell.length or 0) > asker.window:
+                raise LccError(f"made for {asker.window:,} tokens, asked for {cell.length:,}")
+            return unit.fields() | self._do(unit, asker)
+        except LccError as error:
+            return unit.fields() | {"error": str(error)}
+
+    def _do(self, unit: Unit, asker: Asker) -> Line:
+        cell, seed = unit.cell, self.recipe.seed + unit.index
+        if cell.task == PERPLEXITY:
+            (ids,) = pieces(asker.encode, self._sentences, cell.length or 0, 1, seed)
+            return asker.perplexity(ids)
+        sample = self._sample(cell, unit.index, seed, asker)
+        return asker.ask(sample, cell.setting, chat=self.recipe.chat, kept_map=unit.kept_map)
+
+    def _sample(self, cell: Cell, index: int, seed: int, asker: Asker) -> Sample:
+        files = dict(self.recipe.files)
+        if cell.task in files:
+            from lcc.evaluate.benchmarks import read
+
+            return list(read(Path(files[cell.task])))[index]
+        depth = list(evenly(self.recipe.samples))[index]
+        task, length = TASKS[cell.task], cell.length or 0
+        sentences = self._sentences if task.haystack else []
+        return task.make(lambda text: len(asker.encode(text)), length, depth, seed, sentences)
+
+    @cached_property
+    def _sentences(self) -> list[str]:
+        return read_haystack(Path(self.recipe.haystack or "."))
+
+    def _asker_of(self, subject: Subject) -> Asker:
+        if self._asker is None or self._asker[0] != subject:
+            self._asker = None  # the old one goes before the new one comes
+            self._asker = subject, self._open(subject)
+        return self._asker[1]
+
+
+def run(
+    units: list[Unit],
+    recipe: Recipe,
+    open_asker: Opener,
+    told: Told,
+    *,
+    jobs: int = 1,
+    method: str = "spawn",
+) -> None:
+    """Do all units; `told` hears of each as it is done, in whatever order.
+
+    open_asker  must be picklable where there are several jobs
+    method      how `multiprocessing` starts a process
+
+    A process that dies takes only the sample that it was at with it; another one goes on.
+
+    Raises:
+        LccError: what was to be asked cannot be loaded.
+    """
+    if jobs == 1:
+        worker = Worker(recipe, open_asker)
+        for unit in units:
+            told(unit, worker(unit), None)
+        return
+    context: Any = multiprocessing.get_context(method)
+    waiting, busy = deque(units), dict[Connection, tuple[Any, Unit]]()
+    try:
+        for _ in range(min(jobs, len(units))):
+            _start(context, recipe, open_asker, waiting, busy)
+        while busy:
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                process, unit = busy.pop(connection)
+                try:
+                    line, failure = connection.recv()
+                except EOFError:
+                    process.join()
+                    told(unit, None, f"its process ended with exit code {process.exitcode}")
+                    if waiting:
+                        _start(context, recipe, open_asker, waiting, busy)
+                    continue
+                if isinstance(failure, LccError):
+                    raise failure
+                told(unit, line, failure)
+                if waiting:
+                    busy[connection] = process, waiting.popleft()
+                    connection.send(busy[connection][1])
+                else:
+                    connection.send(None)
+    finally:
+        for process, _ in busy.values():
+            process.terminate()
+
+
+def _start(
+    context: Any,
+    recipe: Recipe,
+    open_asker: Opener,
+    waiting: deque[Unit],
+    busy: dict[Connection, tuple[Any, Unit]],
+) -> None:
+    """Start one more process with the next unit."""
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, recipe, open_asker), daemon=True)
+    process.start()
+    there.close()  # so that its end is seen here when the process dies
+    busy[here] = process, waiting.popleft()
+    here.send(busy[here][1])
+
+
+def _serve(connection: Connection, recipe: Recipe, open_asker: Opener) -> None:
+    """The other process: units come in, lines go out; None ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    worker = Worker(recipe, open_asker)
+    while (unit := connection.recv()) is not None:
+        try:
+            connection.send((worker(unit), None))
+        except LccError as error:  # of loading: nothing else here could be done either
+            connection.send((None, error))
+        except Exception as error:
+            connection.send((None, f"{type(error).__name__}: {error}"))

@@ -1,0 +1,240 @@
+"""`lcc eval` and `lcc tune-budget` from end to end, on a model that knows nothing."""
+
+import json
+import shutil
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import lcc.evaluate.asking
+from lcc.cli import app
+from lcc.evaluate.catalog import ABOUT
+from lcc.evaluate.sample import Sample
+
+QUICK = ("--lengths", "500", "--samples", "2", "-q")
+
+
+def lcc_(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def done(*arguments: object) -> str:
+    result = lcc_(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def refused(*arguments: object, words: str) -> None:
+    result = lcc_(*arguments)
+    assert result.exit_code == 2, (result.output, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert words in line
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """Samples in one order, without what differs from run to run."""
+    times = ("read_seconds", "cycle_seconds", "peak_rss_bytes")
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in line.items() if k not in times} for line in lines]
+    return sorted(kept, key=lambda line: json.dumps([line["budget"], line["task"], line["index"]]))
+
+
+@pytest.fixture
+def haystack(tmp_path: Path) -> Path:
+    path = tmp_path / "hay.txt"
+    path.write_text(" ".join(f"Sentence {n} says {'so ' * (n % 7)}much." for n in range(90)))
+    return path
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags, self.text = list[tuple[str, dict]](), ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(t == tag and attributes.items() <= a.items() for t, a in self.tags)
+
+
+def test_eval(tiny_artifact: Path, haystack: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    command = ["eval", tiny_artifact, "--tasks", "passkey,perplexity", "--haystack", haystack]
+    command += ["--budgets", "32,64", "--setting", "query-aware,query-agnostic", *QUICK]
+    table = done(*command, "-o", folder).splitlines()
+    assert len(table) == 1 + 2 * 3
+    assert (
+        "tiny.lcc consensus 32  passkey        500  query-agnostic  0 of 2  0.00 to 0.66"
+        in (table[1])
+    )
+    cells = json.loads((folder / "results.json").read_text())["cells"]
+    assert [(cell["n"], cell["measure"]) for cell in cells[:3]] == [
+        (2, "score"),
+        (2, "score"),
+        (2, "perplexity"),
+    ]
+    assert len(cells[2]["by_position"]) == 16
+    meta = json.loads((folder / "run_meta.json").read_text())
+    assert len(meta["asked"]["artifacts"][0]["fingerprint"]) == 64
+    assert meta["asked"]["lengths"] == [500]
+    assert {"lcc", "python", "numpy", "onnxruntime"} <= meta["versions"].keys()
+    assert meta["machine"]["cpu"]
+
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in source
+    assert "https://" not in source
+    assert "src=" not in source
+    page = Page(folder / "report.html")
+    assert page.count("table", **{"class": "cells"}) == 1
+    assert page.count("table", **{"class": "heat"}) == 4, "two budgets, two settings"
+    # Over length and over budget, each in two settings, and perplexity over position.
+    assert page.count("svg") == 5
+    assert page.count("div", **{"class": "kept"}) == 2, "one for each artifact and task"
+    assert "The pass key is" in page.text
+    titles = [a["title"] for tag, a in page.tags if tag == "td" and "wanted" in a.get("title", "")]
+    assert len(titles) == 8
+    assert all("; answered " in title for title in titles)
+
+
+def test_the_same_command_goes_on(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    ask = lcc.evaluate.asking.ask
+
+    def counted(session, sample, **options):  # type: ignore[no-untyped-def]
+        asked.append(sample.depth)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(session, sample, **options)
+
+    monkeypatch.setattr(lcc.evaluate.asking, "ask", counted)
+    command = ["eval", tiny_artifact, "--tasks", "passkey", "--lengths", 500, "--samples", 3, "-q"]
+    command += ["-o", tmp_path / "out"]
+    assert lcc_(*command).exit_code == 130
+    assert (tmp_path / "out/report.html").exists(), "what was done is shown"
+    first = lines_of(tmp_path / "out")
+    assert len(first) == 1
+    done(*command)
+    assert asked == [5, 50, 50, 95]
+    done(*command, "--threads", 1)
+    assert len(asked) == 4, "nothing is left to do"
+    assert lines_of(tmp_path / "out")[0] == first[0]
+    refused(*command, "--seed", 3, words="seed was 0, now 3; give another -o")
+
+
+def test_two_jobs_find_what_one_finds(tiny_artifact: Path, tmp_path: Path) -> None:
+    command = ["eval", tiny_artifact, "--tasks", "passkey", "--budgets", "32,64", *QUICK]
+    done(*command, "-o", tmp_path / "one")
+    done(*command, "-o", tmp_path / "two", "--jobs", 2)
+    assert lines_of(tmp_path / "one") == lines_of(tmp_path / "two")
+    assert len(lines_of(tmp_path / "one")) == 4
+
+
+def test_settings(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    ask = lcc.evaluate.asking.ask
+
+    def watched(session, sample, *, view, chat, **options):  # type: ignore[no-untyped-def]
+        told.append((view, chat, sample.context.startswith(sample.question)))
+        return ask(session, sample, view=view, chat=chat, **options)
+
+    monkeypatch.setattr(lcc.evaluate.asking, "ask", watched)
+    command = ["eval", tiny_artifact, "--tasks", "passkey", "--lengths", 500, "--samples", 1, "-q"]
+    done(*command, "--chat", "--setting", "query-agnostic,query-aware", "-o", tmp_path / "out")
+    assert told == [("generic", True, False), ("question", True, True)]
+
+
+def test_benchmark_files(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> list[Sample]:
+        words = path.read_text().split()
+        return [
+            Sample(
+                context=f"It is {word}. " * 20,
+                question="What?",
+                task="What?",
+                answer_prefix="",
+                answers=(word,),
+                depth=None,
+                tokens=0,
+            )
+            for word in words
+        ]
+
+    module = types.ModuleType("lcc.evaluate.benchmarks")
+    module.read = read  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lcc.evaluate.benchmarks", module)
+    (tmp_path / "qa.jsonl").write_text("red green blue")
+    command = ["eval", tiny_artifact, "--file", tmp_path / "qa.jsonl", "-q", "-o"]
+    done(*command, tmp_path / "all")
+    assert [line["wanted"] for line in lines_of(tmp_path / "all")] == [["red"], ["green"], ["blue"]]
+    assert [line["length"] for line in lines_of(tmp_path / "all")] == [None] * 3
+    done(*command, tmp_path / "two", "--samples", 2)
+    assert len(lines_of(tmp_path / "two")) == 2
+    page = Page(tmp_path / "two/report.html")
+    assert page.count("table", **{"class": "heat"}) == page.count("svg") == 0, "no depth, no length"
+
+
+def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
+    start = ["eval", tiny_artifact, "-o", tmp_path / "out"]
+    refused(*start, words="give --tasks or --file")
+    refused(*start, "--tasks", "paskey", words="no task 'paskey'; did you mean passkey? there are:")
+    refused(*start, "--tasks", "perplexity", words="task perplexity needs a text to hide in: give")
+    refused(*start, "--tasks", "passkey", "--lengths", "4x", words="'4x' is no number of tokens")
+    refused(*start, "--tasks", "passkey", "--setting", "generic", words="wanted query-agnostic or")
+    refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, it was compiled")
+    refused(*start, "--tasks", "passkey", "--press", "knorm", words="give --model, too")
+    shutil.copytree(tiny_artifact, tmp_path / tiny_artifact.name)
+    refused(*start, tmp_path / tiny_artifact.name, "--tasks", "passkey", words="two artifacts are")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_lists_the_tasks() -> None:
+    for command in ("eval", "tune-budget"):
+        text = lcc_(command, "--help").stdout
+        assert all(f" {name} " in text for name in ABOUT)
+
+
+def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = lcc.evaluate.asking.SessionAsker.ask
+
+    def pretend(self, *arguments: object, **options: object) -> dict:  # type: ignore[no-untyped-def]
+        line = ask(self, *arguments, **options)  # type: ignore[arg-type]
+        budget = self.session._executor.config.budget
+        return line | {"score": float(budget >= 32 or line["depth"] < 50)}
+
+    monkeypatch.setattr(lcc.evaluate.asking.SessionAsker, "ask", pretend)
+    command = ["tune-budget", tiny_artifact, "--tasks", "passkey", *QUICK, "-o", tmp_path / "out"]
+    table = done(*command).splitlines()
+    chosen = [row for row in table if row.endswith("chosen")]
+    assert [row.split()[0] for row in chosen] == ["32"]
+    assert any("misses it" in row for row in table)
+    assert f'  lcc.runtime.load("{tiny_artifact}", budget=32)' in table
+    assert "  lcc compile MODEL -o SMALLER.lcc --budget 32" in table
+    page = Page(tmp_path / "out/report.html")
+    assert "Budget 32 reaches the target" in page.text
+    assert page.count("svg") == 2, "over length and over budget"
+    monkeypatch.setattr(lcc.evaluate.asking, "ask", None)
+    assert done(*command).splitlines() == table, "nothing is asked again"
+
+
+def test_tune_budget_when_nothing_is_good_enough(tiny_artifact: Path, tmp_path: Path) -> None:
+    command = ["tune-budget", tiny_artifact, "--tasks", "passkey", *QUICK]
+    result = lcc_(*command, "--absolute", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "No budget reaches the target" in result.stdout
+    refused(*command, "-o", tmp_path / "out2", words="nothing was answered right with everything")
+    refused(*command, "--absolute", "--model", "x", "-o", "y", words="wanted it or --model")

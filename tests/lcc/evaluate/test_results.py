@@ -1,0 +1,81 @@
+"""The folder of results: what is done is not done again, and another command is told apart."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lcc.errors import ConfigError, LccError
+from lcc.evaluate.grid import Cell, Subject, Unit, units_of
+from lcc.evaluate.results import Results, cell_page
+
+SUBJECT = Subject(kind="artifact", source="a/m.lcc", policy="snapkv", budget=64)
+CELL = Cell(subject=SUBJECT, task="passkey", length=700, setting="query-aware")
+UNITS = units_of([CELL], {"passkey": 3})
+
+
+def line(unit: Unit, **fields: object) -> dict:
+    known = {"score": 1.0, "tokens": 700, "read_seconds": 2.0, "cycles": 4}
+    return unit.fields() | known | fields
+
+
+def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r", {"samples": 3}, {})
+    assert results.todo(UNITS) == UNITS
+    results.add(UNITS[1], line(UNITS[1], kept={"heads": 4}))
+    again = Results(tmp_path / "r", {"samples": 3}, {})
+    assert again.todo(UNITS) == [UNITS[0], UNITS[2]]
+    assert again.lines == results.lines
+    assert again.kept == {UNITS[1].key: {"heads": 4}}
+    assert "kept" not in (tmp_path / "r/samples.jsonl").read_text()
+
+
+def test_a_torn_line_is_dropped(tmp_path: Path) -> None:
+    results = Results(tmp_path, {}, {})
+    results.add(UNITS[0], line(UNITS[0]))
+    path = tmp_path / "samples.jsonl"
+    whole = path.read_bytes()
+    for torn in (b'{"kind": "arti', json.dumps(line(UNITS[1])).encode()):
+        path.write_bytes(whole + torn)
+        again = Results(tmp_path, {}, {})
+        assert again.todo(UNITS) == UNITS[1:]
+        assert path.read_bytes() == whole, "the next line begins a line"
+    path.write_bytes(b"{}\n" + whole)
+    with pytest.raises(LccError, match=r"samples.jsonl: line 1 is no sample"):
+        Results(tmp_path, {}, {})
+
+
+def test_another_command_is_told_apart(tmp_path: Path) -> None:
+    Results(tmp_path, {"samples": 3, "seed": 0, "tasks": ["passkey"]}, {})
+    with pytest.raises(ConfigError) as told:
+        Results(tmp_path, {"samples": 4, "seed": 0, "tasks": ["vt"]}, {})
+    assert 'samples was 3, now 4; tasks was ["passkey"], now ["vt"]' in str(told.value)
+    assert "seed" not in str(told.value)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        Results(tmp_path / "other", {}, {})
+
+
+def test_cells() -> None:
+    lines = [line(UNITS[0]), line(UNITS[1], score=0.0), line(UNITS[2])]
+    page = cell_page(CELL, lines)
+    assert (page["name"], page["n"], page["found"]) == ("m.lcc snapkv 64", 3, 2)
+    assert page["score"] == pytest.approx(2 / 3)
+    assert (page["interval"], page["cycles"], page["tokens_per_second"]) == ("wilson", 4, 350)
+    failed = UNITS[0].fields() | {"error": "too long"}
+    page = cell_page(CELL, [failed, lines[2]])
+    assert (page["n"], page["score"], page["error"], page["failed"]) == (1, 1, "too long", 1)
+    assert "score" not in cell_page(CELL, [failed])
+
+
+def test_perplexity_cells() -> None:
+    cell = Cell(subject=SUBJECT, task="perplexity", length=8, setting="query-agnostic")
+    lines = [
+        line(Unit(cell=cell, index=i), score=nats, by_position=[[4, nats + 1], [8, nats]])
+        for i, nats in enumerate([1.0, 3.0])
+    ]
+    page = cell_page(cell, lines)
+    assert page["score"] == pytest.approx(math.exp(2))
+    assert page["by_position"] == [(4, pytest.approx(math.exp(3))), (8, pytest.approx(math.exp(2)))]

@@ -1,0 +1,91 @@
+"""Samples over processes: the same lines whatever their number, and what a dead one takes along."""
+
+import os
+from typing import Any
+
+import pytest
+
+from lcc.errors import LccError
+from lcc.evaluate.grid import Subject, Unit, cells_of, units_of
+from lcc.evaluate.workers import Recipe, run
+
+RECIPE = Recipe(samples=4, seed=7, chat=False)
+
+
+class Echo:
+    """Answers with what it was asked; no model."""
+
+    window: int | None = 1000
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+        return {"answer": sample.answers[0], "depth": sample.depth, "setting": setting}
+
+
+def open_echo(subject: Subject) -> Echo:
+    if subject.policy == "missing":
+        raise LccError("no such artifact")
+    return Echo()
+
+
+class Dying(Echo):
+    def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+        if sample.depth == 35:
+            os._exit(9)
+        if sample.depth == 65:
+            raise RuntimeError("a bug")
+        return super().ask(sample, setting, chat=chat, kept_map=kept_map)
+
+
+def units(*policies: str, lengths: tuple[int, ...] = (400, 700)) -> list[Unit]:
+    subjects = [Subject(kind="artifact", source="x.lcc", policy=each) for each in policies]
+    cells = cells_of(subjects, ["passkey"], lengths, ["query-agnostic"])
+    return units_of(cells, {"passkey": 4})
+
+
+def done(todo: list[Unit], opener: Any, jobs: int) -> tuple[dict, dict]:
+    lines, failures = {}, {}
+
+    def told(unit: Unit, line: dict | None, failure: str | None) -> None:
+        (failures if line is None else lines)[unit.key] = line or failure
+
+    run(todo, RECIPE, opener, told, jobs=jobs, method="fork")
+    return lines, failures
+
+
+def test_processes_change_nothing() -> None:
+    todo = units("a", "b")
+    alone, together = done(todo, open_echo, 1), done(todo, open_echo, 3)
+    assert len(alone[0]) == 16
+    assert alone == together
+    assert len({line["answer"] for line in alone[0].values()}) == 4, "a sample for each seed"
+
+
+def test_too_long_for_what_it_was_made_for() -> None:
+    lines, _ = done(units("a", lengths=(400, 4096)), open_echo, 1)
+    errors = [line.get("error") for line in lines.values()]
+    assert errors == [None] * 4 + ["made for 1,000 tokens, asked for 4,096"] * 4
+
+
+def test_a_dead_process_takes_one_sample_along() -> None:
+    todo = units("a")
+    lines, failures = done(todo, lambda _: Dying(), 2)
+    assert sorted(line["depth"] for line in lines.values()) == [5, 5, 95, 95]
+    assert sorted(failures.values()) == [
+        *["RuntimeError: a bug"] * 2,
+        *["its process ended with exit code 9"] * 2,
+    ]
+
+
+def test_what_cannot_be_loaded_ends_it() -> None:
+    for jobs in (1, 2):
+        with pytest.raises(LccError, match="no such artifact"):
+            done(units("missing"), open_echo, jobs)
+
+
+def test_one_map_of_what_was_kept_for_each_artifact_and_task() -> None:
+    mapped = [unit for unit in units("a", "b", lengths=(700, 400)) if unit.kept_map]
+    found = [(unit.cell.subject.policy, unit.cell.length, unit.index) for unit in mapped]
+    assert found == [("a", 400, 2), ("b", 400, 2)]
