@@ -3,12 +3,12 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from lcc import env
-from lcc.config import CompileConfig
+from lcc.config import CompileConfig, Precision
 from lcc.errors import ConfigError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -44,6 +44,11 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
         given["memory_bytes"] = parse_bytes(given["memory_bytes"])
     if "target" not in given and env.default_target():
         given["target"] = env.default_target()
+    if given.get("precision", "fp32") not in get_args(Precision):
+        raise ConfigError(
+            f"precision is {given['precision']!r}, wanted {', '.join(get_args(Precision))} "
+            "(bf16: ONNX Runtime has no matrix products in it for CPUs)"
+        )
     cache = given.get("cache") or {}
     if given.get("memory_bytes") and not {"capacity", "budget"} & set(cache):
         given.setdefault("fit_budget", True)
