@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="The artifact, a folder.")],
-    task: Annotated[str, typer.Option(help="passkey, number, multikey, keyvalue, perplexity.")],
+    task: Annotated[str, typer.Option(help="Name of a task, see below.")],
     length: Annotated[list[int], typer.Option(help="Tokens of the text; may be repeated.")],
     haystack: Annotated[Path | None, typer.Option(help="Text file or folder of *.txt.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples a length, depths 5 to 95 %.")] = 10,
@@ -42,11 +42,9 @@ def command(
 
     \b
     Tasks:
-      passkey      a five-digit key in repeated noise
-      number       one seven-digit number in the text of --haystack
-      multikey     likewise, with three other numbers beside it
-      keyvalue     one number among hundreds, nothing else in the text
-      perplexity   how well the last 512 tokens of --haystack are predicted
+      RULER's niah_single_1 .. 3, niah_multikey_1 .. 3, niah_multivalue, niah_multiquery, vt, cwe,
+      fwe; InfiniteBench's passkey, number_string, kv_retrieval; niah_kamradt; babi_qa1 .. 5;
+      perplexity: how well the last 512 tokens of --haystack are predicted.
 
     The view is what evictions look for: `generic` is the artifact's own catalyst and knows nothing
     of the question, `task` names the kind of thing wanted, `question` is the question itself.
@@ -54,16 +52,18 @@ def command(
     \b
     Examples:
       lcc evaluate m.lcc --task passkey --length 4096 --length 16384
-      lcc evaluate m.lcc --task number --haystack essays/ --length 8192 --view question
+      lcc evaluate m.lcc --task niah_single_2 --haystack essays/ --length 8192 --view question
     """
-    from lcc.evaluate.needle import TASKS, evenly, read_haystack
-    from lcc.evaluate.needle import question_first as asked_first
+    from lcc.evaluate.haystack import read_haystack
     from lcc.evaluate.run import VIEWS, run
+    from lcc.evaluate.sample import evenly
+    from lcc.evaluate.sample import question_first as asked_first
+    from lcc.evaluate.tasks import TASKS
 
     if task not in (*TASKS, "perplexity") or view not in VIEWS:
         names = ", ".join([*TASKS, "perplexity"])
         raise LccError(f"wanted --task {names}; --view generic, task or question")
-    if haystack is None and task in ("number", "multikey", "perplexity"):
+    if haystack is None and (task == "perplexity" or TASKS[task].haystack):
         raise LccError(f"--task {task} needs a --haystack")
     session = load_session(
         artifact,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lcc.errors import ConfigError
-from lcc.evaluate.needle import string_match
+from lcc.evaluate.metrics import METRICS
 from lcc.evaluate.sample import Sample
 from lcc.evaluate.turn import user_turn
 
@@ -32,7 +32,7 @@ VIEWS: tuple[View, ...] = ("generic", "task", "question")
 class Outcome:
     """What became of one sample.
 
-    score           RULER's: share of the wanted strings that occur in the answer
+    score           by the sample's metric, 0 to 1
     answer          the model's words, without the prefix that was put into its mouth
     read_seconds    reading the text, cycles included
     cycle_seconds   of them, in cycles
@@ -103,7 +103,7 @@ def ask(
         view=view,
         depth=sample.depth,
         tokens=sample.tokens,
-        score=string_match(answer, sample.answers),
+        score=METRICS[sample.metric](answer, sample.answers),
         answer=answer,
         wanted=sample.answers,
         cycles=read.cycles - cycles[0],
