@@ -40,7 +40,7 @@ class Sample:
     @property
     def asked(self) -> str:
         """What follows the text where no chat template stands between question and answer."""
-        return f"\n{self.question} {self.answer_prefix}"
+        return "\n" + " ".join(each for each in (self.question, self.answer_prefix) if each)
 
 
 @dataclass(frozen=True)
