@@ -73,6 +73,7 @@ CASES = [
     ("code_similarity", "# nothing but this", ("return 1",), 0),
     # LongBench v2
     ("correct_answer_is", "**The correct answer is (B)**", ("B",), 1),
+    ("correct_answer_is", "The correct answer is **(B)**", ("B",), 1),
     ("correct_answer_is", "The correct answer is B.", ("B",), 1),
     ("correct_answer_is", "B", ("B",), 0),
     ("correct_answer_is", "The correct answer is (A). No: The correct answer is (B)", ("B",), 0),
@@ -115,6 +116,7 @@ CASES = [
     ("contained", "2.0", ("2",), 1),
     ("contained", "\nThe Topic is Old Cars\nmore", ("old cars",), 1),
     ("contained", "x\nno\nold cars", ("old cars",), 0),
+    ("contained", "x\nold cars", ("old cars",), 1),
     ("final_number", "3 and 4 is 7. The answer is 1,200.", ("... The answer is 1200",), 1),
     ("final_number", "first 3 then $14.50 in all\n\n99", ("The answer is 14",), 1),
     ("final_number", "none", ("The answer is 14",), 0),
@@ -125,6 +127,7 @@ CASES = [
         1,
     ),
     ("code_output", "The printed value is 12.0", ("12",), 1),
+    ("code_output", "12 is what will be printed", ("12",), 1),
     ("code_output", "12 is what one of the many other values would be", ("12",), 0),
     ("true_or_false", "That is True, not false", ("True",), 1),
     ("true_or_false", "perhaps", ("True",), 0),
