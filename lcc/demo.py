@@ -23,8 +23,9 @@ from lcc import env
 from lcc.artifact import Manifest, cache_dtype, read_manifest, verify_files
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, LccError
-from lcc.evaluate.needle import magic_number, passkey, read_haystack, split_sentences
+from lcc.evaluate.haystack import read_haystack, split_sentences
 from lcc.evaluate.sample import Sample
+from lcc.evaluate.tasks import TASKS
 
 POINTS = 48  # measurements of memory while the text is read
 ANSWER_TOKENS = 16
@@ -93,14 +94,14 @@ def hide(artifact: Path, haystack: str, tokens: int, depth: float, seed: int) ->
         return len(tokenizer.encode(text))
 
     if haystack == "noise":
-        return passkey(count, tokens, depth, seed)
+        return TASKS["passkey"].make(count, tokens, depth, seed, [])
     if haystack == "python":
         from pydoc_data.topics import topics
 
         sentences = split_sentences(" ".join(topics.values()))
     else:
         sentences = read_haystack(Path(haystack))
-    return magic_number(count, tokens, depth, seed, sentences)
+    return TASKS["niah_single_2"].make(count, tokens, depth, seed, sentences)
 
 
 def ask(artifact: Path, sample: Sample, *, catalyst: str | None, progress: Progress) -> Result:

@@ -12,6 +12,7 @@ from lcc.train.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
 SUBPACKAGES = ("passes", "targets", "runtime")
+PROMPTS = ("longbench", "infinitebench", "helmet")
 
 
 def modules_of_tree() -> set[str]:
@@ -51,7 +52,8 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
     held = zipfile.ZipFile(wheel).namelist()
     assert {name for name in held if name.endswith(".py")} == modules_of_tree()
     recipes = {f"lcc/train/recipes/{name}.yaml" for name in RECIPES}
-    assert {name for name in held if name.endswith(".yaml")} == recipes
+    prompts = {f"lcc/evaluate/benchmarks/{name}.yaml" for name in PROMPTS}
+    assert {name for name in held if name.endswith(".yaml")} == recipes | prompts
     assert {name for name in held if name.endswith(".j2")} == {"lcc/evaluate/report.html.j2"}
 
 

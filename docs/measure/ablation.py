@@ -15,9 +15,10 @@ from pathlib import Path
 import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.evaluate.needle import evenly, magic_number, read_haystack
+from lcc.evaluate.haystack import read_haystack
 from lcc.evaluate.run import View, run
-from lcc.evaluate.sample import Sample
+from lcc.evaluate.sample import Sample, evenly
+from lcc.evaluate.tasks import TASKS
 from lcc.models import load_model
 from lcc.passes.eviction import POLICIES
 from lcc.passes.eviction.consensus import Consensus
@@ -94,7 +95,7 @@ def draw(session: Session, tokens: int, count: int, sentences: list[str]) -> lis
         return len(session.encode(text))
 
     return [
-        magic_number(length, tokens, depth, seed, sentences)
+        TASKS["niah_single_2"].make(length, tokens, depth, seed, sentences)
         for seed, depth in enumerate(evenly(count))
     ]
 

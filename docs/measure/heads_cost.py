@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.needle import NOISE
+from lcc.evaluate.haystack import NOISE
 
 
 def main() -> None:

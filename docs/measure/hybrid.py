@@ -20,7 +20,7 @@ import numpy as np
 
 import lcc.runtime
 from lcc.artifact import Manifest, read_manifest
-from lcc.evaluate.needle import NOISE
+from lcc.evaluate.haystack import NOISE
 from lcc.plan import BlockSparse, Full
 
 NEW = 32

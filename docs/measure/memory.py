@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.needle import (
-    NOISE,
+from lcc.evaluate.haystack import NOISE
+from lcc.evaluate.tasks.infinitebench import (
     PASSKEY,
     PASSKEY_INTRODUCTION,
     PASSKEY_PREFIX,
@@ -65,15 +65,11 @@ def main() -> None:
 
 def noise(session: Session, tokens: int) -> Iterator[str]:
     """Blocks of about 4,096 tokens, never the whole text: a pass key is in the middle one."""
-    repeated = BLOCK // len(session.encode(f" {NOISE}"))
+    repeated = BLOCK // len(session.encode(f"{NOISE}\n"))
     count = tokens // BLOCK
     for index in range(count):
-        key = f" {PASSKEY.format(value=KEY)}" if index == count // 2 else ""
-        yield (
-            (f"{PASSKEY_INTRODUCTION}\n" if index == 0 else " ")
-            + " ".join([NOISE] * repeated)
-            + key
-        )
+        key = f"{PASSKEY.format(value=KEY)}\n" if index == count // 2 else ""
+        yield (f"{PASSKEY_INTRODUCTION}\n\n" if index == 0 else "") + f"{NOISE}\n" * repeated + key
 
 
 def real(session: Session, options: argparse.Namespace) -> Iterator[list[int]]:

@@ -12,7 +12,9 @@ import tempfile
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.needle import evenly, passkey, string_match
+from lcc.evaluate.metrics import METRICS
+from lcc.evaluate.sample import evenly
+from lcc.evaluate.tasks.infinitebench import passkey
 
 
 def common_length(a: list[int], b: list[int]) -> int:
@@ -51,7 +53,7 @@ def main() -> None:
             session.feed(ids[session.tokens :])
             question = f"\n{sample.question} {sample.answer_prefix}"
             answer = "".join(session.generate(question, max_new_tokens=24))
-            found += string_match(answer, sample.answers) == 1
+            found += METRICS[sample.metric](answer, sample.answers) == 1
             print(
                 f"{len(ids)} tokens, depth {sample.depth:.0f} %: wanted {sample.answers[0]}, "
                 f"answered {answer!r}",

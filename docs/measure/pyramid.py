@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from lcc.capture import capture
 from lcc.config import PolicyConfig
-from lcc.evaluate.needle import read_haystack
+from lcc.evaluate.haystack import read_haystack
 from lcc.heads import RetainingHeads, load_heads
 from lcc.models import load_model
 from lcc.passes.eviction import Entries, make_policy

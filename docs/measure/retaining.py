@@ -3,10 +3,11 @@
 python docs/measure/retaining.py OUT.jsonl ESSAYS --artifact locret.lcc --artifact infinipot.lcc ...
 python docs/measure/retaining.py OUT.jsonl --table
 
-Twenty samples a cell, of texts of 4K tokens: passkey (a depth each), multikey and keyvalue (five
-texts, four of their keys asked for after one reading). With --first the question stands before the
-text, which is read anew for each. Perplexity: of 512 tokens, at ten places beyond the 16,000th of
-each of two texts. A cell that OUT.jsonl has already is not measured again.
+Twenty samples a cell, of texts of 4K tokens: passkey (a depth each), niah_multikey_1 and
+niah_multikey_2 (five texts, four of their keys asked for after one reading). With --first the
+question stands before the text, which is read anew for each. Perplexity: of 512 tokens, at ten
+places beyond the 16,000th of each of two texts. A cell that OUT.jsonl has already is not measured
+again.
 """
 
 import argparse
@@ -25,21 +26,14 @@ import numpy as np
 from passkey import common_length
 
 import lcc.runtime
-from lcc.evaluate.needle import (
-    ANSWER_PREFIX,
-    QUESTION,
-    evenly,
-    key_value,
-    multikey,
-    passkey,
-    read_haystack,
-)
-from lcc.evaluate.sample import Sample
+from lcc.evaluate.haystack import read_haystack
+from lcc.evaluate.sample import Sample, evenly
+from lcc.evaluate.tasks import TASKS
 from lcc.runtime.session import Session
 
 NEEDLE = re.compile(r"One of the special magic numbers for (\S+) is: (\d+)\.")
 BUDGETS = (512, 1024)
-TASKS = ("passkey", "multikey", "keyvalue", "perplexity")
+CELLS = ("passkey", "niah_multikey_1", "niah_multikey_2", "perplexity")
 Asked = tuple[str, str, str]  # question, prefix of the answer, answer
 
 
@@ -53,12 +47,10 @@ def texts(
 
     if task == "passkey":
         for seed, depth in enumerate(evenly(20)):
-            yield passkey(count, tokens, depth, seed)
+            yield TASKS[task].make(count, tokens, depth, seed, sentences)
     for seed, depth in enumerate(evenly(5)):
-        if task == "multikey":
-            yield multikey(count, tokens, depth, seed, sentences)
-        if task == "keyvalue":
-            yield key_value(count, tokens, depth, seed)
+        if task.startswith("niah_multikey"):
+            yield TASKS[task].make(count, tokens, depth, seed, sentences)
 
 
 def asked(sample: Sample, task: str) -> list[Asked]:
@@ -69,7 +61,11 @@ def asked(sample: Sample, task: str) -> list[Asked]:
     counted = collections.Counter(key for key, _ in pairs)
     pairs = [pair for pair in pairs if counted[pair[0]] == 1]
     chosen = random.Random(sample.context[:999]).sample(pairs, 4)
-    return [(QUESTION.format(key=k), ANSWER_PREFIX.format(key=k), value) for k, value in chosen]
+    (own,) = (key for key, value in pairs if value == sample.answers[0])
+    return [
+        (sample.question.replace(own, key), sample.answer_prefix.replace(own, key), value)
+        for key, value in chosen
+    ]
 
 
 def found(session: Session, questions: list[Asked]) -> int:
@@ -143,8 +139,8 @@ def read_cells(out: Path) -> dict[tuple, dict]:
 
 def show(cells: dict[tuple, dict]) -> None:
     """The table in Markdown."""
-    columns = [(t, b, False) for b in BUDGETS for t in TASKS]
-    columns += [(t, b, True) for b in BUDGETS for t in TASKS[:3]]
+    columns = [(t, b, False) for b in BUDGETS for t in CELLS]
+    columns += [(t, b, True) for b in BUDGETS for t in CELLS[:3]]
     for first in (False, True):
         chosen = [column for column in columns if column[2] == first]
         print("\n| policy |", " | ".join(f"{t}, {b}" for t, b, _ in chosen), "|")
@@ -169,7 +165,7 @@ def main() -> None:
     parser.add_argument("haystack", type=Path, nargs="?")
     parser.add_argument("--artifact", type=Path, action="append", default=[])
     parser.add_argument("--budget", type=int, action="append")
-    parser.add_argument("--task", choices=TASKS, action="append")
+    parser.add_argument("--task", choices=CELLS, action="append")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--first", action="store_true", help="the question before the text")
     parser.add_argument("--threads", type=int, default=2)
@@ -180,7 +176,7 @@ def main() -> None:
         return
     sentences = read_haystack(options.haystack)
     for budget in options.budget or BUDGETS:
-        for task in options.task or TASKS:
+        for task in options.task or CELLS:
             for path in options.artifact:
                 key = (path.stem, task, budget, options.first)
                 if key in read_cells(options.out) or (options.first and task == "perplexity"):

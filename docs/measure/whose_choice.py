@@ -19,7 +19,7 @@ from retaining import asked, texts
 from torch import Tensor
 
 from lcc.capture import capture
-from lcc.evaluate.needle import read_haystack
+from lcc.evaluate.haystack import read_haystack
 from lcc.heads import load_heads
 from lcc.models import load_model
 from lcc.passes.find_attention import FindAttention

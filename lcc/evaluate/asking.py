@@ -18,10 +18,9 @@ import numpy as np
 
 from lcc.evaluate.grid import Setting
 from lcc.evaluate.kept import KeptWatch
-from lcc.evaluate.needle import question_first
 from lcc.evaluate.perplexity import by_position
 from lcc.evaluate.run import ask
-from lcc.evaluate.sample import Sample
+from lcc.evaluate.sample import Sample, question_first
 from lcc.evaluate.turn import user_turn
 
 if TYPE_CHECKING:

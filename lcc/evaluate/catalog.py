@@ -3,8 +3,9 @@
 import difflib
 
 from lcc.errors import ConfigError
-from lcc.evaluate.needle import TASKS, string_match
+from lcc.evaluate.metrics import METRICS
 from lcc.evaluate.sample import Sample
+from lcc.evaluate.tasks import TASKS
 
 PERPLEXITY = "perplexity"
 ABOUT = {name: task.about for name, task in TASKS.items()} | {
@@ -17,7 +18,7 @@ NEED_HAYSTACK = {PERPLEXITY, *(name for name, task in TASKS.items() if task.hays
 
 def score(answer: str, sample: Sample) -> float:
     """0 to 1: how much of what the sample wants is in the answer."""
-    return string_match(answer, sample.answers)
+    return METRICS[sample.metric](answer, sample.answers)
 
 
 def check_tasks(names: list[str], *, haystack: bool) -> None:

@@ -1,6 +1,7 @@
 """One text with a question whose answer is known, and what makes such texts."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 Count = Callable[[str], int]  # text -> its number of tokens, by the model's own tokenizer
@@ -17,9 +18,11 @@ class Sample:
     answers         what is wanted; `metric` says how an answer is compared with them
     depth           where the fact is, in per cent of the text: 0 = at its beginning; None = the
                     task asks for no single place
-    tokens          length of `context`, counted by the model's own tokenizer
+    tokens          length of `context`, counted by the model's own tokenizer; 0 = not counted
     metric          name in `lcc.evaluate.metrics.METRICS`
     max_new_tokens  length of the answer, at most
+    dataset         where the sample comes from, for a table of scores by dataset; "" = one task
+    group           a part of the dataset that is reported by itself, too: a length, a difficulty
     """
 
     context: str
@@ -31,6 +34,13 @@ class Sample:
     tokens: int
     metric: str = "all"
     max_new_tokens: int = 24
+    dataset: str = ""
+    group: str = ""
+
+    @property
+    def asked(self) -> str:
+        """What follows the text where no chat template stands between question and answer."""
+        return "\n" + " ".join(each for each in (self.question, self.answer_prefix) if each)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,27 @@ class Task:
     """Makes samples from seeds.
 
     about           one line for people
-    make            tokenizer, length, depth, seed, sentences of a haystack -> sample
+    make            tokenizer, length, depth, seed, sentences of a haystack -> sample. `length` is
+                    in tokens and includes the question and room for the answer; `depth` is in per
+                    cent, and read where the task wants one fact: else the seed draws the places
     haystack        whether `make` reads the sentences; they may be empty where it does not
     """
 
     about: str
     make: Callable[[Count, int, float, int, list[str]], Sample]
     haystack: bool = False
+
+
+def question_first(sample: Sample, count: Count) -> Sample:
+    """The same, with the question before the text: what is read can then be seen in its light."""
+    context = f"{sample.question}\n{sample.context}"
+    return dataclasses.replace(sample, context=context, tokens=count(context))
+
+
+def evenly(samples: int, first: float = 5.0, last: float = 95.0) -> Iterator[float]:
+    """Spread depths evenly, ends included; a single one goes to the middle."""
+    if samples == 1:
+        yield (first + last) / 2
+        return
+    for index in range(samples):
+        yield first + (last - first) * index / (samples - 1)

@@ -16,9 +16,9 @@ from lcc.errors import LccError
 from lcc.evaluate.asking import Asker, Opener
 from lcc.evaluate.catalog import PERPLEXITY, TASKS
 from lcc.evaluate.grid import Cell, Subject, Unit
-from lcc.evaluate.needle import evenly, read_haystack
+from lcc.evaluate.haystack import read_haystack
 from lcc.evaluate.perplexity import pieces
-from lcc.evaluate.sample import Sample
+from lcc.evaluate.sample import Sample, evenly
 
 Line = dict[str, Any]
 Told = Callable[[Unit, Line | None, str | None], None]

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import msgspec
 import numpy as np
@@ -22,6 +23,8 @@ from lcc.capture import capture
 from lcc.cli import app
 from lcc.compile import compile_model, manifest_of, specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.evaluate.haystack import split_sentences
+from lcc.evaluate.tasks import TASKS
 from lcc.models import LoadedModel, load_model
 from lcc.runtime.session import Session
 from lcc.targets.reference import ReferenceEngine
@@ -149,6 +152,16 @@ def test_it_is_read_as_it_was_trained(model: LoadedModel) -> None:
     with torch.no_grad():
         best = model.module(ids).logits[0, -1].argmax()
     assert tokenizer.decode([int(best)]) == " Paris"
+
+
+def test_tasks_keep_within_their_length(model: LoadedModel) -> None:
+    tokenizer = Tokenizer.from_str(model.files["tokenizer.json"].decode())
+    sentences = split_sentences(" ".join(topics.values()))
+    for length in (1024, 4096, 16384):
+        for name, task in TASKS.items():
+            sample = task.make(lambda text: len(tokenizer.encode(text)), length, 50, 1, sentences)
+            whole = len(tokenizer.encode(sample.context + sample.asked)) + sample.max_new_tokens
+            assert length - 400 < whole <= length + 1, name  # a long sentence; one seam of tokens
 
 
 def test_demo(smollm2_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

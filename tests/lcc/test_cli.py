@@ -267,8 +267,9 @@ def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     page = json.loads(lcc("verify", tiny_artifact, "--model", tiny_folder, "--json").stdout)
     assert page["ok"]
     assert {"what", "against", "max_error", "tolerance", "ok"} == set(page["rows"][0])
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision="int4")
-    compile_model(tiny_folder, tmp_path / "low.lcc", config)
+    sizes = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 8 --recent-size 4".split()
+    low = ["--precision", "int4", "--policy", "knorm", "-o", tmp_path / "low.lcc", *sizes]
+    assert lcc("compile", tiny_folder, *low).exit_code == 0
     result = lcc("verify", tmp_path / "low.lcc", "--model", tiny_folder)
     assert result.stdout.endswith("\nwithin what this precision may lose\n")
     save_tiny(tmp_path / "other", seed=5)
