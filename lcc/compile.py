@@ -32,6 +32,7 @@ from lcc.passes.check_chunks import check_chunks
 from lcc.passes.eviction import EvictionPolicy, make_policy
 from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.graph import ModelGraph, shape
+from lcc.passes.half_cache import half_cache
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.split_programs import split_programs
 from lcc.plan import Full, parse_plan
@@ -89,6 +90,8 @@ def specialize(
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
     layers, weightless = eviction_programs(graph, cache, policy, plan)
     programs += weightless
+    if config.kv_precision == "fp16":
+        programs = [half_cache(program) for program in programs]
     model = ModelEntry(
         name=name,
         architecture=architecture,
@@ -185,6 +188,11 @@ def _targets(config: CompileConfig) -> list[Target]:
         if config.precision not in target.precisions:
             wanted = ", ".join(target.precisions)
             raise ConfigError(f"precision is {config.precision}, target {target.name} has {wanted}")
+        if config.kv_precision not in target.kv_precisions:
+            wanted = ", ".join(target.kv_precisions)
+            raise ConfigError(
+                f"kv_precision is {config.kv_precision}, target {target.name} has {wanted}"
+            )
         target.precision = config.precision
     return targets
 

@@ -14,6 +14,7 @@ BEGINNING_TOKENS = 32
 
 Positions = Literal["contiguous", "absolute"]
 Precision = Literal["fp32", "int8", "int4"]
+KvPrecision = Literal["fp32", "fp16"]
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,7 +120,8 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policies locret and consensus
-    precision       bits of the weights; activations and cache stay float32
+    precision       bits of the weights; activations stay float32
+    kv_precision    of keys and values in the cache
     cpu             level of CPU (`lcc.cpu`) that tvm:cpu compiles for; None = this machine's
     """
 
@@ -132,4 +134,5 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fit_budget: bool = False
     heads: str | None = None
     precision: Precision = "fp32"
+    kv_precision: KvPrecision = "fp32"
     cpu: str | None = None

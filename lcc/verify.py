@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import lcc.runtime
-from lcc.artifact import Manifest, ProgramEntry, read_manifest
+from lcc.artifact import Manifest, ProgramEntry, cache_dtype, read_manifest
 from lcc.capture import capture
 from lcc.compile import Specialized, program_entries, specialize
 from lcc.config import CompileConfig
@@ -154,8 +154,13 @@ def _specialized(
     manifest: Manifest, loaded: LoadedModel, heads: RetainingHeads | None
 ) -> Specialized:
     plan = show_plan(tuple(layer.kind for layer in manifest.model.layers))
+    half = cache_dtype(manifest.programs) == "float16"
     config = CompileConfig(
-        target=manifest.target, cache=manifest.cache, policy=manifest.policy, plan=plan
+        target=manifest.target,
+        cache=manifest.cache,
+        policy=manifest.policy,
+        plan=plan,
+        kv_precision="fp16" if half else "fp32",
     )
     facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
     special = specialize(capture(loaded.module), config, *facts)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from lcc.config import Precision
+from lcc.config import KvPrecision, Precision
 from lcc.program import Program
 
 
@@ -15,6 +15,7 @@ class Target(ABC):
     levels  that `cpu` may be set to, the best one first
     note    what nobody has tried of what it builds; None = nothing
     precision   what the weights are stored in, and `precisions` that it may be set to
+    kv_precisions   of keys and values in the cache, that it can run
     """
 
     name: str
@@ -23,6 +24,7 @@ class Target(ABC):
     note: str | None = None
     precision: Precision = "fp32"
     precisions: tuple[Precision, ...] = ("fp32",)
+    kv_precisions: tuple[KvPrecision, ...] = ("fp32",)
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""

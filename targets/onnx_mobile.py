@@ -30,6 +30,8 @@ class OnnxMobile(OnnxRuntime):
     --include_ops_by_config. ORT format holds the weights of each program in its file.
     """
 
+    precisions = ("fp32",)
+    kv_precisions = ("fp32",)
     name = "onnxruntime:mobile"
     note = "run on an x86 CPU, never on a phone"
 
@@ -59,6 +61,9 @@ class OnnxAccelerator(OnnxRuntime):
     The step is two programs of static shapes, for a whole chunk and for one token; head and cycles
     stay with the CPU. What is not accepted is refused when it is compiled, not found on the phone.
     """
+
+    precisions = ("fp32",)
+    kv_precisions = ("fp32",)
 
     def __init__(self, device: str) -> None:
         self.name, self.device = f"onnxruntime:{device}", device

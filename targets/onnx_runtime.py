@@ -16,6 +16,7 @@ from onnx_ir.passes import common as passes
 from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
+from lcc.targets.onnx_half_cache import attend_in_half
 from lcc.targets.onnx_precision import lower_precision
 
 WEIGHTS_FILE = "weights.bin"
@@ -29,6 +30,7 @@ class OnnxRuntime(Target):
 
     name = "onnxruntime:cpu"
     precisions = ("fp32", "int8", "int4")
+    kv_precisions = ("fp32", "fp16")
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""
@@ -86,6 +88,8 @@ def to_onnx(
         )
     assert converted is not None  # it is None only for the old exporter
     _drop_reshapes(converted.model)
+    if attend_in_half(converted.model):
+        passes.RemoveUnusedNodesPass()(converted.model)
     if HEAD not in program.names:  # masks are the same in all layers of a kind
         passes.DeduplicateInitializersPass(size_limit=_SMALL)(converted.model)
         passes.CommonSubexpressionEliminationPass()(converted.model)

@@ -15,6 +15,7 @@ class Reference(Target):
     """Target `reference`: one `.pt2` file a program, run by `ReferenceEngine`."""
 
     name = "reference"
+    kv_precisions = ("fp32", "fp16")
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Save the exported programs; each file carries its own weights."""

@@ -44,7 +44,7 @@ ONLY_INSIDE = {
     "lcc/__init__.py": {*HEAVY, "numpy", "lcc.compile", "lcc.models", "lcc.runtime"},
 }
 EAGER = {"lcc/evaluate/peers.py"}  # the model in PyTorch, to compare with: held to its own line
-OWN_FILE = {f"targets/onnx_{name}.py" for name in ("runtime", "mobile", "precision")}
+OWN_FILE = {f"targets/onnx_{name}.py" for name in ("runtime", "mobile", "precision", "half_cache")}
 
 
 def files_of(place: str) -> list[Path]:
@@ -102,6 +102,7 @@ def test_targets_do_not_import_each_other() -> None:
         "attention_parts",
         "half_precision",
         "low_bits",
+        "onnx_half_cache",
         "onnx_operators",
         "onnx_precision",
         "standard_operators",

@@ -22,6 +22,9 @@ def command(
     precision: Annotated[
         str | None, typer.Option(help="Of the weights: fp32, int8 (fast), int4 (small) [fp32].")
     ] = None,
+    kv_precision: Annotated[
+        str | None, typer.Option(help="Of keys and values: fp32, or fp16 (half the cache) [fp32].")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The most it may take when it runs, such as 512MB.")
     ] = None,
@@ -98,6 +101,7 @@ def command(
         {
             "target": target or None,
             "precision": precision,
+            "kv_precision": kv_precision,
             "memory_bytes": None if memory is None else parse_bytes(memory),
             "cache": {
                 "capacity": capacity,

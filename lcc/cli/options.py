@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from lcc import env
-from lcc.config import CompileConfig, Precision
+from lcc.config import CompileConfig, KvPrecision, Precision
 from lcc.errors import ConfigError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -44,11 +44,7 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
         given["memory_bytes"] = parse_bytes(given["memory_bytes"])
     if "target" not in given and env.default_target():
         given["target"] = env.default_target()
-    if given.get("precision", "fp32") not in get_args(Precision):
-        raise ConfigError(
-            f"precision is {given['precision']!r}, wanted {', '.join(get_args(Precision))} "
-            "(bf16: ONNX Runtime has no matrix products in it for CPUs)"
-        )
+    _check_precision(given)
     cache = given.get("cache") or {}
     if given.get("memory_bytes") and not {"capacity", "budget"} & set(cache):
         given.setdefault("fit_budget", True)
@@ -60,6 +56,18 @@ def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileC
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise ConfigError(f"{file}: {error}" if file else str(error)) from None
+
+
+def _check_precision(given: dict[str, Any]) -> None:
+    """Refuse a precision that there is not, with the reason for those that one would expect."""
+    why = {
+        "precision": (Precision, "bf16: ONNX Runtime has no matrix products in it for CPUs"),
+        "kv_precision": (KvPrecision, "int8: reading would take four times as long"),
+    }
+    for name, (known, reason) in why.items():
+        if given.get(name, "fp32") not in get_args(known):
+            wanted = ", ".join(get_args(known))
+            raise ConfigError(f"{name} is {given[name]!r}, wanted {wanted} ({reason})")
 
 
 def is_plan_file(plan: str | None) -> bool:

@@ -104,6 +104,7 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     case(tiny_folder, "--target", "magic", words="target is 'magic', wanted one of onnxruntime:cpu")
     case(tiny_folder, "--positions", "magic", words="Invalid enum value 'magic' - at `$.cache.pos")
     case(tiny_folder, "--precision", "bf16", words="precision is 'bf16', wanted fp32, int8, int4 (")
+    case(tiny_folder, "--kv-precision", "int8", words="kv_precision is 'int8', wanted fp32, fp16 (")
     case(tiny_folder, "--memory", "much", words="'much' is not a size; wanted a number with a unit")
     case(tiny_folder, "--memory", "1MB", words="no budget fits")
     case(tiny_folder, "--config", tmp_path / "no.yaml", words="no.yaml: No such file or directory")

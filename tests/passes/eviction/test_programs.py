@@ -141,8 +141,13 @@ def test_without_rotation_keys_are_only_moved():
     assert not torch.equal(Evict(policy, table(40))(**feeds)[1], key)
 
 
-def test_drift_over_1000_cycles(record_property):
-    """A key that moves a little in each cycle, against the same key rotated once, directly."""
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-3), (torch.float16, 2e-2)])
+def test_drift_over_1000_cycles(record_property, dtype, most):
+    """A key that moves a little in each cycle, against the same key rotated once, directly.
+
+    In a cache of float16 it is rounded each time: 1000 errors of one part in 4096 at most that add
+    up like steps of a random walk.
+    """
     cycles, far = 1000, 1001
     policy = make_policy(PolicyConfig(name="sink_window"))
     rotation = table(far + 1)
@@ -153,12 +158,13 @@ def test_drift_over_1000_cycles(record_property):
         count = torch.tensor([used], dtype=torch.int32)
         none = torch.zeros(1, dtype=torch.int32)
         _, key, _ = evict(key, key, count, none, none, torch.arange(used - 1))
+        key = key.to(dtype).float()
     exact = rotate(raw[:, :, -2:], rotation.cos[:2], rotation.sin[:2], False)
     drift = ((key - exact).norm(dim=-1) / exact.norm(dim=-1)).max().item()
     record_property("drift", drift)
-    print(f"relative drift after {cycles} rotations by 1 slot: {drift:.1e}")
+    print(f"relative drift after {cycles} rotations by 1 slot, {dtype}: {drift:.1e}")
     assert key.shape == exact.shape
-    assert 0 < drift < 1e-3
+    assert 0 < drift < most
 
 
 @pytest.mark.parametrize("name", EVICTING)
