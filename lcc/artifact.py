@@ -29,7 +29,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
                 retaining is what the step's heads say
     queries     which queries the score programs are given: catalyst, recent, all; absent = none
     programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
-                time), updates (output -> the input whose storage it replaces)
+                time), updates (output -> the input whose storage it replaces). The dtype of the
+                step's inputs key_0, value_0, ... is the one that the cache is kept in
     passes      what the compiler rewrote: name, sites
     memory      the memory table: name, bytes
     files       path -> sha256 and size in bytes, of every other file of the artifact
@@ -44,7 +45,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -58,6 +59,9 @@ from lcc.plan import Full, Kind
 
 FORMAT_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
+
+CACHE_DTYPES = ("float32", "float16")  # of keys and values
+_STEPS = ("prefill_chunk", "decode")
 
 Queries = Literal["catalyst", "recent", "all"]
 Scalar = Literal["attention", "consensus", "retaining", "novelty", "noise", "sentence"]
@@ -162,6 +166,24 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     files: dict[str, FileEntry] = {}
 
 
+def cache_dtype(programs: Mapping[str, ProgramEntry]) -> str:
+    """What keys and values are kept in: the dtype of the step's inputs of that name.
+
+    Raises:
+        ArtifactError: they differ, or are none of `CACHE_DTYPES`.
+    """
+    found = {
+        tensor.dtype: f"{name}: {tensor.name}"
+        for name in _STEPS
+        for tensor in (programs[name].inputs if name in programs else [])
+        if tensor.name.startswith(("key_", "value_"))
+    }
+    if len(found) > 1 or not set(found) <= set(CACHE_DTYPES):
+        which = ", ".join(f"{place} is {dtype}" for dtype, place in found.items())
+        raise ArtifactError(f"programs: {which}; wanted one of {', '.join(CACHE_DTYPES)} in all")
+    return next(iter(found), CACHE_DTYPES[0])
+
+
 class _Header(Struct):
     """What every version of the manifest has: read before anything else is believed."""
 
@@ -246,6 +268,8 @@ def check(manifest: Manifest) -> None:
     if manifest.target in manifest.also:
         raise ArtifactError(f"also: {manifest.target} is the target already")
     everyone = [manifest.programs, *(built.programs for built in manifest.also.values())]
+    for programs in everyone:
+        cache_dtype(programs)
     for name, program in [item for programs in everyone for item in programs.items()]:
         if program.file not in manifest.files:
             raise ArtifactError(f"programs: {name} is in {program.file}, which files does not list")

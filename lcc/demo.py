@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from lcc import env
-from lcc.artifact import Manifest, read_manifest, verify_files
+from lcc.artifact import Manifest, cache_dtype, read_manifest, verify_files
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, LccError
 from lcc.evaluate.needle import magic_number, passkey, read_haystack, split_sentences
@@ -168,7 +168,8 @@ def resident_bytes() -> int:
 
 def full_cache_bytes(manifest: Manifest, tokens: int) -> int:
     """Return what a cache of every token would take at the same precision."""
-    entry = sum(2 * layer.kv_heads * layer.head_size * 4 for layer in manifest.model.layers)
+    size = 4 if cache_dtype(manifest.programs) == "float32" else 2
+    entry = sum(2 * layer.kv_heads * layer.head_size * size for layer in manifest.model.layers)
     return entry * tokens
 
 

@@ -35,17 +35,34 @@ def weight_bytes(programs: Sequence[Program]) -> int:
     return sum(held.values())
 
 
-def cache_bytes(layers: Sequence[LayerEntry], capacity: int, *, scalars: int) -> dict[Kind, int]:
+def cache_number_bytes(programs: Sequence[Program]) -> int:
+    """Bytes of one number of a key or value, as the step takes them."""
+    step = programs[0]
+    nodes = step.exported.graph.find_nodes(op="placeholder")[-len(step.inputs) :]
+    sizes = {
+        node.meta["val"].element_size()
+        for name, node in zip(step.inputs, nodes, strict=True)
+        if name.startswith(("key_", "value_"))
+    }
+    assert len(sizes) == 1, f"keys and values of {sizes} bytes"
+    return int(sizes.pop())
+
+
+def cache_bytes(
+    layers: Sequence[LayerEntry], capacity: int, *, scalars: int, number_bytes: int
+) -> dict[Kind, int]:
     """Of each kind of layer, bytes of keys and values and, of full ones, the numbers beside them.
 
-    Those are float32 scalars and the int64 token index. The places in the text that layers of the
-    other kinds keep once for all count as the runtime's.
+    number_bytes    of one number of a key or value
+
+    Beside them are float32 scalars and the int64 token index. The places in the text that layers of
+    the other kinds keep once for all count as the runtime's.
     """
     bytes_of: dict[Kind, int] = {}
     for each in layers:
         numbers = 4 * scalars + 8 if each.slots is None else 0
         entries = each.kv_heads * (each.slots or capacity)
-        size = entries * (2 * each.head_size * 4 + numbers)
+        size = entries * (2 * each.head_size * number_bytes + numbers)
         bytes_of[each.kind] = bytes_of.get(each.kind, 0) + size
     return bytes_of
 
@@ -139,12 +156,15 @@ def memory_table(
 ) -> list[MemoryEntry]:
     """What the runtime will hold, row by row; the rows add up to the contract.
 
+    programs    the step first
+
     Only one program runs at a time, so activations count once, those of the largest.
     """
     rows = [2 * e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers]
-    spare = max(rows) * 4
+    number_bytes = cache_number_bytes(programs)
+    spare = max(rows) * number_bytes
     activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
-    caches = cache_bytes(layers, cache.capacity, scalars=scalars)
+    caches = cache_bytes(layers, cache.capacity, scalars=scalars, number_bytes=number_bytes)
     table = {
         "weights": weight_bytes(programs),
         **{_cache_row(kind, len(caches)): size for kind, size in caches.items()},

@@ -13,7 +13,7 @@ import torch
 import lcc.runtime
 from lcc.artifact import Manifest, ProgramEntry, read_manifest
 from lcc.capture import capture
-from lcc.compile import Specialized, specialize
+from lcc.compile import Specialized, program_entries, specialize
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
@@ -23,7 +23,7 @@ from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.targets.reference import ReferenceEngine
 
-TOLERANCE = 1e-4  # absolute, of float32 logits, keys and scores
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2}  # absolute, of logits, keys and scores, by cache
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -86,9 +86,9 @@ def verify(
     loaded = source if isinstance(source, LoadedModel) else load_model(source)
     report("specialize", 0.4)
     special = _specialized(manifest, loaded, trained)
-    reference = Session(
-        manifest, manifest.cache, session.tokenizer, ReferenceEngine(special.programs)
-    )
+    exact = msgspec.structs.replace(manifest, programs=program_entries(special.programs, {}))
+    engine = ReferenceEngine(special.programs)
+    reference = Session(exact, exact.cache, session.tokenizer, engine)
     text = Path(argparse.__file__).read_text(encoding="utf-8")
     ids = session.encode(text)
     rows = []
@@ -107,8 +107,12 @@ def verify(
     return Report(tuple(rows))
 
 
-def _row(what: str, against: str, error: float, tolerance: float = TOLERANCE) -> Row:
+def _row(what: str, against: str, error: float, tolerance: float) -> Row:
     return Row(what, against, float(error), tolerance, bool(error <= tolerance))
+
+
+def _tolerance(session: Session) -> float:
+    return TOLERANCE[session._executor.cache.dtype]
 
 
 def _usable(session: Session) -> int:
@@ -178,7 +182,8 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
         for window in executor.windows:
             window.used = place
     session.reset()
-    return [_row(f"{name} + head", "the model", error) for name, error in errors.items()]
+    limit = _tolerance(session)
+    return [_row(f"{name} + head", "the model", error, limit) for name, error in errors.items()]
 
 
 def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
@@ -214,14 +219,17 @@ def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Ses
         elif tensor.name == "sentence":
             feeds[tensor.name] = np.tile(np.arange(shape[1]) // 20, (shape[0], 1)).astype("f4")
         elif tensor.name in ("key", "value", "queries"):
-            feeds[tensor.name] = draw.standard_normal(shape, np.float32)
+            drawn = draw.standard_normal(shape, np.float32)
+            feeds[tensor.name] = drawn.astype(tensor.dtype)
         else:
             feeds[tensor.name] = draw.random(shape, np.float32)
     names = [tensor.name for tensor in entry.outputs]
     got = session._executor._engine.runner(name)(feeds, names)
-    wanted = reference._executor._engine.runner(name)(feeds, names)
+    of_reference = {t.name: t.dtype for t in reference.manifest.programs[name].inputs}
+    exact = {each: array.astype(of_reference[each]) for each, array in feeds.items()}
+    wanted = reference._executor._engine.runner(name)(exact, names)
     error = np.max([np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names])
-    return _row(name, "reference", error)
+    return _row(name, "reference", error, _tolerance(session))
 
 
 def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -> Row:
@@ -248,10 +256,10 @@ def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
         layers = range(len(each.manifest.model.layers))
         kept.append(np.concatenate([each.kept_tokens(i).ravel() for i in layers]))
         logits.append(each._executor.logits().copy())
-    cycles = len(session.cycles)
+    cycles, error = len(session.cycles), np.abs(logits[0] - logits[1]).max()
     different = int((kept[0] != kept[1]).sum())
     session.reset()
     return [
         _row(f"entries kept by {cycles} cycles", "reference", different, 0),
-        _row(f"logits after {cycles} cycles", "reference", np.abs(logits[0] - logits[1]).max()),
+        _row(f"logits after {cycles} cycles", "reference", error, _tolerance(session)),
     ]

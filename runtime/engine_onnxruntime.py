@@ -186,5 +186,5 @@ class OnnxRuntimeRunner:
         count = int(np.prod(shape))
         block = self._scratch.get(tensor.name)
         if block is None or block.size < count:
-            block = self._scratch[tensor.name] = zeros([count], np.dtype(tensor.dtype).type)
+            block = self._scratch[tensor.name] = zeros([count], tensor.dtype)
         return block[:count].reshape(shape)

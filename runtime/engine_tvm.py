@@ -212,7 +212,7 @@ class TvmRunner:
         if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
             block = self._scratch.get(name)
             if block is None or block.size < array.size:
-                block = self._scratch[name] = zeros([array.size], array.dtype.type)
+                block = self._scratch[name] = zeros([array.size], array.dtype)
             place = block[: array.size].reshape(array.shape)
             place[...] = array
             array = place

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.artifact import Manifest
+from lcc.artifact import Manifest, cache_dtype
 from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.runtime import scalars
@@ -82,7 +82,8 @@ class Executor:
         names = list(manifest.scalars)
         # Attention is summed up where the policy reads it, if only as the mean of all heads.
         self._scored_into = "consensus" if "consensus" in names else "attention"
-        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars)
+        dtype = cache_dtype(manifest.programs)
+        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars, dtype)
         rolling = self._scored if self._queries == "recent" else []
         self.recent = RecentQueries(
             {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
@@ -96,7 +97,7 @@ class Executor:
         self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         spare = max(e.kv_heads * e.head_size * (e.slots or cache.budget) for e in self.layers)
-        self._spares = zeros((spare,)), zeros((spare,))
+        self._spares = zeros((spare,), dtype), zeros((spare,), dtype)
         self._attention = {
             layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
         }

@@ -7,36 +7,45 @@ means nothing. `used` itself belongs to the executor, so that a step is done whe
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lcc.artifact import LayerEntry, Scalar
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
 
-def zeros(shape: Sequence[int], dtype: type = np.float32) -> np.ndarray:
+def zeros(shape: Sequence[int], dtype: DTypeLike = np.float32) -> np.ndarray:
     """A new array, aligned for vector loads; pages are taken as they are first written."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
+    array: np.ndarray = raw[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 class KVCache:
     """Buffers of one session.
 
-    keys[i], values[i]      [1, Hkv_i, S, D_i] float32
+    keys[i], values[i]      [1, Hkv_i, S, D_i] of `dtype`
     token_index(i)          [Hkv_i, S] int64, place in the text of the token in each slot
     scalar(name, i)         [Hkv_i, S] float32; those of `manifest.scalars`
     full                    layers that a policy evicts; only they have a token index and scalars
     """
 
-    def __init__(self, layers: Sequence[LayerEntry], capacity: int, scalars: Sequence[Scalar]):
-        self.layers, self.capacity = layers, capacity
+    def __init__(
+        self,
+        layers: Sequence[LayerEntry],
+        capacity: int,
+        scalars: Sequence[Scalar],
+        dtype: str = "float32",
+    ) -> None:
+        """`dtype`: of keys and values, one of `lcc.artifact.CACHE_DTYPES`."""
+        self.layers, self.capacity, self.dtype = layers, capacity, dtype
         self.full = [i for i, layer in enumerate(layers) if layer.slots is None]
         self._row = {layer: row for row, layer in enumerate(self.full)}
         shapes = [(1, e.kv_heads, e.slots or capacity, e.head_size) for e in layers]
-        self.keys = [zeros(shape) for shape in shapes]
-        self.values = [zeros(shape) for shape in shapes]
+        self.keys = [zeros(shape, dtype) for shape in shapes]
+        self.values = [zeros(shape, dtype) for shape in shapes]
         # One array for all full layers, so that a step writes its numbers with one assignment.
         most = max((layers[i].kv_heads for i in self.full), default=0)
         self._token_index = zeros((len(self.full), most, capacity), np.int64)
@@ -94,7 +103,7 @@ class KVCache:
         """Make the `kept` entries of a layer the first ones of every head.
 
         kept                    [Hkv, n] int64, slots, ascending
-        kept_key, kept_value    [1, Hkv, n, D] float32, already gathered (and rotated)
+        kept_key, kept_value    [1, Hkv, n, D] of `dtype`, already gathered (and rotated)
         """
         count = kept.shape[1]
         self.keys[layer][:, :, :count] = kept_key

@@ -278,10 +278,11 @@ class Session(Reader):
             peak_rss_bytes=peak_rss_bytes(),
         )
 
-    def save(self, path: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
+    def save(self, path: str | Path, *, dtype: Literal["float32", "float16"] | None = None) -> None:
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
-        dtype       of keys and values; float32 goes on bit for bit, float16 is half the size
+        dtype       of keys and values; None = as the cache keeps them, which goes on bit for bit;
+                    float16 is half the size of float32
 
         Raises:
             ConfigError: another dtype, or keys too large for float16.

@@ -2,7 +2,7 @@
 
 A safetensors file. Of every layer the first `used` rows, its own number where its kind is not full:
 
-    key_0 ... value_0 ...   [Hkv, used, D]  float32 or float16
+    key_0 ... value_0 ...   [Hkv, used, D]  float32 or float16, whatever the cache is kept in
     token_index_0 ...       [Hkv, used]     int64, of full layers
     attention_0 ...         [Hkv, used]     float32; likewise each scalar the policy reads
     hidden, cycle_hidden    [1, h]          float32, of the last token, and of the last one before
@@ -30,6 +30,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from lcc.artifact import CACHE_DTYPES
 from lcc.errors import ArtifactError, CacheError, ConfigError
 from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
@@ -61,16 +62,18 @@ def save(
     artifact: str,
     pending: list[int],
     conversation: Conversation | None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16"] | None = None,
 ) -> None:
     """Write the state beside `path` and rename it; one layer at a time, without a second cache.
 
-    dtype       of keys and values; float16 halves the file and rounds to 11 bits
+    dtype       of keys and values; None = the cache's own; float16 is half of float32, and rounds
+                to 11 bits
 
     Raises:
         ConfigError: a dtype that is none of the two, or keys too large for float16.
     """
-    if dtype not in ("float32", "float16"):
+    dtype = dtype or executor.cache.dtype  # type: ignore[assignment]  # one of the two
+    if dtype not in CACHE_DTYPES:
         raise ConfigError(f'dtype is "{dtype}", wanted float32 or float16')
     path = Path(os.path.abspath(path))
     page = msgspec.json.encode(
@@ -117,10 +120,10 @@ def save(
 
 
 def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    if not name.startswith(("key_", "value_")) or dtype == "float32":
+    if not name.startswith(("key_", "value_")) or array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
-        cast = array.astype(np.float16)
+        cast = array.astype(dtype)
     if not np.isfinite(cast).all():
         raise ConfigError(f'{name} holds numbers too large for float16; save with dtype="float32"')
     return cast
@@ -167,6 +170,7 @@ def load(
     Raises:
         ArtifactError: the file is missing, damaged, newer, or of another artifact.
         CacheError: it holds more entries than this session has slots.
+        ConfigError: it holds numbers that are too large for a cache in float16.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -248,6 +252,18 @@ def _check_tensors(file: Any, path: str | Path, executor: Executor, page: _Page)
         got = list(file.get_slice(name).get_shape()) if name in names else "nothing"
         if got != shape:
             raise ArtifactError(f"{path}: {name} is {got}, wanted {shape}")
+        if name.startswith(("key_", "value_")) and executor.cache.dtype == "float16":
+            _check_range(name, file.get_tensor(name), path)
+
+
+def _check_range(name: str, array: np.ndarray, path: str | Path) -> None:
+    """Numbers that were saved in float32 are none that float16 cannot hold."""
+    largest, most = float(np.abs(array).max(initial=0)), float(np.finfo(np.float16).max)
+    if largest > most:
+        raise ConfigError(
+            f"{path}: {name} holds {largest:.3g}, this session keeps keys and values in float16, "
+            f"up to {most:.0f}; load it where they are kept in float32"
+        )
 
 
 def _fill(file: Any, executor: Executor, page: _Page) -> None:

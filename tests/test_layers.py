@@ -86,6 +86,7 @@ def test_targets_do_not_import_each_other() -> None:
         "__init__",
         "base",
         "attention_parts",
+        "half_precision",
         "onnx_operators",
         "standard_operators",
         "static_shapes",

@@ -11,6 +11,7 @@ from lcc.artifact import (
     Manifest,
     ProgramEntry,
     TensorEntry,
+    cache_dtype,
     for_target,
     manifest_bytes,
     read_manifest,
@@ -54,6 +55,7 @@ def describe(manifest: Manifest) -> str:
         ("policy", _policy(manifest)),
         ("positions", cache.positions),
         ("cache", f"capacity {cache.capacity}, budget {cache.budget} entries per KV head"),
+        ("", f"keys and values in {_dtypes(manifest)}"),
         ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
         ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
     ]
@@ -113,6 +115,11 @@ def _target(manifest: Manifest) -> str:
     facts = [f"needs {manifest.cpu}"] if manifest.cpu else []
     facts += [manifest.note] if manifest.note else []
     return manifest.target + (f" ({'; '.join(facts)})" if facts else "")
+
+
+def _dtypes(manifest: Manifest) -> str:
+    """What the cache is kept in; each of them, where targets differ."""
+    return " or ".join(sorted({cache_dtype(m.programs) for m in _each_target(manifest)}))
 
 
 def _programs(programs: dict[str, ProgramEntry]) -> list[str]:

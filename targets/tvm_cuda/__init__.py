@@ -6,20 +6,16 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.export import ExportedProgram
-
 from lcc.errors import TargetError
 from lcc.program import HEAD, Program
 from lcc.targets.base import Target
+from lcc.targets.half_precision import half
 from lcc.targets.static_shapes import static
 from lcc.targets.tvm_cuda.toolkit import environment, missing_tools
 from lcc.weights_index import StoredTensor, weights_files
 
 ARCHITECTURES = ("sm_90", "sm_80", "sm_86", "sm_89", "sm_75")
 FATBIN = b"\x50\xed\x55\xba"  # with which machine code for GPUs begins
-_HALF = ("key", "value", "queries", "hidden")
 
 
 class TvmCuda(Target):
@@ -46,7 +42,7 @@ class TvmCuda(Target):
         for program in programs:
             fixed = HEAD not in program.names and not program.names[0].startswith("score")
             parts += static(program) if fixed else [program]
-        return [replace(each, exported=_half(each)) for each in parts]
+        return [replace(each, exported=half(each)) for each in parts]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write libraries and weights; returns program name -> file name.
@@ -91,48 +87,3 @@ class TvmCuda(Target):
                 f"{self.name}: {library.name} has no machine code for {self.cpu}: TVM made source "
                 "only; see whether nvcc runs, and that libtvm_runtime_cuda.so loads"
             )
-
-
-def _halve(module: nn.Module) -> None:
-    """Give a module weights of its own in half precision; those it shares with others stay."""
-    made: dict[int, torch.Tensor] = {}
-    for owner in module.modules():
-        for own in (owner._parameters, owner._buffers):
-            for name, tensor in own.items():
-                if tensor is None or tensor.dtype != torch.float32:
-                    continue
-                if id(tensor) not in made:
-                    half = tensor.detach().half()
-                    parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(half, False) if parameter else half
-                own[name] = made[id(tensor)]  # type: ignore[assignment]  # of its own kind
-
-
-def _half(program: Program) -> ExportedProgram:
-    """The program with weights, keys, values and states in half precision."""
-    exported = program.exported
-    nodes = exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-    args, named = exported.example_inputs
-    values = dict(named or zip(program.inputs, args, strict=True))
-    names = dict(zip(values, program.inputs, strict=True))
-    for key, name in names.items():
-        if name.startswith(_HALF) and values[key].dtype == torch.float32:
-            values[key] = values[key].half()
-    shapes = {
-        key: {
-            axis: torch.export.Dim.DYNAMIC
-            for axis, size in enumerate(node.meta["val"].shape)
-            if not isinstance(size, int)
-        }
-        for key, node in zip(values, nodes, strict=True)
-    }
-    module = exported.module(check_guards=False)
-    for node in list(module.graph.nodes):
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:  # that it was float32
-            module.graph.erase_node(node)
-    _halve(module)
-    with torch.no_grad():
-        if named:
-            return torch.export.export(module, (), kwargs=values, dynamic_shapes=shapes)
-        given = tuple(values.values())
-        return torch.export.export(module, given, dynamic_shapes=tuple(shapes.values()))

@@ -134,6 +134,10 @@ BROKEN = {
         lambda a: (change(a, ["version"], 3), change(a, ["wavelets"], [])),
         r"manifest\.json: version 3, this lcc reads version 2; install a newer lcc",
     ),
+    "a cache of a type that the runtime does not keep": (
+        lambda a: change(a, ["programs", "decode", "inputs", 0, "dtype"], "bfloat16"),
+        "programs: decode: key_0 is bfloat16; wanted one of float32, float16 in all",
+    ),
     "unknown field": (
         lambda a: change(a, ["cache", "tiers"], 3),
         r"unknown field `tiers` - at `\$\.cache`",

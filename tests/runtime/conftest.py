@@ -293,6 +293,7 @@ def fake_manifest(
     memory: float = 0.0,
     catalyst: str = "sum up",
     evicts: bool = True,
+    dtype: str = "float32",
     **cache: object,
 ) -> Manifest:
     sizes = {"capacity": 32, "budget": 12, "chunk_size": 5, "catalyst_size": 8}
@@ -302,6 +303,7 @@ def fake_manifest(
         kinds = {"tokens": "int64", "positions": "int64", "next_tokens": "int64"}
         kinds |= {"used": "int32", "start": "int32", "prefix": "int32", "recent": "int32"}
         kinds |= {"new_slots": "int64", "kept": "int64"}
+        kinds |= {name: dtype for name in shapes if name.startswith(("key", "value", "kept_"))}
         return [
             TensorEntry(name=name, dtype=kinds.get(name, "float32"), shape=list(shape))
             for name, shape in shapes.items()

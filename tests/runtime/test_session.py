@@ -334,6 +334,8 @@ def test_progress_and_stats(make_session):
     assert stats.peak_rss_bytes > 10_000_000
     assert stats.to_dict()["decode_tokens_per_second"] == 2 / stats.decode_seconds
     assert "entries for" in str(stats)
+    half = make_session(name="half.lcc", dtype="float16")
+    assert half.stats().cache_bytes == 32 * 2 * 2 * (2 * 4 * 2 + 8 + 2 * 4)
 
 
 def test_the_end_is_part_of_the_session(make_session, monkeypatch):

@@ -74,6 +74,31 @@ def test_float16_goes_on_nearly(make_session, tmp_path):
     assert (a != b).any()
 
 
+def test_a_cache_in_float16_is_saved_as_it_is(make_session, tmp_path):
+    session, other = make_session(dtype="float16"), make_session(dtype="float16")
+    session.feed(TEXT)
+    session.save(tmp_path / "a")
+    session.save(tmp_path / "wide", dtype="float32")
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        assert file.get_tensor("value_1").dtype == np.float16
+        assert file.get_tensor("hidden").dtype == np.float32
+    expected = go_on(session)
+    for name in ("a", "wide"):
+        other.load(tmp_path / name)
+        assert go_on(other) == expected
+    exact = make_session()
+    exact.load(tmp_path / "a")  # of a target that keeps more of each number
+    assert exact._executor.cache.keys[0].dtype == np.float32
+    exact._executor.cache.values[1][0, 1, 3] = -7e4
+    exact.save(tmp_path / "large")
+    tokens = other.tokens
+    with pytest.raises(
+        ConfigError, match=r"value_1 holds 7e\+04, .* in float16, up to 65504; load"
+    ):
+        other.load(tmp_path / "large")
+    assert other.tokens == tokens
+
+
 def test_numbers_beyond_float16(make_session, tmp_path):
     session = make_session()
     session.feed("abc")
