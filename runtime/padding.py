@@ -47,4 +47,4 @@ class PaddedRunner:
 
 def _first(array: np.ndarray, name: str, count: int) -> np.ndarray:
     axis = _TOKEN_AXIS[name.rstrip("0123456789").rstrip("_")]
-    return array[(slice(None),) * axis + (slice(count),)]
+    return np.ascontiguousarray(array[(slice(None),) * axis + (slice(count),)])
