@@ -12,17 +12,26 @@ class Target(ABC):
     name    what the user types
     cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
     levels  that `cpu` may be set to, the best one first
+    dtype   of weights, keys and values
     note    what nobody has tried of what it builds; None = nothing
     """
 
     name: str
     cpu: str | None = None
     levels: tuple[str, ...] = ()
+    dtype: str = "float32"
     note: str | None = None
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""
         return []
+
+    def cast(self, programs: list[Program]) -> list[Program]:
+        """The same programs with the inputs and outputs that the runtime will see.
+
+        They are those of the memory table, which is computed before anything is built.
+        """
+        return programs
 
     def adapt(self, programs: list[Program]) -> list[Program]:
         """The same programs, cut and shaped as this target builds them."""
