@@ -1,8 +1,8 @@
 """The flow: a model goes in, an artifact comes out."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,14 @@ from lcc.capture import capture
 from lcc.config import BEGINNING, CacheConfig, CompileConfig
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
-from lcc.memory import largest_budget, memory_table, smallest_cache, total_bytes
+from lcc.memory import (
+    cache_number_bytes,
+    largest_budget,
+    memory_table,
+    smallest_cache,
+    total_bytes,
+    weight_bytes,
+)
 from lcc.models import LoadedModel, load_model
 from lcc.passes import default_passes, pipeline
 from lcc.passes.check_chunks import check_chunks
@@ -46,7 +53,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Specialized:
-    """A model specialized for one configuration, before any target has built it."""
+    """A model specialized for one configuration, before any target has built it.
+
+    programs    as they were captured
+    memory      of those that take most
+    cast        target -> the programs in its precision
+    """
 
     model: ModelEntry
     programs: list[Program]
@@ -55,6 +67,13 @@ class Specialized:
     policy: EvictionPolicy
     memory: list[MemoryEntry]
     heads: HeadsPage | None = None
+    cast: dict[str, list[Program]] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> list[Program]:
+        """The programs that take most, of all precisions that targets ask for."""
+        programs = [self.programs] if not self.cast else list(self.cast.values())
+        return max(programs, key=lambda each: (cache_number_bytes(each), weight_bytes(each)))
 
 
 def specialize(
@@ -64,10 +83,13 @@ def specialize(
     architecture: str,
     window: int | None,
     heads: RetainingHeads | None = None,
+    *,
+    targets: Sequence[Target] = (),
 ) -> Specialized:
     """Run the passes and split the result into programs.
 
     heads       what `config.heads` names, loaded, for a policy that goes by what they say
+    targets     what it is for: the memory is that of the precision they compute in
 
     Raises PassError, or ConfigError when the memory does not suffice.
     """
@@ -100,11 +122,13 @@ def specialize(
         layers=layers,
         trained_window=window,
     )
-    table = memory_table(
-        programs, layers, cache, scalars=len(policy.scalars), precision=config.precision
-    )
     page = None if heads is None else heads.page
-    return Specialized(model, programs, passes, cache, policy, table, page)
+    cast = {target.name: target.cast(programs) for target in targets}
+    special = Specialized(model, programs, passes, cache, policy, [], page, cast)
+    table = memory_table(
+        special.largest, layers, cache, scalars=len(policy.scalars), precision=config.precision
+    )
+    return replace(special, memory=table)
 
 
 def compile_model(
@@ -143,12 +167,12 @@ def compile_model(
     report("capture", 0.3)
     captured = capture(loaded.module)
     report("specialize", 0.5)
-    special = specialize_within_memory(captured, config, loaded, heads)
+    special = specialize_within_memory(captured, config, loaded, heads, targets=targets)
     adapted = {}
     for target in targets:
         if reasons := target.refusals(special.programs):
             raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))
-        adapted[target.name] = target.adapt(special.programs)
+        adapted[target.name] = target.adapt(special.cast[target.name])
 
     def fill(folder: Path) -> Manifest:
         built = {}
@@ -202,10 +226,12 @@ def specialize_within_memory(
     config: CompileConfig,
     loaded: LoadedModel,
     heads: RetainingHeads | None = None,
+    *,
+    targets: Sequence[Target] = (),
 ) -> Specialized:
     """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
     facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
-    special = specialize(captured, config, *facts)
+    special = specialize(captured, config, *facts, targets=targets)
     limit = config.memory_bytes
     if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
         _check_window(config.cache, loaded, special.model.layers)
@@ -213,7 +239,7 @@ def specialize_within_memory(
     if not config.fit_budget:
         _check_window(config.cache, loaded, special.model.layers)
     fitting = largest_budget(
-        special.programs,
+        special.largest,
         special.model.layers,
         config.cache,
         scalars=len(special.policy.scalars),
@@ -225,7 +251,7 @@ def specialize_within_memory(
         least = smallest_cache(config.cache)
         scalars = len(special.policy.scalars)
         table = memory_table(
-            special.programs,
+            special.largest,
             special.model.layers,
             least,
             scalars=scalars,
@@ -241,7 +267,8 @@ def specialize_within_memory(
             f"{total_bytes(special.memory):,} bytes, --memory is {limit:,}; the largest budget "
             f"that fits is {fitting.budget} with capacity {fitting.capacity}"
         )
-    return specialize(captured, msgspec.structs.replace(config, cache=fitting), *facts)
+    config = msgspec.structs.replace(config, cache=fitting)
+    return specialize(captured, config, *facts, targets=targets)
 
 
 def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:

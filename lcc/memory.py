@@ -179,9 +179,8 @@ def memory_table(
 
     Only one program runs at a time, so activations count once, those of the largest.
     """
-    rows = [2 * e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers]
     number_bytes = cache_number_bytes(programs)
-    spare = max(rows) * number_bytes
+    spare = 2 * number_bytes * _spare_numbers(programs, layers, cache)
     activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
     caches = cache_bytes(layers, cache.capacity, scalars=scalars, number_bytes=number_bytes)
     table = {
@@ -192,6 +191,19 @@ def memory_table(
         "runtime": RUNTIME_BYTES,
     }
     return [MemoryEntry(name=name, bytes=size) for name, size in table.items()]
+
+
+def _spare_numbers(
+    programs: Sequence[Program], layers: Sequence[LayerEntry], cache: CacheConfig
+) -> int:
+    """Numbers of the keys that evictions write: of a layer of each shape, or of the kept entries.
+
+    See `lcc.runtime.evictions`.
+    """
+    if any("key_out" in program.outputs for program in programs):
+        shapes = {(e.kv_heads, e.slots or cache.capacity, e.head_size) for e in layers}
+        return sum(heads * slots * size for heads, slots, size in shapes)
+    return max(e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers)
 
 
 def _cache_row(kind: Kind, kinds: int) -> str:

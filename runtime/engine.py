@@ -5,11 +5,13 @@ from typing import Protocol
 
 import numpy as np
 
+from lcc.runtime.device_array import Buffer
+
 
 class Runner(Protocol):
     """One loaded program."""
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
         """Keep these arrays as inputs and outputs until bound anew; they are used in place.
 
         An array under the name of an input is read, under the name of an output is written. An
@@ -31,3 +33,6 @@ class Engine(Protocol):
 
     def runner(self, program: str) -> Runner:
         """Load a program by its name in the manifest, once; programs of one file share it."""
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> Buffer:
+        """A new buffer for keys or values, where the programs want it: to be bound, not fed."""

@@ -1,8 +1,8 @@
 """Runs ONNX programs with ONNX Runtime, on the caller's own buffers.
 
-Inputs and outputs are bound by address, so a step reads and writes the cache where it lies. The
-kernel that updates a cache in place (GroupQueryAttention) does so when the past and the present are
-one buffer; nothing of the cache's size is copied then.
+Inputs and outputs are bound by address, so a step reads and writes the cache where it lies: in the
+host's memory, or on a device. The kernel that updates a cache in place (GroupQueryAttention) does
+so when the past and the present are one buffer; nothing of the cache's size is copied then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,15 @@ import numpy as np
 
 from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.errors import ArtifactError, TargetError
+from lcc.runtime import cuda_provider
+from lcc.runtime.device_array import Buffer, DeviceArray
 from lcc.runtime.engine import Runner
 from lcc.runtime.kv_cache import zeros
 from lcc.runtime.padding import PaddedRunner, fixed_length
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
+    "cuda": cuda_provider.NAME,
     "mobile": "CPUExecutionProvider",
     "nnapi": "NnapiExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
@@ -64,8 +66,21 @@ class OnnxRuntimeEngine:
         # Every session has threads of its own, which spin for a while when a run is over: those of
         # the last program would take the cores from the next one. They stop with the run.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Programs for a GPU want the cache on it; on the CPU it is held in the same way.
+        self._memory = None
+        if manifest.target == "onnxruntime:cuda":
+            self._memory = "cpu" if self._provider == HOST else "cuda"
+        if self._provider == cuda_provider.NAME:
+            self._options.add_session_config_entry(cuda_provider.RECORD, "1")
+            self._start_device()
         self._sessions: dict[str, Any] = {}
         self._runners: dict[str, Runner] = {}
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> Buffer:
+        """See `Engine.zeros`; raises TargetError where the device has no room."""
+        if self._memory is None:
+            return zeros(shape, dtype)
+        return DeviceArray(shape, dtype, self._memory)
 
     def runner(self, program: str) -> Runner:
         """Load a program by its name in the manifest, once; programs of one file share it."""
@@ -78,20 +93,47 @@ class OnnxRuntimeEngine:
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
+            options = cuda_provider.OPTIONS if self._provider == cuda_provider.NAME else {}
+            providers = list(dict.fromkeys([self._provider, HOST]))
             try:
-                self._sessions[file] = self._onnxruntime.InferenceSession(
+                session = self._onnxruntime.InferenceSession(
                     str(self._folder / file),
                     self._options,
-                    providers=list(dict.fromkeys([self._provider, HOST])),
+                    providers=providers,
+                    provider_options=[options, *({} for _ in providers[1:])],
                 )
             except Exception as error:  # its own types share no other base
                 line = str(error).splitlines()[0]
                 raise ArtifactError(
                     f"{self._folder / file}: ONNX Runtime cannot load it: {line}"
                 ) from error
-            if self._provider not in self._sessions[file].get_providers():
-                raise TargetError(f"{self._manifest.target}: ONNX Runtime found no such device")
+            self._check_place(file, session)
+            self._sessions[file] = session
         return self._sessions[file]
+
+    def _start_device(self) -> None:
+        """Ask for memory on the GPU: onnxruntime-gpu names its provider where it cannot start."""
+        try:
+            DeviceArray((1,), "float16", "cuda")
+        except TargetError as error:
+            raise self._not_started() from error
+
+    def _not_started(self) -> TargetError:
+        return TargetError(
+            f"{self._manifest.target}: ONNX Runtime could not start {self._provider}: a library or "
+            f'the driver is missing; on the CPU it runs if you ask for it: device="cpu", or '
+            "--device cpu"
+        )
+
+    def _check_place(self, file: str, session: Any) -> None:
+        """The program runs where it was compiled for, not quietly on the CPU."""
+        if self._provider not in session.get_providers():
+            raise self._not_started()
+        if self._provider == cuda_provider.NAME and (names := cuda_provider.misplaced(session)):
+            raise TargetError(
+                f"{self._folder / file}: ONNX Runtime runs {', '.join(names)} on the CPU, having "
+                f"no kernel for {self._manifest.target}; install a newer onnxruntime-gpu"
+            )
 
 
 def _provider(target: str, device: str | None, available: Sequence[str]) -> str:
@@ -122,7 +164,7 @@ class OnnxRuntimeRunner:
             for tensor in entry.inputs
             if any(isinstance(size, str) for size in tensor.shape)
         }
-        self._bound: dict[str, np.ndarray] = {}
+        self._bound: dict[str, Buffer] = {}
         self._bindings: dict[tuple[str, ...], Any] = {}  # fetched names -> binding
         self._fed: dict[tuple[str, ...], Mapping[str, np.ndarray]] = {}  # keeps addresses valid
         self._scratch: dict[str, np.ndarray] = {}
@@ -134,7 +176,7 @@ class OnnxRuntimeRunner:
                     "which no input has"
                 )
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.bind`; the arrays are C-contiguous and of the signature's dtype."""
         for name, array in arrays.items():
             if name not in self._inputs and name not in self._outputs:
@@ -163,15 +205,23 @@ class OnnxRuntimeRunner:
         self._session.run_with_iobinding(self._bindings[key])
         return results
 
-    def _point(self, binding: Any, arrays: Mapping[str, np.ndarray]) -> None:
-        """Bind arrays by address, each as what its name says; the last binding of a name counts."""
+    def _point(self, binding: Any, arrays: Mapping[str, Buffer]) -> None:
+        """Bind arrays by address, or as they lie on a device, each as what its name says.
+
+        The last binding of a name counts.
+        """
         for name, array in arrays.items():
+            is_input = name in self._inputs
+            if isinstance(array, DeviceArray):
+                bind = binding.bind_ortvalue_input if is_input else binding.bind_ortvalue_output
+                bind(name, array.value)
+                continue
             if not array.flags.c_contiguous:
                 raise ValueError(f"{name}: the array is not C-contiguous")
-            bind = binding.bind_input if name in self._inputs else binding.bind_output
+            bind = binding.bind_input if is_input else binding.bind_output
             bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    def _sizes(self, arrays: Mapping[str, Buffer]) -> dict[str, int]:
         """Value of each symbol of the signature, read off the inputs."""
         return {
             symbol: size

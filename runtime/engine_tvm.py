@@ -19,6 +19,7 @@ import numpy as np
 from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.cpu import lacking
 from lcc.errors import ArtifactError, CacheError, TargetError
+from lcc.runtime.device_array import Buffer
 from lcc.runtime.kv_cache import ALIGNMENT, zeros
 from lcc.weights_index import StoredTensor, read_index, weights_files
 
@@ -67,6 +68,10 @@ class TvmEngine:
         self._index = read_index(Path(folder) / index)
         self._weights = _Weights(self._ffi, Path(folder) / weights)
         self._runners: dict[str, TvmRunner] = {}
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """See `Engine.zeros`."""
+        return zeros(shape, dtype)
 
     def runner(self, program: str) -> "TvmRunner":
         """A program by its name in the manifest."""
@@ -159,7 +164,7 @@ class TvmRunner:
         self._scratch: dict[str, np.ndarray] = {}
         self._results: Any = None
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.bind`.
 
         Raises CacheError for an array that the kernels cannot work on where it lies: of another
@@ -169,7 +174,7 @@ class TvmRunner:
             tensor = self._inputs.get(name) or self._outputs.get(name)
             if tensor is None:
                 raise KeyError(f"{name} is no input or output of {self._entry.file}")
-            _check(tensor, array)
+            array = _checked(tensor, array)
             if array.ctypes.data % ALIGNMENT:
                 raise CacheError(
                     f"{name}: the array lies at {array.ctypes.data:#x}, wanted a multiple of "
@@ -208,7 +213,7 @@ class TvmRunner:
         """An input of one call; copied if it does not lie where vectors can be loaded."""
         if name not in self._inputs:
             raise KeyError(f"{name} is no input of {self._entry.file}")
-        _check(self._inputs[name], array)
+        array = _checked(self._inputs[name], array)
         if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
             block = self._scratch.get(name)
             if block is None or block.size < array.size:
@@ -230,7 +235,7 @@ class TvmRunner:
                     )
 
 
-def _check(tensor: TensorEntry, array: np.ndarray) -> None:
+def _checked(tensor: TensorEntry, array: object) -> np.ndarray:
     """The array is what the signature says: kernels trust it."""
     if not isinstance(array, np.ndarray):
         raise CacheError(f"{tensor.name}: {type(array).__name__}, wanted a numpy array")
@@ -244,3 +249,4 @@ def _check(tensor: TensorEntry, array: np.ndarray) -> None:
         raise CacheError(f"{tensor.name}: shape {list(array.shape)}, wanted {tensor.shape}")
     if not array.flags.c_contiguous:
         raise CacheError(f"{tensor.name}: the array is not C-contiguous")
+    return array

@@ -5,7 +5,7 @@ the fields that make its entries part of the cache are set last.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.runtime import scalars
 from lcc.runtime.cycle import Limits
-from lcc.runtime.engine import Engine, Runner
+from lcc.runtime.engine import Engine
+from lcc.runtime.evictions import Evictions
 from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
@@ -83,7 +84,7 @@ class Executor:
         # Attention is summed up where the policy reads it, if only as the mean of all heads.
         self._scored_into = "consensus" if "consensus" in names else "attention"
         dtype = cache_dtype(manifest.programs)
-        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars, dtype)
+        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars, dtype, engine.zeros)
         rolling = self._scored if self._queries == "recent" else []
         self.recent = RecentQueries(
             {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
@@ -96,21 +97,25 @@ class Executor:
         most = max(cache.chunk_size, cache.catalyst_size)
         self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
-        spare = max(e.kv_heads * e.head_size * (e.slots or cache.budget) for e in self.layers)
-        self._spares = zeros((spare,), dtype), zeros((spare,), dtype)
+        self._evictions = Evictions(engine, manifest.programs, self.cache, cache.budget)
         self._attention = {
             layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
         }
-        buffers = {f"key_{i}": array for i, array in enumerate(self.cache.keys)}
-        buffers |= {f"value_{i}": array for i, array in enumerate(self.cache.values)}
-        for window in self.windows:
-            buffers |= window.buffers
         self._step, self._decode = engine.runner("prefill_chunk"), engine.runner("decode")
-        self._step.bind(buffers)
-        self._decode.bind(buffers)
+        self._bind_steps(range(len(self.layers)))
+        for window in self.windows:
+            self._step.bind(window.buffers)
+            self._decode.bind(window.buffers)
         self._head = engine.runner("head")
         self.surprise: list[np.ndarray] | None = None
         self.reset()
+
+    def _bind_steps(self, layers: Iterable[int]) -> None:
+        """Let the steps read and write the cache of these layers."""
+        buffers = {f"key_{i}": self.cache.keys[i] for i in layers}
+        buffers |= {f"value_{i}": self.cache.values[i] for i in layers}
+        self._step.bind(buffers)
+        self._decode.bind(buffers)
 
     def reset(self) -> None:
         """Forget everything that was read; buffers stay as they are."""
@@ -325,29 +330,18 @@ class Executor:
         self.broken = True
         for i in window.layers:
             of_layer = kept[: self.layers[i].kv_heads]
-            runner, kept_key, kept_value = self._spare(i, new_slots.size)
-            runner({"kept": of_layer, "new_slots": new_slots})
-            self.cache.compact(i, of_layer, kept_key, kept_value)
+            self._keep(i, {"kept": of_layer, "new_slots": new_slots}, of_layer)
         window.compact(kept)
         self.broken = False
 
     def _evict_layer(self, i: int, numbers: dict[str, np.ndarray]) -> None:
-        runner, kept_key, kept_value = self._spare(i, numbers["new_slots"].size)
         reads = {tensor.name for tensor in self._programs[str(self.layers[i].evict)].inputs}
         names = [name for name in self.cache.scalar_names if name in reads]
-        of_entries = {name: self.cache.scalar(name, i) for name in names}
-        kept = runner(numbers | of_entries, ["kept"])["kept"]
-        self.cache.compact(i, kept, kept_key, kept_value)
+        self._keep(i, numbers | {name: self.cache.scalar(name, i) for name in names})
 
-    def _spare(self, i: int, count: int) -> tuple[Runner, np.ndarray, np.ndarray]:
-        """A layer's evict program, bound to its cache, and where its `count` entries go."""
-        layer = self.layers[i]
-        shape = (1, layer.kv_heads, count, layer.head_size)
-        kept_key, kept_value = (x[: np.prod(shape)].reshape(shape) for x in self._spares)
-        runner = self._engine.runner(str(layer.evict))
-        cache = {"key": self.cache.keys[i], "value": self.cache.values[i]}
-        runner.bind(cache | {"kept_key": kept_key, "kept_value": kept_value})
-        return runner, kept_key, kept_value
+    def _keep(self, i: int, feeds: dict[str, np.ndarray], kept: np.ndarray | None = None) -> None:
+        if self._evictions.keep(i, feeds, kept):
+            self._bind_steps([i])
 
     def kept_tokens(self, layer: int) -> np.ndarray:
         """[Hkv, used] int64, a copy; see `Reader.kept_tokens`."""

@@ -4,12 +4,13 @@ Entries are contiguous in slots 0 .. used-1 and in token order; what lies in the
 means nothing. `used` itself belongs to the executor, so that a step is done when `used` says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from lcc.artifact import LayerEntry, Scalar
+from lcc.runtime.device_array import Buffer, DeviceArray
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
@@ -38,14 +39,19 @@ class KVCache:
         capacity: int,
         scalars: Sequence[Scalar],
         dtype: str = "float32",
+        allocate: Callable[[Sequence[int], str], Buffer] = zeros,
     ) -> None:
-        """`dtype`: of keys and values, one of `lcc.artifact.CACHE_DTYPES`."""
+        """Allocate all of it.
+
+        dtype       of keys and values, one of `lcc.artifact.CACHE_DTYPES`
+        allocate    makes a buffer for them, as `Engine.zeros`; the numbers are the host's
+        """
         self.layers, self.capacity, self.dtype = layers, capacity, dtype
         self.full = [i for i, layer in enumerate(layers) if layer.slots is None]
         self._row = {layer: row for row, layer in enumerate(self.full)}
         shapes = [(1, e.kv_heads, e.slots or capacity, e.head_size) for e in layers]
-        self.keys = [zeros(shape, dtype) for shape in shapes]
-        self.values = [zeros(shape, dtype) for shape in shapes]
+        self.keys = [allocate(shape, dtype) for shape in shapes]
+        self.values = [allocate(shape, dtype) for shape in shapes]
         # One array for all full layers, so that a step writes its numbers with one assignment.
         most = max((layers[i].kv_heads for i in self.full), default=0)
         self._token_index = zeros((len(self.full), most, capacity), np.int64)
@@ -106,10 +112,41 @@ class KVCache:
         kept_key, kept_value    [1, Hkv, n, D] of `dtype`, already gathered (and rotated)
         """
         count = kept.shape[1]
-        self.keys[layer][:, :, :count] = kept_key
-        self.values[layer][:, :, :count] = kept_value
+        self.fill(layer, kept_key[0, :, :count], kept_value[0, :, :count])
+        self._compact_numbers(layer, kept)
+
+    def replace(
+        self, layer: int, kept: np.ndarray, key: Buffer, value: Buffer
+    ) -> tuple[Buffer, Buffer]:
+        """The same, where a program has made a whole layer of them; returns the old buffers.
+
+        key, value      [1, Hkv, S, D] of `dtype`; the `kept` entries come first
+        """
+        old = self.keys[layer], self.values[layer]
+        self.keys[layer], self.values[layer] = key, value
+        self._compact_numbers(layer, kept)
+        return old
+
+    def rows(self, layer: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first keys and values [Hkv, count, D] of a layer: views, or copies from a device."""
+        key, value = (
+            each.read() if isinstance(each, DeviceArray) else each
+            for each in (self.keys[layer], self.values[layer])
+        )
+        return key[0, :, :count], value[0, :, :count]
+
+    def fill(self, layer: int, key: np.ndarray, value: np.ndarray) -> None:
+        """Write the first keys and values [Hkv, count, D] of a layer."""
+        for place, new in ((self.keys[layer], key), (self.values[layer], value)):
+            whole = place.read() if isinstance(place, DeviceArray) else place
+            whole[0, :, : new.shape[1]] = new
+            if isinstance(place, DeviceArray):
+                place.write(whole)
+
+    def _compact_numbers(self, layer: int, kept: np.ndarray) -> None:
         if layer not in self._row:
             return
+        count = kept.shape[1]
         numbers = [self.token_index(layer), *(self.scalar(name, layer) for name in self._scalars)]
         for array in numbers:
             array[:, :count] = np.take_along_axis(array, kept, axis=1)

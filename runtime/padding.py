@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lcc.artifact import ProgramEntry
+from lcc.runtime.device_array import Buffer
 from lcc.runtime.engine import Runner
 
 _TOKEN_AXIS = {"tokens": 1, "positions": 1, "hidden": 1, "queries": 1, "retaining": 1}
@@ -28,7 +29,7 @@ class PaddedRunner:
     def __init__(self, runner: Runner, length: int) -> None:
         self._runner, self._length = runner, length
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.bind`."""
         self._runner.bind(arrays)
 
@@ -47,4 +48,4 @@ class PaddedRunner:
 
 def _first(array: np.ndarray, name: str, count: int) -> np.ndarray:
     axis = _TOKEN_AXIS[name.rstrip("0123456789").rstrip("_")]
-    return array[(slice(None),) * axis + (slice(count),)]
+    return np.ascontiguousarray(array[(slice(None),) * axis + (slice(count),)])

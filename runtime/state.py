@@ -134,8 +134,9 @@ def _arrays(executor: Executor) -> Iterator[tuple[str, np.ndarray]]:
     used, cache = executor.used, executor.cache
     held = _held(executor, used, [window.used for window in executor.windows])
     for i, count in enumerate(held):
-        yield f"key_{i}", cache.keys[i][0, :, :count]
-        yield f"value_{i}", cache.values[i][0, :, :count]
+        key, value = cache.rows(i, count)
+        yield f"key_{i}", key
+        yield f"value_{i}", value
     for i in cache.full:
         yield f"token_index_{i}", cache.token_index(i)[:, :used]
         for name in cache.scalar_names:
@@ -272,9 +273,7 @@ def _fill(file: Any, executor: Executor, page: _Page) -> None:
         window.used, window.base = held, base
         window.places[:, :held] = file.get_tensor(f"places_{window.number}")
     for i in range(len(executor.layers)):
-        keys, values = file.get_tensor(f"key_{i}"), file.get_tensor(f"value_{i}")
-        cache.keys[i][0, :, : keys.shape[1]] = keys
-        cache.values[i][0, :, : keys.shape[1]] = values
+        cache.fill(i, file.get_tensor(f"key_{i}"), file.get_tensor(f"value_{i}"))
     for i in cache.full:
         cache.token_index(i)[:, :used] = file.get_tensor(f"token_index_{i}")
         for name in cache.scalar_names:

@@ -41,6 +41,12 @@ TARGETS = {
         "CPUExecutionProvider",
         "every program, here",
     ),
+    "onnxruntime:cuda": Entry(
+        "lcc.targets.onnx_cuda:OnnxCuda",
+        _ONNX,
+        "CUDAExecutionProvider",
+        "every program in half precision, and a device's buffers, on a CPU; no GPU",
+    ),
     "onnxruntime:mobile": Entry(
         "lcc.targets.onnx_mobile:OnnxMobile",
         _ONNX,

@@ -13,6 +13,7 @@ class Target(ABC):
     name    what the user types
     cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
     levels  that `cpu` may be set to, the best one first
+    dtype   of weights, keys and values
     note    what nobody has tried of what it builds; None = nothing
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
@@ -21,6 +22,7 @@ class Target(ABC):
     name: str
     cpu: str | None = None
     levels: tuple[str, ...] = ()
+    dtype: str = "float32"
     note: str | None = None
     precision: Precision = "fp32"
     precisions: tuple[Precision, ...] = ("fp32",)
@@ -29,6 +31,13 @@ class Target(ABC):
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""
         return []
+
+    def cast(self, programs: list[Program]) -> list[Program]:
+        """The same programs with the inputs and outputs that the runtime will see.
+
+        They are those of the memory table, which is computed before anything is built.
+        """
+        return programs
 
     def adapt(self, programs: list[Program]) -> list[Program]:
         """The same programs, cut and shaped as this target builds them."""

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
 
+from lcc.config import KvPrecision, Precision
 from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
@@ -29,8 +30,8 @@ class OnnxRuntime(Target):
     """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
 
     name = "onnxruntime:cpu"
-    precisions = ("fp32", "int8", "int4")
-    kv_precisions = ("fp32", "fp16")
+    precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
+    kv_precisions: tuple[KvPrecision, ...] = ("fp32", "fp16")
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""

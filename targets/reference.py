@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class ReferenceRunner:
         self.by_name = bool(program.exported.example_inputs[1])
         self.bound: dict[str, np.ndarray] = {}
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def bind(self, arrays: Mapping[str, Any]) -> None:
         """Arrays that stay inputs, or are written as outputs, until bound anew."""
         self.bound |= arrays
 
@@ -71,6 +72,10 @@ class ReferenceEngine:
         for program in programs:
             runner = ReferenceRunner(program)
             self.runners |= dict.fromkeys(program.names, runner)
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """A buffer for keys or values."""
+        return np.zeros(shape, dtype)
 
     def runner(self, program: str) -> ReferenceRunner:
         """A program by name."""

@@ -111,7 +111,10 @@ def test_targets_do_not_import_each_other() -> None:
     names = {path.stem for path in (ROOT / "targets").iterdir()} - shared - {"__pycache__"}
     assert len(names) >= 2
     for name in names:
-        families = {"onnx_runtime", "onnx_mobile"}, {"tvm_cpu", "tvm_cuda"}  # a backend each
+        families = (
+            {"onnx_runtime", "onnx_mobile", "onnx_cuda"},
+            {"tvm_cpu", "tvm_cuda"},
+        )  # a backend each
         own = next((family for family in families if name in family), {name})
         others = {f"lcc.targets.{other}" for other in names - own}
         file = ROOT / "targets" / f"{name}.py"

@@ -51,7 +51,6 @@ def describe(manifest: Manifest) -> str:
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
         ("target", ", ".join(map(_target, _each_target(manifest)))),
-        ("precision", f"weights in {manifest.precision}"),
         ("made by", manifest.made_by),
         ("policy", _policy(manifest)),
         ("positions", cache.positions),
@@ -60,6 +59,8 @@ def describe(manifest: Manifest) -> str:
         ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
         ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
     ]
+    if manifest.precision != "fp32":
+        facts.insert(2, ("precision", f"weights in {manifest.precision}"))
     if manifest.policy.tail_size is not None:
         facts.append(
             ("", f"of a text's last {manifest.policy.tail_size} tokens, in its last cycle")

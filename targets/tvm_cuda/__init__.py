@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from lcc.errors import TargetError
@@ -30,19 +29,24 @@ class TvmCuda(Target):
     name = "tvm:cuda"
     cpu = ARCHITECTURES[0]
     levels = ARCHITECTURES
+    dtype = "float16"
     note = "machine code made without a GPU; it never ran, and no engine runs it"
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """What the machine lacks."""
         return missing_tools()
 
+    def cast(self, programs: list[Program]) -> list[Program]:
+        """Weights, keys and values in half precision."""
+        return [half(program) for program in programs]
+
     def adapt(self, programs: list[Program]) -> list[Program]:
-        """Steps and evictions of static shapes; keys, values and weights in half precision."""
+        """Steps and evictions of static shapes."""
         parts: list[Program] = []
         for program in programs:
             fixed = HEAD not in program.names and not program.names[0].startswith("score")
             parts += static(program) if fixed else [program]
-        return [replace(each, exported=half(each)) for each in parts]
+        return parts
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write libraries and weights; returns program name -> file name.

@@ -1,7 +1,5 @@
 """The memory table by the dtypes that programs have."""
 
-from dataclasses import replace
-
 from lcc.capture import capture
 from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
@@ -15,7 +13,7 @@ def test_half_precision_is_half_of_it() -> None:
     config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"))
     special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
     wide = {row.name: row.bytes for row in special.memory}
-    programs = [replace(program, exported=half(program)) for program in special.programs]
+    programs = [half(program) for program in special.programs]
     table = memory_table(programs, special.model.layers, cache, scalars=0)
     narrow = {row.name: row.bytes for row in table}
     entries = 2 * 2 * 96  # layers, heads, slots; of 16 numbers each in keys and in values

@@ -77,6 +77,9 @@ class FakeEngine:
         self.fail_in: str | None = None
         self.runners = {name: FakeRunner(self, name) for name in manifest.programs}
 
+    def zeros(self, shape: tuple, dtype: str) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
     def runner(self, program: str) -> "FakeRunner":
         return self.runners[program]
 
