@@ -1,8 +1,7 @@
 """The flow: a model goes in, an artifact comes out."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,125 +9,25 @@ import torch
 from torch import nn
 
 import lcc
-from lcc import env
 from lcc.artifact import (
     BuiltEntry,
-    LayerEntry,
     Manifest,
-    MemoryEntry,
-    ModelEntry,
-    PassEntry,
     ProgramEntry,
     write_artifact,
 )
 from lcc.capture import capture
-from lcc.config import BEGINNING, CacheConfig, CompileConfig
+from lcc.config import BEGINNING, CompileConfig
 from lcc.errors import ConfigError
-from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads
-from lcc.memory import (
-    cache_number_bytes,
-    largest_budget,
-    memory_table,
-    smallest_cache,
-    total_bytes,
-    weight_bytes,
-)
+from lcc.heads import check_model, load_heads
 from lcc.models import LoadedModel, load_model
-from lcc.passes import default_passes, pipeline
-from lcc.passes.check_chunks import check_chunks
-from lcc.passes.eviction import EvictionPolicy, make_policy
-from lcc.passes.eviction_programs import eviction_programs
-from lcc.passes.graph import ModelGraph, shape
-from lcc.passes.half_cache import half_cache
-from lcc.passes.hybrid_layers import HybridLayers
-from lcc.passes.split_programs import split_programs
-from lcc.plan import Full, parse_plan
+from lcc.passes.eviction import make_policy
 from lcc.program import Program
 from lcc.program_entry import program_entry
+from lcc.specialize import Specialized, specialize_within_memory
 from lcc.targets import find_target
 from lcc.targets.base import Target
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Specialized:
-    """A model specialized for one configuration, before any target has built it.
-
-    programs    as they were captured
-    memory      of those that take most
-    cast        target -> the programs in its precision
-    """
-
-    model: ModelEntry
-    programs: list[Program]
-    passes: list[PassEntry]
-    cache: CacheConfig
-    policy: EvictionPolicy
-    memory: list[MemoryEntry]
-    heads: HeadsPage | None = None
-    cast: dict[str, list[Program]] = field(default_factory=dict)
-
-    @property
-    def largest(self) -> list[Program]:
-        """The programs that take most, of all precisions that targets ask for."""
-        programs = [self.programs] if not self.cast else list(self.cast.values())
-        return max(programs, key=lambda each: (cache_number_bytes(each), weight_bytes(each)))
-
-
-def specialize(
-    captured: ModelGraph,
-    config: CompileConfig,
-    name: str,
-    architecture: str,
-    window: int | None,
-    heads: RetainingHeads | None = None,
-    *,
-    targets: Sequence[Target] = (),
-) -> Specialized:
-    """Run the passes and split the result into programs.
-
-    heads       what `config.heads` names, loaded, for a policy that goes by what they say
-    targets     what it is for: the memory is that of the precision they compute in
-
-    Raises PassError, or ConfigError when the memory does not suffice.
-    """
-    policy = make_policy(config.policy, with_heads=heads is not None)
-    heads = heads if policy.heads != "never" else None
-    cache = config.cache
-    _check_heads(policy, heads)
-    steps = default_passes(cache, queries=policy.queries is not None, heads=heads)
-    graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
-    if env.check_passes():
-        check_chunks(captured, graph, longest=window)
-    # What the plan changes is meant to change the logits: it comes after the check of the others.
-    plan = parse_plan(config.plan, len(graph.calls(torch.ops.lcc.cached_attention.default)))
-    if heads is not None and Full() not in plan:
-        raise ConfigError("heads were given, the plan leaves no layer full that they could score")
-    sizes = {"chunk_size": cache.chunk_size, "catalyst_size": cache.catalyst_size}
-    hybrid = HybridLayers(plan, positions=cache.positions, **sizes)
-    if any(kind != Full() for kind in plan):
-        graph, passes = pipeline.run(graph, [hybrid], dump=env.dump_folder(), done=passes)
-    programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
-    layers, weightless = eviction_programs(graph, cache, policy, plan)
-    programs += weightless
-    if config.kv_precision == "fp16":
-        programs = [half_cache(program) for program in programs]
-    model = ModelEntry(
-        name=name,
-        architecture=architecture,
-        hidden_size=_size_of(programs[0], "hidden"),
-        vocab_size=_size_of(programs[1], "logits"),
-        layers=layers,
-        trained_window=window,
-    )
-    page = None if heads is None else heads.page
-    cast = {target.name: target.cast(programs) for target in targets}
-    special = Specialized(model, programs, passes, cache, policy, [], page, cast)
-    table = memory_table(
-        special.largest, layers, cache, scalars=len(policy.scalars), precision=config.precision
-    )
-    return replace(special, memory=table)
 
 
 def compile_model(
@@ -221,89 +120,6 @@ def _targets(config: CompileConfig) -> list[Target]:
     return targets
 
 
-def specialize_within_memory(
-    captured: ModelGraph,
-    config: CompileConfig,
-    loaded: LoadedModel,
-    heads: RetainingHeads | None = None,
-    *,
-    targets: Sequence[Target] = (),
-) -> Specialized:
-    """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
-    facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
-    special = specialize(captured, config, *facts, targets=targets)
-    limit = config.memory_bytes
-    if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
-        _check_window(config.cache, loaded, special.model.layers)
-        return special
-    if not config.fit_budget:
-        _check_window(config.cache, loaded, special.model.layers)
-    fitting = largest_budget(
-        special.largest,
-        special.model.layers,
-        config.cache,
-        scalars=len(special.policy.scalars),
-        memory_bytes=limit,
-        precision=config.precision,
-        longest=loaded.trained_window if config.cache.positions == "contiguous" else None,
-    )
-    if fitting is None:
-        least = smallest_cache(config.cache)
-        scalars = len(special.policy.scalars)
-        table = memory_table(
-            special.largest,
-            special.model.layers,
-            least,
-            scalars=scalars,
-            precision=config.precision,
-        )
-        raise ConfigError(
-            f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
-            f"{least.capacity}, takes {total_bytes(table):,} bytes; raise --memory"
-        )
-    if not config.fit_budget:
-        raise ConfigError(
-            f"budget {config.cache.budget} with capacity {config.cache.capacity} needs "
-            f"{total_bytes(special.memory):,} bytes, --memory is {limit:,}; the largest budget "
-            f"that fits is {fitting.budget} with capacity {fitting.capacity}"
-        )
-    config = msgspec.structs.replace(config, cache=fitting)
-    return specialize(captured, config, *facts, targets=targets)
-
-
-def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:
-    """The policy can do what is wanted of it with these heads, or without."""
-    if policy.heads == "must" and heads is None:
-        raise ConfigError(
-            f"policy {policy.name} reads retaining heads, none were given; wanted --heads FILE: "
-            "lcc train heads makes one"
-        )
-    if policy.heads == "may" and heads is not None and heads.page.teacher != "repeat":
-        raise ConfigError(
-            f"policy {policy.name} wants heads that were taught by repeating, these by "
-            f"answers ({heads.page.trained_on}); wanted lcc train heads --teacher repeat, or "
-            "--policy locret"
-        )
-
-
-def _check_window(cache: CacheConfig, loaded: LoadedModel, layers: list[LayerEntry]) -> None:
-    """Positions follow slots, so a capacity within the trained window keeps them within it."""
-    window = loaded.trained_window
-    if cache.positions == "absolute" or window is None:
-        return
-    for i, layer in enumerate(layers):
-        if layer.slots is not None and layer.slots > window:
-            raise ConfigError(
-                f"plan: layer {i}, {layer.kind}, holds {layer.slots} entries, {loaded.name} was "
-                f"trained on positions below {window}; wanted a smaller window"
-            )
-    if cache.capacity > window:
-        raise ConfigError(
-            f"capacity is {cache.capacity}, {loaded.name} was trained on positions below {window}; "
-            f"compile with --capacity {window} or less"
-        )
-
-
 def _check_catalyst(config: CompileConfig, loaded: LoadedModel) -> None:
     """The default catalyst must fit, or no session of the artifact could begin."""
     if config.cache.catalyst_size < 1:
@@ -331,11 +147,6 @@ def _loaded(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
         name = type(source).__name__
         return LoadedModel(module=source, name=name, architecture=name)
     return load_model(os.fspath(source) if isinstance(source, Path) else source)
-
-
-def _size_of(program: Program, output: str) -> int:
-    node = program.exported.graph.output_node().args[0][program.outputs.index(output)]
-    return int(shape(node)[-1])
 
 
 def program_entries(programs: list[Program], files: dict[str, str]) -> dict[str, ProgramEntry]:

@@ -13,7 +13,7 @@ import torch
 import lcc.runtime
 from lcc.artifact import Manifest, ProgramEntry, cache_dtype, read_manifest
 from lcc.capture import capture
-from lcc.compile import Specialized, program_entries, specialize
+from lcc.compile import program_entries
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
@@ -22,6 +22,7 @@ from lcc.models import LoadedModel, load_model
 from lcc.plan import show_plan
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
+from lcc.specialize import Specialized, specialize
 from lcc.targets.reference import ReferenceEngine
 
 # Of weights in fewer than 32 bits: nats a token, and share of the perplexity.

@@ -23,6 +23,7 @@ NEVER = {
     "passes": {"lcc.targets", "lcc.runtime", "onnx", "onnxscript", "onnxruntime", "transformers"},
     "targets": {"lcc.runtime", "transformers"},
     "runtime": {*HEAVY, "tvm", "lcc.passes", "lcc.targets", "lcc.compile", "lcc.models", "lcc.cli"},
+    "lcc/specialize.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "lcc.compile", "onnxruntime"},
     "lcc/compile.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "onnxruntime"},
     "lcc/cli": {"torch", "transformers", "onnx", "onnxruntime"},
     "lcc/train": {"lcc.targets", "lcc.runtime", "lcc.compile", "lcc.cli", "onnxruntime"},

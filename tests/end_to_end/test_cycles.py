@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 import lcc.runtime
 from lcc.capture import capture
-from lcc.compile import compile_model, manifest_of, specialize
+from lcc.compile import compile_model, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
 from lcc.heads import RetainingHeads, save_heads
@@ -23,6 +23,7 @@ from lcc.plan import BlockSparse, Full, parse_plan
 from lcc.runtime.scalars import noise
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
+from lcc.specialize import specialize
 from lcc.targets.reference import ReferenceEngine
 from lcc.testing import OracleCache, retaining_score, sees
 from lcc.tiny import random_heads, save_tiny, tiny_model

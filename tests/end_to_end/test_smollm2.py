@@ -21,12 +21,13 @@ import lcc.runtime
 from lcc import demo
 from lcc.capture import capture
 from lcc.cli import app
-from lcc.compile import compile_model, manifest_of, specialize
+from lcc.compile import compile_model, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.evaluate.haystack import split_sentences
 from lcc.evaluate.tasks import TASKS
 from lcc.models import LoadedModel, load_model
 from lcc.runtime.session import Session
+from lcc.specialize import specialize
 from lcc.targets.reference import ReferenceEngine
 
 LENGTHS = (1, 255, 256, 257, 1000)

@@ -13,7 +13,7 @@ import pytest
 import lcc.runtime
 from lcc.artifact import targets_of
 from lcc.capture import capture
-from lcc.compile import Specialized, compile_model, manifest_of, program_entries, specialize
+from lcc.compile import compile_model, manifest_of, program_entries
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.passes.eviction import POLICIES
 from lcc.passes.graph import ModelGraph
@@ -21,6 +21,7 @@ from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
+from lcc.specialize import Specialized, specialize
 from lcc.targets import (
     TARGETS,
     find_target,

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from lcc.capture import capture
 from lcc.cli import app
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError
 from lcc.find_plan import find_plan, greedy, kv_bytes, most_full, placements
@@ -21,6 +20,7 @@ from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan, positions_of
 from lcc.plan_meter import Loss, Meter, Plan, Site, sites
+from lcc.specialize import specialize
 from lcc.tiny import tiny_model, tiny_tokenizer
 from lcc.train import sparse_attention
 from lcc.train.sparse_attention import attend_window

@@ -1,9 +1,9 @@
 """The memory table by the dtypes that programs have."""
 
 from lcc.capture import capture
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.memory import RUNTIME_BYTES, memory_table
+from lcc.specialize import specialize
 from lcc.targets.half_precision import half
 from lcc.tiny import tiny_model
 

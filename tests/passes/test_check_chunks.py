@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional
 
 from lcc.capture import capture
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import PassError
 from lcc.passes.eviction.consensus import Consensus
@@ -14,6 +13,7 @@ from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.plan import Full
+from lcc.specialize import specialize
 from lcc.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)

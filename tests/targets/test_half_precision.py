@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lcc.capture import capture
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.program import Program
+from lcc.specialize import specialize
 from lcc.targets.half_precision import half
 from lcc.tiny import random_heads, tiny_model
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from lcc.capture import capture
-from lcc.compile import compile_model, specialize
+from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.models import LoadedModel
+from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights, to_onnx
 from lcc.tiny import ARCHITECTURES, tiny_model
 from lcc.verify import verify

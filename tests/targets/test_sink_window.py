@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lcc.capture import capture
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.plan import SinkWindow
 from lcc.program import PREFILL_CHUNK, Program
+from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import to_onnx
 from lcc.tiny import tiny_model
 

@@ -11,10 +11,10 @@ import torch
 
 from lcc import env
 from lcc.capture import capture
-from lcc.compile import specialize
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import TargetError
 from lcc.program import Program
+from lcc.specialize import specialize
 from lcc.targets import tvm_cuda
 from lcc.targets.tvm_cuda import FATBIN, TvmCuda
 from lcc.targets.tvm_cuda.importer import import_program
