@@ -86,9 +86,13 @@ def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None
     for name, *more in (
         ["run", "-p", "x"],
         ["chat"],
-        ["evaluate", "--task", "passkey", "--length", "90"],
+        ["eval", "--tasks", "passkey", "--lengths", "300", "-o", tmp_path / "out"],
     ):
-        flags = [*more, "--target", "onnxruntime:nnapi"]  # not the one that would run here
+        flags = [
+            *map(str, more),
+            "--target",
+            "onnxruntime:nnapi",
+        ]  # not the one that would run here
         result = CliRunner().invoke(app, [name, str(both), *flags])
         assert result.exit_code == 2, name
         assert "target is onnxruntime:nnapi, this ONNX Runtime has only" in result.output, name
