@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcc.artifact import read_manifest
+from lcc.cli.arguments import Quiet
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
@@ -53,7 +54,7 @@ def command(
         float | None, typer.Option(min=0.1, help="Seconds that one measurement may take.")
     ] = None,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw bench.png, .svg.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure speed and memory, the same way for artifacts and for other engines.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcc.cli.arguments import Device, Target, Threads
 from lcc.cli.frame import read_text
 from lcc.cli.load import load_session
 from lcc.errors import LccError
@@ -27,13 +28,9 @@ def command(
     ] = 512,
     temperature: Annotated[float | None, typer.Option(help="0 = the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
-    ] = None,
+    threads: Threads = None,
+    target: Target = None,
+    device: Device = None,
 ) -> None:
     """Talk with a model; the conversation never outgrows its memory.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
 from lcc.cli.options import merge, parse_bytes
 
@@ -70,7 +71,7 @@ def command(
         Path | None, typer.Option(help="YAML file; flags win over what it says.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compile a model into an artifact that reads text of any length.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch
 
 
@@ -20,7 +21,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Same seed, same key.")] = 1,
     model: Annotated[str, typer.Option(help="As in lcc compile.")] = "smollm2",
     config: Annotated[Path | None, typer.Option(help="As in lcc compile.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compile a small model and find a key in a text four times as long as it was trained on.
 

@@ -7,6 +7,16 @@ from typing import Annotated
 import typer
 
 from lcc.cli import asking
+from lcc.cli.arguments import (
+    ChatTemplate,
+    Device,
+    FirstSeed,
+    Haystack,
+    Jobs,
+    Quiet,
+    Target,
+    ThreadsOfAll,
+)
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import NEED_HAYSTACK, check_tasks
 from lcc.evaluate.grid import Subject, cells_of, units_of
@@ -20,16 +30,14 @@ def command(
     tasks: Annotated[str | None, typer.Option(help="Names, with commas; see below.")] = None,
     lengths: Annotated[str, typer.Option(help="Tokens of the text; 4k = 4096.")] = "4k",
     samples: Annotated[int, typer.Option(min=1, help="A cell, depths 5 to 95 %.")] = 10,
-    haystack: Annotated[Path | None, typer.Option(help="Text file or folder of *.txt.")] = None,
+    haystack: Haystack = None,
     file: Annotated[
         list[Path] | None, typer.Option(help="A benchmark's own samples; may be repeated.")
     ] = None,
     setting: Annotated[
         str, typer.Option(help="query-agnostic, query-aware, or both with a comma.")
     ] = "query-agnostic",
-    chat: Annotated[
-        bool, typer.Option("--chat/--no-chat", help="Use the model's chat template.")
-    ] = False,
+    chat: ChatTemplate = False,
     budgets: Annotated[
         str | None, typer.Option(help="Less than compiled, such as 256,512.")
     ] = None,
@@ -41,16 +49,12 @@ def command(
     kept: Annotated[
         str | None, typer.Option(help="Entries that presses keep [the artifacts' budgets].")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with its own session.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of all jobs together.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    seed: FirstSeed = 0,
+    jobs: Jobs = 1,
+    threads: ThreadsOfAll = None,
+    target: Target = None,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure how much a model still knows of long texts: a table, a folder, a report.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcc.cli.arguments import Budget, Capacity, Device, Quiet, Target, Threads
 from lcc.cli.frame import progress_bar, read_text
 from lcc.cli.load import load_session
 from lcc.errors import LccError
@@ -37,21 +38,17 @@ def command(
     repetition_penalty: Annotated[float | None, typer.Option(help="1 = none.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text.")] = None,
-    capacity: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Less than was compiled.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
-    ] = None,
+    capacity: Capacity = None,
+    budget: Budget = None,
+    threads: Threads = None,
+    target: Target = None,
+    device: Device = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Times on stderr.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer and statistics as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read a text of any length, then answer a question about it.
 

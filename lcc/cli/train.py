@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcc.cli.arguments import Quiet
 from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.train_hybrid import hybrid
 from lcc.env import needs_extra
@@ -57,7 +58,7 @@ def heads(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.checkpoint.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train retaining heads: small networks that say which entries of a cache will be wanted.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
 from lcc.cli.options import plan_text
 from lcc.env import needs_extra
@@ -46,7 +47,7 @@ def hybrid(
         bool, typer.Option("--show", help="Print the recipe as YAML, to change it; train nothing.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the losses as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model whose layers see only what a plan lets them see.
 

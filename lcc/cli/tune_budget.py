@@ -7,6 +7,16 @@ import typer
 
 from lcc.artifact import read_manifest
 from lcc.cli import asking
+from lcc.cli.arguments import (
+    ChatTemplate,
+    Device,
+    FirstSeed,
+    Haystack,
+    Jobs,
+    Quiet,
+    Target,
+    ThreadsOfAll,
+)
 from lcc.cli.frame import table
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import NEED_HAYSTACK, PERPLEXITY, check_tasks
@@ -30,21 +40,15 @@ def command(
     samples: Annotated[int, typer.Option(min=1, help="A task and length.")] = 20,
     budgets: Annotated[str | None, typer.Option(help="Try these, instead of searching.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Less than compiled.")] = None,
-    haystack: Annotated[Path | None, typer.Option(help="Text file or folder of *.txt.")] = None,
+    haystack: Haystack = None,
     setting: Annotated[str, typer.Option(help="query-agnostic or query-aware.")] = "query-agnostic",
-    chat: Annotated[
-        bool, typer.Option("--chat/--no-chat", help="Use the model's chat template.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with its own session.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of all jobs together.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    chat: ChatTemplate = False,
+    seed: FirstSeed = 0,
+    jobs: Jobs = 1,
+    threads: ThreadsOfAll = None,
+    target: Target = None,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find the smallest budget that still answers nearly as well.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lcc.cli.arguments import Device, Quiet, Target
 from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.load import on_cpu
 from lcc.env import needs_extra
@@ -20,14 +21,10 @@ def command(
     heads: Annotated[
         Path | None, typer.Option(help="The retaining heads it was compiled with, if any.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu = there, whatever it was compiled for.")
-    ] = None,
+    target: Target = None,
+    device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare an artifact with its model in eager PyTorch, program by program.
 
