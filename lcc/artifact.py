@@ -16,7 +16,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     cpu         level of CPU (`lcc.cpu`), or architecture of GPU, that the programs need; absent =
                 any
     note        what was not tried of what was built
-    precision   of the weights: int8 or int4; absent = fp32
+    precision   of the weights: int8 or int4; absent = what the target has by itself, float32 or, on
+                a GPU, float16
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full) and the names of the

@@ -121,7 +121,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policies locret and consensus
     precision       bits of the weights; activations stay float32
-    kv_precision    of keys and values in the cache
+    kv_precision    of keys and values in the cache; targets for GPUs keep float16 in any case
     cpu             level of CPU (`lcc.cpu`) that tvm:cpu compiles for; None = this machine's
     """
 

@@ -20,6 +20,7 @@ RUNTIME_BYTES = 176 << 20
 
 
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.
+# What `lcc.targets.onnx_precision` stores.
 _WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.75, 1.125)}
 _LOWERED = 32  # least size of both sides of a matrix that has less than 32 bits a weight
 
@@ -31,14 +32,18 @@ def weight_bytes(programs: Sequence[Program], precision: Precision = "fp32") -> 
     matrix product.
     """
     held: dict[tuple[int, bool], int] = {}
-    vocabulary = _vocabulary(programs)
+    vocabulary, inputs = _vocabulary(programs), set[int]()
     for program in programs:
         exported = program.exported
         is_head = "logits" in program.outputs
         for tensor in [*exported.state_dict.values(), *exported.constants.values()]:
             if isinstance(tensor, torch.Tensor):
                 held[tensor.data_ptr(), is_head] = _held(tensor, precision, vocabulary)
-    return sum(held.values())
+                if tensor.ndim == 2 and tensor.shape[0] != vocabulary:
+                    inputs.add(tensor.shape[1])
+    # Of int4, the matrices that sum up blocks of 32 inputs: one for each number of inputs.
+    sums = sum(4 * k * k // _LOWERED for k in inputs) if precision == "int4" else 0
+    return sum(held.values()) + sums
 
 
 def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
@@ -128,8 +133,19 @@ _VIEWS = ("view", "reshape", "unsqueeze", "select", "expand", "alias", "getitem"
 
 
 def _shares_storage(node: fx.Node) -> bool:
+    if node.target is torch.ops.aten._to_copy.default and _around_attention(node):
+        return True
     name = getattr(node.target, "__name__", str(node.target))
     return any(name.startswith(view) or f".{view}" in name for view in _VIEWS)
+
+
+def _around_attention(node: fx.Node) -> bool:
+    """Whether a cast stands between a cache and an attention, whose kernel does without it."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    origin = source.args[0] if source.op == "call_function" and source.args else None
+    near = [*node.users, *([origin] if isinstance(origin, fx.Node) else [])]
+    return any(str(each.target).startswith("lcc.cached_") for each in near)
 
 
 def _bytes(value: object, sizes: dict[str, int]) -> int:

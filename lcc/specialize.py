@@ -42,7 +42,7 @@ from lcc.targets.base import Target
 class Specialized:
     """A model specialized for one configuration, before any target has built it.
 
-    programs    as they were captured
+    programs    before any target has cast them
     memory      of those that take most
     cast        target -> the programs in its precision
     """

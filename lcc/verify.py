@@ -82,13 +82,18 @@ def verify(
     new_tokens      greedy tokens that must be the model's own
 
     Logits and tokens are compared with the unmodified model; the weightless programs and a text
-    long enough for cycles with the reference target. Of weights in fewer than 32 bits logits cannot
-    be the same: then it is what they lose in divergence and perplexity.
+    long enough for cycles with the reference target. Of weights or a cache in fewer than 32 bits
+    neither logits nor what cycles keep can be the same: then it is what they lose in divergence and
+    perplexity.
 
     Raises:
         ArtifactError: the artifact is damaged, or was made from another kind of model.
         ConfigError: it was compiled with retaining heads, and these are not the ones.
     """
+    if prompt_tokens < 2:
+        raise ConfigError(
+            f"prompt_tokens is {prompt_tokens}, wanted a chunk and a token: 2 or more"
+        )
     report = progress or (lambda *_: None)
     trained = _heads(read_manifest(artifact), heads)
     session = lcc.runtime.load(artifact, target=target, device=device)
@@ -105,11 +110,11 @@ def verify(
     rows = []
     report("logits", 0.5)
     rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
-    lossy = manifest.precision != "fp32"
+    lossy = not _exact(session)
     report("weightless programs", 0.7)
     for name, entry in manifest.programs.items():
         if name.startswith(("evict", "score", "compact")):
-            rows.append(_weightless(name, entry, session, reference))
+            rows += _weightless(name, entry, session, reference)
     report("greedy tokens", 0.8)
     if not lossy:
         rows.append(_tokens(session, loaded, ids[: _usable(session) // 2], new_tokens))
@@ -126,6 +131,13 @@ def _row(what: str, against: str, error: float, tolerance: float) -> Row:
 
 def _tolerance(session: Session) -> float:
     return TOLERANCE[session._executor.cache.dtype]
+
+
+def _exact(session: Session) -> bool:
+    """Whether it should give the very numbers: weights and cache are in float32."""
+    return (
+        session.manifest.precision == "fp32" and cache_dtype(session.manifest.programs) == "float32"
+    )
 
 
 def _usable(session: Session) -> int:
@@ -196,7 +208,7 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
         for window in executor.windows:
             window.used = place
     session.reset()
-    lossy, rows = session.manifest.precision != "fp32", []
+    lossy, rows = not _exact(session), []
     for name, part in (("prefill_chunk", slice(single)), ("decode", slice(single, None))):
         if lossy:
             lost = divergence(got[part], expected[part])
@@ -220,7 +232,7 @@ def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> Row:
+def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> list[Row]:
     """One call of a score, evict or compact program on random entries."""
     draw, cache = np.random.default_rng(0), session._executor.config
     sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
@@ -256,8 +268,16 @@ def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Ses
     of_reference = {t.name: t.dtype for t in reference.manifest.programs[name].inputs}
     exact = {each: array.astype(of_reference[each]) for each, array in feeds.items()}
     wanted = reference._executor._engine.runner(name)(exact, names)
-    error = np.max([np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names])
-    return _row(name, "reference", error, _tolerance(session))
+    errors = {n: np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names}
+    # Places and scores are computed in float32, whatever the cache is kept in.
+    entries = [errors.pop(n) for n in names if n.startswith("kept_")]
+    limits = [
+        (name, [*errors.values()], TOLERANCE["float32"]),
+        (f"{name}, entries", entries, _tolerance(session)),
+    ]
+    return [  # np.max, for max() would drop a NaN
+        _row(what, "reference", np.max(each), limit) for what, each, limit in limits if each
+    ]
 
 
 def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -> Row:

@@ -55,9 +55,10 @@ def half_cache(program: Program) -> Program:
 
 
 def _widen(graph: fx.Graph, node: fx.Node) -> None:
-    """Make an input float16, and what reads it read it as float32."""
+    """Make an input float16, and what reads it read it as float32, from where it is first read."""
     node.meta["val"] = node.meta["val"].half()
-    with graph.inserting_after(node):
+    first = next(each for each in graph.nodes if each in node.users)
+    with graph.inserting_before(first):
         wide = _cast(graph, node, torch.float32)
     node.replace_all_uses_with(wide, delete_user_cb=lambda user: user is not wide)
 

@@ -22,12 +22,14 @@ OPTIONS = {
 # Runtime puts on the CPU on purpose. So the places of all nodes are recorded, and looked at.
 RECORD = "session.record_ep_graph_assignment_info"
 
-# What reads weights or entries of the cache, or all of a chunk: wherever it runs, they go.
+# Operators that read weights, entries of the cache or all of a chunk, and hardly anything else.
+# Those that work on sizes, too (Gather, Concat, Slice), may run on the CPU: they look the same.
 LARGE = {
     *("MatMul", "Gemm", "FusedMatMul", "GroupQueryAttention", "RotaryEmbedding", "Softmax"),
     *("LogSoftmax", "RMSNormalization", "SimplifiedLayerNormalization", "LayerNormalization"),
     *("SkipSimplifiedLayerNormalization", "SkipLayerNormalization", "Sigmoid", "QuickGelu"),
     *("Gelu", "FastGelu", "BiasGelu", "TopK", "CumSum", "MaxPool", "AveragePool"),
+    *("GatherElements", "GatherND", "ScatterND"),
 }
 
 

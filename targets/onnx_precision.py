@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lcc.config import Precision
+from lcc.errors import TargetError
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 
 _MICROSOFT = "com.microsoft"
@@ -24,7 +25,13 @@ _RESHAPING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def lower_precision(model: ir.Model, precision: Precision) -> int:
-    """Replace every matrix of weights, in place; returns how many were."""
+    """Replace every matrix of weights, in place; returns how many were.
+
+    Matrices with fewer than 32 inputs stay.
+
+    Raises:
+        TargetError: one cannot be replaced, so that the model would not be what its name says.
+    """
     layer: dict[str, Callable] = {"int8": _integer_product, "int4": _blocked_product}
     graph = _Graph(model)
     count = 0
@@ -35,6 +42,8 @@ def lower_precision(model: ir.Model, precision: Precision) -> int:
         elif node.op_type == "MatMul" and (table := _transposed(node)) is not None:
             new = _table_product(graph, node, table)
         elif node.op_type in ("MatMul", "Gemm") and (weight := _weight(node)) is not None:
+            if len(weight) < BLOCK:
+                continue
             new = layer[precision](graph, node.inputs[0], weight, node.inputs[1].name)
             new = _with_bias(graph, node, new)
         if new is not None:
@@ -132,8 +141,8 @@ def _blocked_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
     """[.., Q, K] float32 -> [.., Q, N].
 
     What a block's levels are off zero, times the sum of its inputs, is a product of its own: a
-    thirty-second of the work. The operator's own zero points are whole levels, which costs an
-    eighth of the perplexity and more.
+    thirty-second of the work. The operator's own zero points are whole levels: of SmolLM2, whose
+    weights had 16 levels before, they raise the perplexity by a quarter (docs/precision.md).
     """
     inputs, outputs = weight.shape
     levels, scales, offsets = blocks_of_4_bits(weight)
@@ -170,28 +179,22 @@ def _n_bits(
     )
 
 
-def _table_product(graph: _Graph, node: ir.Node, table: ir.Value) -> ir.Value | None:
+def _table_product(graph: _Graph, node: ir.Node, table: ir.Value) -> ir.Value:
     """Logits, from a table [V, K] that is perhaps the embedding too."""
-    array = _numbers(table)
-    if array.shape[1] % BLOCK:
-        return None
-    levels, scales, _ = rows_of_8_bits(array)
+    levels, scales, _ = rows_of_8_bits(_table(table))
     x = node.inputs[0]
     assert x is not None
-    vocabulary, inputs = array.shape
+    vocabulary, inputs = _numbers(table).shape
     return _n_bits(graph, x, levels, scales, f"{table.name}.int8", inputs, vocabulary, 8)
 
 
-def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value | None:
+def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value:
     """Rows of a table [V, K]: the same bytes as those of `_table_product`."""
     table, tokens = node.inputs
     assert table is not None
     assert tokens is not None
-    array = _numbers(table)
-    if array.shape[1] % BLOCK:
-        return None
-    levels, scales, _ = rows_of_8_bits(array)
-    flat = levels.reshape(array.shape)
+    levels, scales, _ = rows_of_8_bits(_table(table))
+    flat = levels.reshape(len(levels), -1)
     name = f"{table.name}.int8"
     return graph.add(
         "GatherBlockQuantized",
@@ -204,13 +207,24 @@ def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value | None:
     )
 
 
+def _table(value: ir.Value) -> np.ndarray:
+    """[V, K] float32 of an embedding or LM head."""
+    array = _numbers(value)
+    if array.shape[1] % BLOCK:
+        raise TargetError(
+            f"{value.name}: rows of {array.shape[1]} numbers, --precision int8 and int4 want a "
+            f"multiple of {BLOCK}; leave --precision out"
+        )
+    return array
+
+
 def _with_bias(graph: _Graph, node: ir.Node, product: ir.Value) -> ir.Value:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return product if bias is None else graph.add("Add", (product, bias))
 
 
 def _weight(node: ir.Node) -> np.ndarray | None:
-    """[K, N] float32 of a layer; None = it multiplies something else, or has another form."""
+    """[K, N] float32 of a layer; None = it multiplies something else."""
     value = node.inputs[1]
     if value is None or value.const_value is None or len(value.const_value.shape) != 2:
         return None
@@ -218,9 +232,9 @@ def _weight(node: ir.Node) -> np.ndarray | None:
     if node.op_type == "Gemm":
         numbers = {name: node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")}
         if node.attributes.get_int("transA", 0) or set(numbers.values()) != {1.0}:
-            return None
+            raise TargetError(f"{value.name}: its Gemm scales or transposes what it multiplies")
         array = array.T if node.attributes.get_int("transB", 0) else array
-    return array if array.dtype == np.float32 and len(array) >= BLOCK else None
+    return array if array.dtype == np.float32 else None
 
 
 def _transposed(node: ir.Node) -> ir.Value | None:

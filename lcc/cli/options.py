@@ -62,7 +62,7 @@ def _check_precision(given: dict[str, Any]) -> None:
     """Refuse a precision that there is not, with the reason for those that one would expect."""
     why = {
         "precision": (Precision, "bf16: ONNX Runtime has no matrix products in it for CPUs"),
-        "kv_precision": (KvPrecision, "int8: reading would take four times as long"),
+        "kv_precision": (KvPrecision, "int8: every cycle would round keys anew"),
     }
     for name, (known, reason) in why.items():
         if given.get(name, "fp32") not in get_args(known):

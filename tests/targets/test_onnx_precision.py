@@ -12,7 +12,7 @@ import lcc.runtime
 from lcc.artifact import read_manifest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
-from lcc.errors import ConfigError
+from lcc.errors import ConfigError, TargetError
 from lcc.models import LoadedModel
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
@@ -153,6 +153,33 @@ def test_every_architecture(
     assert not left
     count = Counter(node.op_type for node in step.graph)
     assert count["MatMulIntegerToFloat" if precision == "int8" else "MatMulNBits"] >= 8
+
+
+def test_a_table_that_cannot_be_rounded_is_no_int4_model() -> None:
+    tokens = ir.Value(
+        name="tokens", shape=ir.Shape([1, "n"]), type=ir.TensorType(ir.DataType.INT64)
+    )
+    node = ir.node("Gather", [w := constant("e", np.ones((40, 48), np.float32)), tokens])
+    with pytest.raises(TargetError, match="e: rows of 48 numbers"):
+        lower_precision(model_of(node, inputs=[tokens], weights=[w]), "int4")
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_the_memory_table_counts_what_is_stored(
+    precision: Precision, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Every distinct constant once, and the head's table packed once more."""
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision=precision)
+    manifest = compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    stored: dict[object, int] = {}
+    packed = 0
+    for path in (tmp_path / "m.lcc").glob("*.onnx"):
+        for value in ir.load(path).graph.initializers.values():
+            tensor = value.const_value
+            outside = isinstance(tensor, ir.ExternalTensor)
+            stored[tensor.offset if outside else (path.name, value.name)] = tensor.nbytes
+            packed += tensor.nbytes if path.name == "head.onnx" and outside else 0
+    assert manifest.memory[0].bytes == pytest.approx(sum(stored.values()) + packed, rel=0.05)
 
 
 def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
