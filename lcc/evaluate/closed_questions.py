@@ -1,6 +1,8 @@
 """Scores that read a letter, a number or a word out of an answer: InfiniteBench's and L-Eval's.
 
-What the published scorers do, cases of doubt included, so that results compare.
+What the published scorers do, cases of doubt included, so that results compare. But where they
+look at the beginning of an answer, white space there is dropped: theirs came from tokenizers that
+drop it, while those of byte-level BPE have answers begin with a space.
 """
 
 import re
@@ -47,6 +49,7 @@ def choice_or_text(answer: str, wanted: tuple[str, ...]) -> float:
 
     `wanted` is the letter, and the text of the option where that counts, too.
     """
+    answer = answer.lstrip()
     if answer[:1] in tuple("ABCD"):
         return float(answer[0] in wanted)
     said = re.sub(r"[\n\"'.,?!{} ]+", " ", answer)
@@ -60,10 +63,10 @@ def choice_or_text(answer: str, wanted: tuple[str, ...]) -> float:
 
 def faulty_function(answer: str, wanted: tuple[str, ...]) -> float:
     """Of its Code.Debug: the letter at the beginning, or it or the function's name after "is:"."""
-    letter = wanted[0]
+    letter, answer = wanted[0], answer.strip()
     if answer[:2] in (f"{letter}.", f"{letter}:"):
         return 1.0
-    said = re.sub(r"[\n`'\"\-*]|[Oo]ption", " ", answer.strip())
+    said = re.sub(r"[\n`'\"\-*]|[Oo]ption", " ", answer)
     said = re.sub(" +", " ", said)
     for prefix in ("answer is:", "is:", "answer:"):
         _, found, after = said.partition(prefix)
@@ -76,18 +79,27 @@ def faulty_function(answer: str, wanted: tuple[str, ...]) -> float:
 
 
 def one_letter(answer: str, wanted: str) -> float:
-    """Of its questions with one right option: the first capital A to D; A where there is none."""
-    said = answer if answer and answer in "ABCD" else (re.findall("[A-D]", answer) or ["A"])[0]
+    """Of its questions with one right option: the first capital A to D; A where there is none.
+
+    An empty answer counts a quarter, as one of some right letters and no wrong one.
+    """
+    answer = answer.strip()
+    if not answer:
+        return 0.25
+    said = answer if answer in "ABCD" else (re.findall("[A-D]", answer) or ["A"])[0]
     return float(said == re.sub("[^A-D]", "", wanted.split()[0]))
 
 
 def letters(answer: str, wanted: str) -> float:
-    """Of its coursera: the set of letters; a quarter for some right ones and no wrong one."""
+    """Of its coursera: the set of letters; a quarter for some right ones, or none, and no wrong."""
+    answer = answer.strip()
     first = re.match("[A-D]*", answer)[0]  # type: ignore[index]  # matches nothing at least
     said, right = set(first), set(re.sub("[^A-D]", "", wanted.split()[0]))
     if len(first) < 2:
         rest = answer[len(first) :].split("Question")[0]
-        said |= set(re.findall(r"([A-D])(?=[\s.)])", rest)) or (set() if said else {"A"})
+        said |= set(re.findall(r"([A-D])(?=[\s.)])", rest))
+        if answer and not said:
+            said = {"A"}
     return 1.0 if said == right else 0.25 if said <= right else 0.0
 
 

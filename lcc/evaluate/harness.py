@@ -54,8 +54,9 @@ class ArtifactLM(TemplateLM):
         **options: Any,
     ) -> None:
         super().__init__()
-        if str(batch_size) != "1" or max_batch_size not in (None, 1):
-            raise LccError(f"batch_size is {batch_size}, wanted 1: a session reads one text")
+        for name, size in {"batch_size": batch_size, "max_batch_size": max_batch_size}.items():
+            if str(size) != "1" and (name, size) != ("max_batch_size", None):
+                raise LccError(f"{name} is {size}, wanted 1: a session reads one text")
         self.artifact = artifact
         where: Literal["cpu"] | None = "cpu" if device == "cpu" else None
         self.session = lcc.runtime.load(artifact, device=where, **options)
@@ -102,11 +103,12 @@ class ArtifactLM(TemplateLM):
         for texts, context, continuation in tqdm(requests, disable=disable_tqdm):
             self._read(context)
             total, greedy = 0.0, True
-            for token in continuation:
+            for place, token in enumerate(continuation):
+                if place:
+                    self.session.feed(continuation[place - 1 : place], prefix=False)
                 logits = self.session.next_logits().astype(np.float64)
                 total += logits[token] - np.logaddexp.reduce(logits)
                 greedy = greedy and int(logits.argmax()) == token
-                self.session.feed([token], prefix=False)
             results.append((float(total), greedy))
             self.cache_hook.add_partial("loglikelihood", texts, results[-1])
         return results

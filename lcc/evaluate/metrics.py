@@ -54,18 +54,7 @@ def string_match_all(answer: str, wanted: tuple[str, ...]) -> float:
     return sum(each.lower() in answer.lower() for each in wanted) / len(wanted)
 
 
-def string_match_part(answer: str, wanted: tuple[str, ...]) -> float:
-    """RULER's score of questions and answers: one of the wanted strings occurs."""
-    return float(any(each.lower() in answer.lower() for each in wanted))
-
-
-# bAbI and BABILong
-
-
-def first_word(answer: str, wanted: tuple[str, ...]) -> float:
-    """The first word, without punctuation and case, is a wanted one."""
-    words = normalize(answer, articles=False).split()
-    return float(words[:1] in [[normalize(each, articles=False)] for each in wanted])
+# BABILong
 
 
 def label(answer: str, wanted: tuple[str, ...]) -> float:
@@ -78,10 +67,10 @@ def label(answer: str, wanted: tuple[str, ...]) -> float:
 # words in common
 
 
-def normalize(text: str, *, articles: bool = True) -> str:
+def normalize(text: str) -> str:
     """SQuAD's: lower case, no punctuation, no articles, single spaces."""
     text = "".join(each for each in text.lower() if each not in string.punctuation)
-    return " ".join((re.sub(r"\b(a|an|the)\b", " ", text) if articles else text).split())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def f1(answer: str, wanted: str) -> float:
@@ -90,10 +79,11 @@ def f1(answer: str, wanted: str) -> float:
 
 
 def f1_characters(answer: str, wanted: str) -> float:
-    """InfiniteBench's of Chinese answers: the same, over characters."""
-    dropped = string.whitespace + string.punctuation + CHINESE_PUNCTUATION
+    """InfiniteBench's of Chinese answers: the same, over characters that are no white space."""
+    dropped = string.punctuation + CHINESE_PUNCTUATION
     answer, wanted = (
-        "".join(c for c in text.lower() if c not in dropped) for text in (answer, wanted)
+        "".join(c for c in "".join(text.lower().split()) if c not in dropped)
+        for text in (answer, wanted)
     )
     return overlap(answer, wanted)
 
@@ -166,20 +156,21 @@ def code_similarity(answer: str, wanted: str) -> float:
 
 
 def correct_answer_is(answer: str, wanted: str) -> float:
-    """LongBench v2's: the letter in "The correct answer is (B)"."""
-    found = re.search(r"The correct answer is \(?([A-D])", answer.replace("*", ""))
+    """LongBench v2's: the letter in "The correct answer is (B)"; only else in "... is B"."""
+    said = answer.replace("*", "")
+    found = re.search(r"The correct answer is \(([A-D])\)", said)
+    found = found or re.search(r"The correct answer is ([A-D])", said)
     return float(found is not None and found[1] == wanted)
 
 
 METRICS: dict[str, Metric] = {
     "all": string_match_all,
-    "part": string_match_part,
-    "first_word": first_word,
     "label": label,
     "f1": best(f1),
     "f1_first_line": on_first_line(best(f1)),
     "f1_characters": best(f1_characters),
     "substring_exact_match": best(substring_exact_match),
+    "substring_exact_match_first_line": on_first_line(best(substring_exact_match)),
     "exact_match": best(exact_match),
     "rouge_l": best(rouge_l),
     "rouge_l_first_line": on_first_line(best(rouge_l)),

@@ -33,17 +33,20 @@ def read(path: Path, name: str | None = None) -> Iterator[Sample]:
 
     Yields:
         samples in the order of the file, `tokens` not counted; none of rows that only a judge
-        model can score.
+        model can score, or that the benchmark leaves out.
 
     Raises:
-        LccError: no such file, not JSON, fields of no benchmark, an unknown dataset.
+        LccError: no such file, not JSON, fields of no benchmark, an unknown dataset, a row that is
+            not as the benchmark has it, or without answers.
     """
     reader, known = None, name or path.stem
     for number, row in enumerate(rows(path), start=1):
         reader = reader or recognise(row, path)
         try:
             yield from reader.samples(row, known)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except LccError as error:
+            raise LccError(f"{path}, row {number}: {error}") from None
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise LccError(
                 f"{path}, row {number}: not as {reader.NAME} has it ({type(error).__name__}: "
                 f"{error}); wanted {' or '.join(map(listed, reader.FIELDS))}"

@@ -4,7 +4,7 @@ The files on disk are RULER's tasks (`ruler/`), the JSON dictionary (`json_kv/`)
 retrieved passages (`kilt/`). In-context learning comes from a hub; rows that were saved with
 `context`, `question` and `answer` are read under a name that begins with `icl`. Left out: ranking,
 and what a judge model scores. Passages are asked about without the two solved examples, which lie
-in files of their own.
+in files of their own. Of PopQA, questions about well-known subjects are left out, as it does.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ FIELDS = (
     {"context", "outputs"},
 )
 SHOTS = 2  # of json_kv
+WELL_KNOWN = 1000  # s_pop of PopQA: the 3 of its popqa_3 is the logarithm
 ALIASES = {  # how a name begins -> its template in helmet.yaml, the first that fits
     "niah_multivalue": "niah_multivalue",
     "niah_mv": "niah_multivalue",
@@ -37,8 +38,13 @@ ALIASES = {  # how a name begins -> its template in helmet.yaml, the first that 
 
 
 def samples(row: dict[str, Any], name: str) -> Iterator[Sample]:
-    """One sample a row; `name` is of a task of RULER, or begins with icl, where the row is one."""
+    """One sample a row; `name` is of a task of RULER, or begins with icl, where the row is one.
+
+    None of a well-known subject, where the name has popqa in it.
+    """
     if "ctxs" in row:
+        if "popqa" in name and row["s_pop"] >= WELL_KNOWN:
+            return
         text = "\n\n".join(f"Document (Title: {c['title']}): {c['text']}" for c in row["ctxs"])
         kind, answers = "rag", row["answers"]
         fields = {"question": row["question"]}

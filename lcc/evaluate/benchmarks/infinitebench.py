@@ -23,8 +23,10 @@ def samples(row: dict[str, Any], name: str) -> Iterator[Sample]:
     if name == "kv_retrieval":  # the beginning of the answer stands at the end of the question
         fields["input"] = asked.split("\nThe value")[0].strip()
     if name == "code_run":
-        (fields["call"],) = re.findall(r"func_[0-9]+\(-?[0-9]+\)", asked)[:1] or [asked]
-        fields["function"] = fields["call"].split("(")[0]
+        call = re.findall(r"func_[0-9]+\(-?[0-9]+\)", asked)
+        if not call:
+            raise LccError(f"code_run: no 'func_...(...)' in {asked!r}, wanted which call to run")
+        fields |= {"call": call[0], "function": call[0].split("(")[0]}
     if name == "math_find":
         number = re.findall(r"The \w+ number", asked)
         if not number:

@@ -18,7 +18,7 @@ MISSING = "; multifieldqa_zh, dureader and vcsum are scored by Chinese words, wh
 def samples(row: dict[str, Any], name: str) -> Iterator[Sample]:
     """One sample a row; of a class, the right one comes first."""
     dataset, answers = row["dataset"].removesuffix("_e"), row["answers"]
-    if row["all_classes"]:
+    if answers and row["all_classes"]:  # without an answer, no class becomes the right one
         answers = [*answers, *(each for each in row["all_classes"] if each not in answers)]
     yield prompt_of("longbench", dataset, MISSING).sample(
         row["context"],

@@ -39,7 +39,12 @@ class Prompt:
         The line end with which `Sample.asked` begins is the last one before the question: of
         several, the others stay with the text. Where the template has none there, the text's own
         last one is taken, or one is added.
+
+        Raises:
+            LccError: no answers.
         """
+        if not answers:
+            raise LccError("no answers, wanted one or more")
         after = self.after.format(**fields)
         question = after.lstrip("\n")
         context = self.before.format(**fields) + text + after[: len(after) - len(question)]

@@ -18,8 +18,8 @@ def fit(sample: Sample, build: Callable[[int], str], count: Count, length: int) 
     Args:
         sample: all but `context` and `tokens`.
         build: number of pieces -> text; tokens grow with the number, more or less evenly.
-        count: the model's tokenizer. It counts a whole text five to ten times, however long: tokens
-            a piece are nearly constant, so that a guess and a few corrections suffice.
+        count: the model's tokenizer. It counts a whole text for every guess: the more alike pieces
+            are in tokens, the fewer; with the tasks here, four to nine.
         length: tokens of text, question and answer together, at most.
     """
     rest = count(sample.asked) + sample.max_new_tokens

@@ -54,8 +54,9 @@ def common_words(
     draw = random.Random(f"cwe {seed}")
     often, seldom = (6, 1) if length < 4096 else (30, 3)
     few, own_often, own_seldom = (20, 3, 1) if length < 4096 else (40, 10, 3)
-    example = draw.sample(word_list("noun", "adjective", "verb"), few)
-    words = draw.sample(word_list("noun", "adjective", "verb"), len(word_list("noun")))
+    known = word_list("noun", "adjective", "verb")
+    example = draw.sample(known, few)
+    words = draw.sample(known, len(known))
     sample = Sample(
         context="",
         question=CWE_QUESTION,

@@ -186,6 +186,12 @@ def test_helmet(tmp_path: Path) -> None:
     assert (sample.context + sample.asked).endswith(
         "Document (Title: T): one\n\nDocument (Title: U): two\n\nQuestion: Who? Answer:"
     )
+    assert METRICS[sample.metric](" Ann\nQuestion: Where?", sample.answers) == 1
+    assert METRICS[sample.metric](" Bob\nor Ann", sample.answers) == 0, "it stops at a line end"
+    known, unknown = ({**row, "s_pop": 1000}, {**row, "s_pop": 999, "question": "Which?"})
+    (sample,) = samples(tmp_path, "popqa_test_1000_k1000_dep6.jsonl", known, unknown)
+    assert sample.question == "Question: Which?", "1,000 visits and more a month are left out"
+    assert len(samples(tmp_path, "nq.jsonl", known, unknown)) == 2
 
     row = {"context": "text", "query": "k", "type_needle_v": "number", "outputs": ["7"]}
     (sample,) = samples(tmp_path, "niah_multikey_3.jsonl", row)
@@ -236,6 +242,17 @@ def test_refusals(tmp_path: Path) -> None:
     damaged = {key: value for key, value in longbench("lcc").items() if key != "context"}
     with pytest.raises(LccError, match=r"row 2: not as LongBench has it \(KeyError: 'context'\)"):
         samples(tmp_path, "a.jsonl", longbench("lcc"), damaged)
+    choice = infinitebench(options=["one", "two", "three", "four"], answer=["five"])
+    with pytest.raises(LccError, match=r"a\.jsonl, row 2: not as Inf.*\(ValueError: .*not in list"):
+        samples(
+            tmp_path, "a.jsonl", choice | {"answer": ["one"]}, choice, name="longbook_choice_eng"
+        )
+    with pytest.raises(LccError, match=r"a\.jsonl, row 1: code_run: no 'func_.*Run it"):
+        samples(tmp_path, "a.jsonl", infinitebench(input="Run it."), name="code_run")
+    unanswered = longbench("trec", answers=[], all_classes=["Animal", "Food"])
+    for row in (unanswered, {"question": "Who?", "answers": [], "ctxs": []}):
+        with pytest.raises(LccError, match=r"a\.jsonl, row 1: no answers, wanted one or more"):
+            samples(tmp_path, "a.jsonl", row)
     with pytest.raises(LccError, match="dataset is 'mine', wanted one of coursera, quality"):
         samples(tmp_path, "mine.jsonl", leval("exam", ("Who?", "Ann")))
     with pytest.raises(LccError, match="name is 'other', wanted a task of RULER"):

@@ -82,7 +82,7 @@ def test_a_context_is_read_once(model: ArtifactLM, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(model.session, "feed", watched)
     first = model.loglikelihood(requests("loglikelihood", ("Where", " ab"), ("Where", " cd")), True)
-    assert fed == [5, 1, 1, 1, 1, 1, 1]
+    assert fed == [5, 1, 1, 1, 1], "nothing is asked after an answer's last token"
     asked = [("a" * 100, "b" * length) for length in (9, 9, 60, 60)]
     second = model.loglikelihood(requests("loglikelihood", *asked), True)
     assert fed.count(100) == 2, "the third answer makes it evict: for the fourth it is read again"
@@ -126,8 +126,11 @@ def test_chat_template(model: ArtifactLM) -> None:
 
 
 def test_batches_are_refused(tiny_artifact: Path) -> None:
-    with pytest.raises(LccError, match="batch_size is 8, wanted 1"):
+    with pytest.raises(LccError, match=r"^batch_size is 8, wanted 1"):
         ArtifactLM(str(tiny_artifact), batch_size=8)
+    with pytest.raises(LccError, match=r"^max_batch_size is 8, wanted 1"):
+        ArtifactLM(str(tiny_artifact), max_batch_size=8)
+    assert ArtifactLM(str(tiny_artifact), batch_size="1", max_batch_size=1)
 
 
 @pytest.fixture

@@ -2,20 +2,16 @@
 
 import pytest
 
+from lcc.evaluate.benchmarks import leval, longbench2
+from lcc.evaluate.benchmarks.prompt import read_prompts
 from lcc.evaluate.metrics import METRICS, normalize
+from lcc.evaluate.tasks import TASKS
 
 CASES = [
     # RULER, string_match_all: substrings, any case; a third of three
     ("all", "It is ABC-1, I think", ("abc-1",), 1),
     ("all", "12 and 34", ("12", "56", "78"), 1 / 3),
     ("all", "1 2 3", ("123",), 0),
-    # RULER, string_match_part: one suffices
-    ("part", "12 and 34", ("12", "56", "78"), 1),
-    ("part", "12 and 34", ("56", "78"), 0),
-    # one word
-    ("first_word", " Kitchen. Then she left.", ("kitchen",), 1),
-    ("first_word", "The kitchen", ("kitchen",), 0),
-    ("first_word", "", ("kitchen",), 0),
     # BABILong: the first sentence only; a wrong label beside the right one is wrong
     ("label", "She is in the Kitchen. Or the garden.", ("kitchen", "garden"), 1),
     ("label", "The kitchen or the garden", ("kitchen", "garden"), 0),
@@ -34,9 +30,14 @@ CASES = [
     # InfiniteBench, Chinese: characters without punctuation; 2 of 3 and 2 of 2
     ("f1_characters", "张三。", ("张三丰",), 0.8),
     ("f1_characters", "。", ("张。",), 0),
+    # ideographic and no-break spaces are none of the characters, either
+    ("f1_characters", "张\u3000三\xa0丰", ("张三丰",), 1),
     # HELMET
     ("substring_exact_match", "It was the Blue Whale, sir", ("a blue whale",), 1),
     ("substring_exact_match", "It was a bluewhale", ("blue whale",), 0),
+    ("substring_exact_match", "\nno\nblue whale", ("blue whale",), 1),
+    ("substring_exact_match_first_line", "\n a blue whale\nno", ("blue whale",), 1),
+    ("substring_exact_match_first_line", " no\nblue whale", ("blue whale",), 0),
     ("exact_match", " Label: 12\nlabel: 13", ("12",), 1),
     ("exact_match", "label: 121", ("12",), 0),
     # LongBench, ROUGE-L of the library `rouge`: distinct words. Longest common subsequence of
@@ -77,6 +78,9 @@ CASES = [
     ("correct_answer_is", "The correct answer is B.", ("B",), 1),
     ("correct_answer_is", "B", ("B",), 0),
     ("correct_answer_is", "The correct answer is (A). No: The correct answer is (B)", ("B",), 0),
+    # the letter in parentheses is looked for in the whole answer first
+    ("correct_answer_is", "The correct answer is A. No: The correct answer is (B)", ("B",), 1),
+    ("correct_answer_is", "The correct answer is (B", ("B",), 0),
     # InfiniteBench, retrieval
     ("word", ' "ab-cd", he said', ("ab-cd",), 1),
     ("word", "ab-cde", ("ab-cd",), 0),
@@ -99,19 +103,32 @@ CASES = [
     ("choice_or_text", "The answer is a boat", ("B", "a boat"), 1),
     ("choice_or_text", "I would say C or B", ("B", "a boat"), 0),
     ("choice_or_text", "", ("B", "a boat"), 0),
+    ("choice_or_text", " B", ("B", "a boat"), 1),
+    ("choice_or_text", "\n B. The answer is C", ("B", "a boat"), 1),
     ("faulty_function", "B. it crashes", ("B", "run"), 1),
     ("faulty_function", "The answer is: run", ("B", "run"), 1),
     ("faulty_function", "B", ("B", "run"), 0),
-    # L-Eval, letters: the first capital; A where there is none
+    ("faulty_function", " B. it crashes", ("B", "run"), 1),
+    ("faulty_function", "\n B: it crashes", ("B", "run"), 1),
+    # L-Eval, letters: the first capital; A where there is none; of an empty answer a quarter
     ("one_letter", "(C) because of B", ("C",), 1),
     ("one_letter", "no idea", ("A",), 1),
     ("one_letter", "no idea", ("B",), 0),
     ("one_letter", "AB", ("A",), 0),
+    ("one_letter", " AB", ("A",), 0),
+    ("one_letter", " C", ("C",), 1),
+    ("one_letter", "", ("A",), 0.25),
+    ("one_letter", " \n", ("B",), 0.25),
     # coursera: the set; a quarter for some and no wrong one
     ("letters", "ABD", ("ABD",), 1),
     ("letters", "B. yes D. yes", ("BD",), 1),
     ("letters", "B", ("BD",), 0.25),
     ("letters", "BC", ("BD",), 0),
+    ("letters", " ABD", ("ABD",), 1),
+    ("letters", " BC", ("BD",), 0),
+    ("letters", "no idea", ("A",), 1),
+    ("letters", "", ("A",), 0.25),
+    ("letters", " ", ("BD",), 0.25),
     # L-Eval, numbers and phrases
     ("contained", "2.0", ("2",), 1),
     ("contained", "\nThe Topic is Old Cars\nmore", ("old cars",), 1),
@@ -146,3 +163,13 @@ def test_every_metric_has_cases_that_differ() -> None:
 
 def test_normalize() -> None:
     assert normalize("The  Cat's, an apple; a\ttheme.") == "cats apple theme"
+
+
+def test_every_metric_is_asked_for(haystack: list[str]) -> None:
+    """By a task or by a benchmark's prompt."""
+    used = {*leval.METRICS.values(), *leval.OVERLAP.values(), longbench2.PROMPT.metric}
+    for benchmark in ("longbench", "infinitebench", "helmet"):
+        used |= {prompt.metric for prompt in read_prompts(benchmark).values()}
+    for task in TASKS.values():
+        used.add(task.make(lambda text: len(text.split()), 3000, 50, 1, haystack).metric)
+    assert set(METRICS) == used

@@ -188,10 +188,15 @@ def test_common_words(length: int, often: int, seldom: int, few: int) -> None:
 
 
 def test_common_words_go_on_where_the_list_ends() -> None:
-    sample = make("cwe", [], length=80_000)
-    counted = Counter(re.findall(r"\d+\. (.*?)(?= \d+\. |$)", sample.context.split("\n")[-1]))
-    assert len(counted) > len(word_list("noun", "adjective", "verb"))
-    assert set(counted.values()) == {3, 30}
+    """A word three times is six here, of which two are its number and itself."""
+    known = word_list("noun", "adjective", "verb")
+    for more in (-100, 100):
+        sample = make("cwe", [], length=6 * len(known) + 6 * more + 1200)
+        listed = sample.context.split("\n")[-1]
+        counted = Counter(re.findall(r"\d+\. (.*?)(?= \d+\. |$)", listed))
+        assert set(counted.values()) == {3, 30}
+        assert abs(len(counted) - len(known) - more) < 90
+        assert (counted.keys() <= set(known)) == (more < 0), "pairs only where words do not suffice"
 
 
 def test_frequent_words() -> None:
