@@ -59,10 +59,11 @@ def settings(text: str) -> list[Setting]:
 
 
 def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Subject:
-    """An artifact at a budget, by default its own."""
+    """An artifact at a budget, by default its own; policy none has none, whatever is asked."""
     manifest = read_manifest(path)
     cache, policy = manifest.cache, manifest.policy.name
     evicts = policy != "none"
+    budget = budget if evicts else None
     for name, size, most in (("budget", budget, cache.budget), ("capacity", capacity,
                              cache.capacity)):  # fmt: skip
         if size is not None and size > most:
@@ -95,6 +96,13 @@ def digest(path: Path | None) -> str | None:
     for file in sorted(path.rglob("*.txt")) if path.is_dir() else [path]:
         result.update(file.read_bytes())
     return result.hexdigest()
+
+
+def model_page(source: str | None) -> dict[str, Any] | None:
+    """What tells the model to compare with from another one of its name."""
+    from lcc.bench.contestants.kept import identity
+
+    return None if source is None else identity(source)
 
 
 @lru_cache(maxsize=1)
@@ -164,7 +172,8 @@ def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) ->
             if line is not None:
                 results.add(unit, line)
                 done += 1
-            else:
+            elif failure is not None:
+                results.fail(unit, failure)
                 cell = unit.cell
                 where = f"{cell.subject.name}, {cell.task}, {cell.length}, sample {unit.index}"
                 failures.append(f"{where}: {failure}")
@@ -186,23 +195,23 @@ def told_failures(failures: list[str]) -> None:
 
 def print_cells(pages: list[dict[str, Any]]) -> None:
     """The table on the terminal."""
-    from lcc.evaluate.results import interval_text, score_text
+    from lcc.evaluate.results import failed_text, interval_text, score_text
 
-    head = ("", "task", "length", "setting", "score", "95 %", "cycles", "tokens/s")
+    head = ("", "task", "length", "setting", "score", "95 %", "cycles", "tokens/s", "")
     rows: list[tuple[object, ...]] = [head]
     for page in pages:
         cycles, rate = page.get("cycles"), page.get("tokens_per_second")
-        score = score_text(page) if "score" in page or "error" not in page else page["error"]
         rows.append(
             (
                 page["name"],
                 page["task"],
                 page["length"] or "as is",
                 page["setting"],
-                score,
+                score_text(page),
                 interval_text(page),
                 "" if cycles is None else f"{cycles:.1f}",
                 "" if rate is None else f"{rate:.0f}",
+                failed_text(page),
             )
         )
     typer.echo(table(rows, right=(2, 6, 7)))

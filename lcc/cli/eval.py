@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import lcc
 from lcc.cli import asking
 from lcc.cli.arguments import (
     ChatTemplate,
@@ -18,8 +19,9 @@ from lcc.cli.arguments import (
     ThreadsOfAll,
 )
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import NEED_HAYSTACK, check_tasks
+from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK, check_tasks
 from lcc.evaluate.grid import Subject, cells_of, units_of
+from lcc.evaluate.haystack import read_haystack
 
 
 def command(
@@ -68,7 +70,7 @@ def command(
 
     The folder gets samples.jsonl (a line a sample, as they finish), results.json (a cell for all
     samples of one kind, with a 95 % interval), run_meta.json and report.html. The same command goes
-    on where it was stopped; another one wants another folder.
+    on where it was stopped; another one wants another folder. Exit code 1: no cell has a score.
 
     --model adds the model in eager PyTorch: with its full cache at lengths that it was made for,
     and with --press what kvpress keeps of it. Presses: snapkv, knorm, keydiff, streaming_llm, tova,
@@ -93,6 +95,7 @@ def command(
         for path in dict.fromkeys(artifacts)
         for budget in asking.numbers(budgets, "--budgets") or (None,)
     ]
+    subjects = list(dict.fromkeys(subjects))  # policy none is the same at every budget
     twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
     if twice:
         raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")
@@ -101,10 +104,17 @@ def command(
     for path in file or []:
         from lcc.evaluate.benchmarks import read
 
-        if path.stem in counts:
-            raise ConfigError(f"--file {path}: the name {path.stem} is taken; rename it")
-        files[path.stem] = str(path)
-        counts[path.stem] = min(samples, len(list(read(path))))
+        # Some files of InfiniteBench are called as lcc's tasks, and must be.
+        name = path.name if path.stem in ABOUT else path.stem
+        if name in counts:
+            raise ConfigError(f"--file {path}: the name {name} is taken; rename it")
+        files[name] = str(path)
+        counts[name] = sum(1 for _ in itertools.islice(read(path), samples))
+        if not counts[name]:
+            raise ConfigError(f"--file {path}: none of its rows can be scored without a judge")
+    cells = cells_of(subjects, chosen, sizes, given, files)
+    if not cells:
+        raise ConfigError("nothing to measure: perplexity has setting query-agnostic only")
 
     from lcc.evaluate import report
     from lcc.evaluate.results import Results
@@ -117,14 +127,15 @@ def command(
         samples=samples,
         seed=seed,
         chat=chat,
-        haystack=None if haystack is None else str(haystack),
+        sentences=[] if haystack is None else read_haystack(haystack),
         files=tuple(files.items()),
     )
     asked = {
+        "lcc": lcc.__version__,
         "artifacts": [asking.artifact_page(path) for path in dict.fromkeys(artifacts)],
         "subjects": [subject.name for subject in subjects],
         "capacity": capacity,
-        "model": model,
+        "model": asking.model_page(model),
         "tasks": chosen,
         "lengths": sizes,
         "samples": samples,
@@ -134,7 +145,6 @@ def command(
         "haystack": asking.digest(haystack),
         "files": {name: asking.digest(Path(path)) for name, path in files.items()},
     }
-    cells = cells_of(subjects, chosen, sizes, given, files)
     results = Results(output, asked, machine_page() | machine.meta())
     try:
         failures = asking.do(results, units_of(cells, counts), recipe, machine)
@@ -144,6 +154,8 @@ def command(
     asking.print_cells(pages)
     typer.echo(f"{output / 'report.html'}", err=True)
     asking.told_failures(failures)
+    if not any("score" in page for page in pages):
+        raise typer.Exit(1)
 
 
 def _peers(

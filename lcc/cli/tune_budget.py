@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+import lcc
 from lcc.artifact import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import (
@@ -21,6 +22,7 @@ from lcc.cli.frame import table
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import NEED_HAYSTACK, PERPLEXITY, check_tasks
 from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
+from lcc.evaluate.haystack import read_haystack
 
 
 def command(
@@ -65,7 +67,8 @@ def command(
     Tasks:
     {TASKS}
 
-    The folder is that of `lcc eval`, with the report; the same command goes on where it stopped.
+    The folder is that of `lcc eval`, with the report; the same command goes on where it stopped,
+    and with another target, or other --budgets, uses the samples that are there.
 
     \b
     Examples:
@@ -102,12 +105,13 @@ def command(
         samples=samples,
         seed=seed,
         chat=chat,
-        haystack=None if haystack is None else str(haystack),
+        sentences=[] if haystack is None else read_haystack(haystack),
     )
     asked = {
+        "lcc": lcc.__version__,
         "artifacts": [asking.artifact_page(artifact)],
         "capacity": capacity,
-        "model": model,
+        "model": asking.model_page(model),
         "tasks": chosen,
         "lengths": sizes,
         "samples": samples,
@@ -115,7 +119,6 @@ def command(
         "chat": chat,
         "seed": seed,
         "haystack": asking.digest(haystack),
-        "target": [target_accuracy, absolute, listed],
     }
     results = Results(output, asked, machine_page() | machine.meta())
     cells: list[Cell] = []

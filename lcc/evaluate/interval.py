@@ -2,7 +2,8 @@
 
 Scores that are all 0 or 1 have Wilson's interval (E. B. Wilson, JASA 22, 1927), which stays within
 0 and 1 and says something even where every sample was found. Anything else has Student's t interval
-of the mean: graded scores, cut at 0 and 1, and the logarithm of perplexities.
+of the mean: graded scores, cut at 0 and 1, and the logarithm of perplexities. Values that are all
+alike show no spread, which is not to say that there is none: they have no t interval.
 """
 
 import math
@@ -18,7 +19,8 @@ CONFIDENCE = 0.95
 class Interval:
     """A mean and the ends of its interval.
 
-    method      how they were found; "none" = one graded sample says nothing of its spread
+    method      how they were found; "none" = graded samples that are one, or all alike, say
+                nothing of their spread
     """
 
     mean: float
@@ -31,8 +33,8 @@ def of_scores(scores: Sequence[float]) -> Interval:
     """The interval of the mean of scores between 0 and 1, at least one."""
     if all(score in (0, 1) for score in scores):
         return Interval(fmean(scores), *wilson(round(sum(scores)), len(scores)), "wilson")
-    if len(scores) == 1:
-        return Interval(scores[0], 0.0, 1.0, "none")
+    if not vary(scores):
+        return Interval(fmean(scores), 0.0, 1.0, "none")
     low, high = student(scores)
     return Interval(fmean(scores), max(low, 0.0), min(high, 1.0), "t")
 
@@ -40,10 +42,15 @@ def of_scores(scores: Sequence[float]) -> Interval:
 def of_perplexity(nats: Sequence[float]) -> Interval:
     """The interval of a perplexity, the exponential of the mean of [n] nats a token, one a text."""
     mean = math.exp(fmean(nats))
-    if len(nats) == 1:
+    if not vary(nats):
         return Interval(mean, 0.0, math.inf, "none")
     low, high = student(nats)
     return Interval(mean, math.exp(low), math.exp(high), "t")
+
+
+def vary(values: Sequence[float]) -> bool:
+    """Whether they differ, by more than rounding: only then their spread can be estimated."""
+    return max(values) - min(values) > 1e-9
 
 
 def wilson(found: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -59,11 +59,16 @@ class KeptWatch:
 
 
 def spelled(session: Session, ids: list[int]) -> list[str]:
-    """The text of every token as it stands behind the one before it."""
-    decode = session.tokenizer.decode
-    texts = []
-    for before, token in zip([ids[:1], *([each] for each in ids)], ids, strict=False):
-        texts.append(decode([*before, token])[len(decode(before)) :])
+    """The text of every token as it stands behind the one before it.
+
+    A character of several tokens is the text of its last one; that of the others is empty.
+    """
+    from lcc.runtime.detokenize import Detokenizer
+
+    detokenizer = Detokenizer(session.tokenizer.decode, ids[:1])
+    texts = [detokenizer.add(token) for token in ids]
+    if texts:
+        texts[-1] += detokenizer.end()
     return texts
 
 

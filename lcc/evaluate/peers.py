@@ -20,8 +20,8 @@ from lcc.errors import ConfigError, LccError
 from lcc.evaluate.asking import END, perplexity_line
 from lcc.evaluate.catalog import score
 from lcc.evaluate.grid import Setting, Subject
-from lcc.evaluate.sample import Sample
-from lcc.evaluate.turn import halves
+from lcc.evaluate.sample import Sample, question_first
+from lcc.evaluate.turn import asked, halves
 
 if TYPE_CHECKING:
     from lcc.models import LoadedModel
@@ -90,24 +90,22 @@ class PeerAsker:
         it: there presses look for what to keep (kvpress' own evaluation puts it there).
         """
         before, after = self._turn if chat else ("", "")
-        context, question = before + sample.context, f"\n{sample.question}"
         if setting == "query-aware":
-            context = f"{before}{sample.question}\n{sample.context}"
-            if self._press is not None:
-                context, question = context + question, ""
+            sample = question_first(sample, lambda text: len(self.encode(text)))
+        context, rest = before + sample.context, asked(sample, after)
+        if setting == "query-aware" and self._press is not None:
+            end = len(f"\n{sample.question}")
+            context, rest = context + rest[:end], rest[end:]
         start = time.perf_counter()
-        ids = self.tokenizer.encode(context, prefix=not before)
-        asked = self.encode(f"{question}{after or ' '}{sample.answer_prefix}")
-        if self.window is not None and len(ids) + len(asked) + sample.max_new_tokens > self.window:
-            raise LccError(
-                f"made for {self.window:,} tokens, the sample takes "
-                f"{len(ids) + len(asked) + sample.max_new_tokens:,}"
-            )
+        ids, last = self.tokenizer.encode(context, prefix=not before), self.encode(rest)
+        if not last:  # the answer follows the last token of what is read
+            ids, last = ids[:-1], ids[-1:]
+        total = len(ids) + len(last) + sample.max_new_tokens
+        if self.window is not None and total > self.window:
+            raise LccError(f"made for {self.window:,} tokens, the sample takes {total:,}")
         cache = self._read(ids)
         seconds = time.perf_counter() - start
-        answer = self.tokenizer.decode(
-            self._generate(asked, len(ids), cache, sample.max_new_tokens)
-        )
+        answer = self.tokenizer.decode(self._generate(last, len(ids), cache, sample.max_new_tokens))
         return {
             "depth": sample.depth,
             "tokens": sample.tokens,
@@ -125,8 +123,8 @@ class PeerAsker:
             nats = self._nats(ids, 0, self._cache())
             return perplexity_line(nats, time.perf_counter() - start)
         first = len(ids) - END
-        if first < 1:
-            raise LccError(f"--task perplexity: wanted more than {END} tokens, got {len(ids)}")
+        if first < 2:
+            raise LccError(f"--tasks perplexity: wanted {END + 2} tokens or more, got {len(ids)}")
         # The last token is read again to predict what follows it, so it stays out of the cache.
         cache = self._read(ids[: first - 1])
         nats = self._nats(ids[first - 1 :], first - 1, cache)

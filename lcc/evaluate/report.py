@@ -10,7 +10,7 @@ import lcc
 from lcc.evaluate.catalog import ABOUT
 from lcc.evaluate.charts import Chart, Line, Point, chart, heat, short
 from lcc.evaluate.grid import unit_of
-from lcc.evaluate.results import Results, interval_text, score_text
+from lcc.evaluate.results import Results, failed_text, interval_text, score_text
 
 Page = dict[str, Any]
 ANSWER = 160  # characters of an answer that hovering shows
@@ -35,6 +35,7 @@ def render(results: Results, cells: list[Page], note: str | None = None) -> str:
         note=note,
         cells=cells,
         about=ABOUT,
+        failed_text=failed_text,
         score_text=score_text,
         interval_text=interval_text,
         short=short,
@@ -67,7 +68,13 @@ def over_length(cells: list[Page]) -> list[Chart]:
     charts = []
     for (task, setting), group in _groups(cells, "task", "setting").items():
         lines = [
-            Line(name, tuple(_point(page, page["length"]) for page in pages))
+            Line(
+                name,
+                tuple(
+                    _point(page, page["length"])
+                    for page in sorted(pages, key=lambda page: page["length"])
+                ),
+            )
             for (name,), pages in _groups(group, "name").items()
             if pages[0]["length"] is not None
         ]

@@ -35,6 +35,7 @@ class Results:
 
     lines       `Unit.key` -> what is known of that sample
     kept        `Unit.key` -> page of `lcc.evaluate.kept`
+    failed      `Unit.key` -> why it could not be done now; not written down, so it is tried again
     """
 
     def __init__(self, folder: Path, asked: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -58,6 +59,7 @@ class Results:
             _write(page, {"asked": asked} | meta)
         self.meta = _read_json(page)
         self.lines = self._read("samples.jsonl")
+        self.failed: dict[str, Line] = {}
         self.kept = {key: line["kept"] for key, line in self._read("kept.jsonl").items()}
 
     def _read(self, name: str) -> dict[str, Line]:
@@ -88,6 +90,10 @@ class Results:
         self._append("samples.jsonl", line)
         self.lines[unit.key] = line
 
+    def fail(self, unit: Unit, why: str) -> None:
+        """Note for the table and the report what went wrong with a sample."""
+        self.failed[unit.key] = unit.fields() | {"error": why}
+
     def _append(self, name: str, line: Line) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -99,7 +105,8 @@ class Results:
     def cells(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         """What `results.json` says of each; see `cell_page`."""
         of_cell: dict[Cell, list[Line]] = {}
-        for line in sorted(self.lines.values(), key=lambda line: line["index"]):
+        known = (self.failed | self.lines).values()
+        for line in sorted(known, key=lambda line: line["index"]):
             of_cell.setdefault(unit_of(line).cell, []).append(line)
         return [cell_page(cell, of_cell.get(cell, [])) for cell in cells]
 
@@ -118,7 +125,7 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
     found               samples of score 1
     cycles              mean; tokens_per_second: of reading, cycles included
     by_position         perplexity of stretches of the text: [end of the stretch, perplexity]
-    error               why there is no score: what the first sample that failed says
+    failed, error       samples without score, where there are any; what the first of them says
     """
     page = {"name": cell.subject.name, **Unit(cell=cell, index=0).fields()}
     del page["index"]
@@ -182,6 +189,11 @@ def score_text(page: dict[str, Any]) -> str:
     if page["interval"] == "wilson":
         return f"{page['found']} of {page['n']}"
     return f"{page['score']:.3f}"
+
+
+def failed_text(page: dict[str, Any]) -> str:
+    """How many samples of a cell failed and why the first one did, for people; "" = none."""
+    return f"{page['failed']} failed: {page['error']}" if "error" in page else ""
 
 
 def interval_text(page: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import score
 from lcc.evaluate.sample import Sample
-from lcc.evaluate.turn import user_turn
+from lcc.evaluate.turn import asked, user_turn
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
@@ -97,7 +97,7 @@ def ask(
         session.feed(before + sample.context, prefix=not before, last=True)
         seconds = time.perf_counter() - start
         read = session.stats()
-        question = f"\n{sample.question}{after or ' '}{sample.answer_prefix}"
+        question = asked(sample, after)
         if when_read is not None:
             when_read()
         limit = sample.max_new_tokens if max_new_tokens is None else max_new_tokens

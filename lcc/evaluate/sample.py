@@ -21,8 +21,10 @@ class Sample:
     tokens          length of `context`, counted by the model's own tokenizer; 0 = not counted
     metric          name in `lcc.evaluate.metrics.METRICS`
     max_new_tokens  length of the answer, at most
-    dataset         where the sample comes from, for a table of scores by dataset; "" = one task
-    group           a part of the dataset that is reported by itself, too: a length, a difficulty
+    dataset         of the benchmark that the sample is from; "" = lcc made it. With `group` it is
+                    written into samples.jsonl; `lcc eval` makes no table by either
+    group           a part of the dataset that the benchmark reports by itself: a length, a
+                    difficulty; "" = none
     """
 
     context: str

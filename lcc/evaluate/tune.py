@@ -5,6 +5,7 @@ only if every larger one that was tried reaches the target, too; a small one tha
 larger one that does not is luck. A budget reaches the target by the mean of its samples. Whether
 more samples could overturn that is said apart: they are the same samples at every budget, so the
 interval is that of the differences, sample by sample, which is narrower than that of either mean.
+Where no sample differs from the reference, Wilson's interval says how many others still may.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lcc.errors import LccError
-from lcc.evaluate.interval import student
+from lcc.evaluate.interval import student, vary, wilson
 
 Measure = Callable[[int], Sequence[float]]  # budget -> scores, the same samples in the same order
 
@@ -25,7 +26,8 @@ class Tried:
 
     score       mean over all samples
     wanted      what it had to be
-    sure        the 95 % interval of the mean difference from what was wanted lies above 0
+    sure        the 95 % interval of the mean difference from what was wanted lies above 0;
+                never so of graded scores that all differ alike, whose spread is unknown
     """
 
     budget: int
@@ -44,8 +46,12 @@ def judge(
 ) -> Tried:
     """Compare [n] scores with `target` times those of the reference; None = with the target."""
     wanted = [target * each for each in reference] if reference else [target] * len(scores)
-    differences = [a - b for a, b in zip(scores, wanted, strict=True)]
-    low = student(differences)[0] if len(differences) > 1 else -1.0
+    low = -1.0
+    if vary([a - b for a, b in zip(scores, reference or [0.0] * len(scores), strict=True)]):
+        low = student([a - b for a, b in zip(scores, wanted, strict=True)])[0]
+    elif all(score in (0, 1) for score in scores):
+        others = 1 - wilson(len(scores), len(scores))[0]  # may yet differ, and each lose 1
+        low = fmean(scores) - others - fmean(wanted)
     return Tried(budget, fmean(scores), fmean(wanted), low >= 0)
 
 
@@ -88,7 +94,7 @@ def search(
     against = None if absolute else list(reference or top)
     if against is not None and not sum(against):
         raise LccError(
-            "nothing was answered right with everything kept, so no budget can be chosen; "
+            "the reference answered nothing right, so no budget can be chosen; "
             "take shorter --lengths, other --tasks, or a larger model"
         )
     tried = {compiled: judge(compiled, top, target, against)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lcc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lcc.evaluate.sample import Sample
     from lcc.runtime.session import Session
     from lcc.runtime.text import Tokenizer
 
@@ -21,6 +22,16 @@ def user_turn(session: Session, *, raw: bool = False) -> tuple[str, str]:
         raw: no template and nothing else around the words.
     """
     return ("", "") if raw else halves(session.tokenizer)
+
+
+def asked(sample: Sample, after: str) -> str:
+    """What follows a sample's text, up to where the model goes on.
+
+    Args:
+        sample: its question, and how the answer begins.
+        after: what ends the turn, by `user_turn`; "" = there is no template.
+    """
+    return f"\n{sample.question}{after}{sample.answer_prefix}" if after else sample.asked
 
 
 def halves(tokenizer: Tokenizer) -> tuple[str, str]:

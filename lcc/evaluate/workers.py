@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from lcc.errors import LccError
 from lcc.evaluate.asking import Asker, Opener
 from lcc.evaluate.catalog import PERPLEXITY, TASKS
 from lcc.evaluate.grid import Cell, Subject, Unit
-from lcc.evaluate.haystack import read_haystack
 from lcc.evaluate.perplexity import pieces
 from lcc.evaluate.sample import Sample, evenly
 
@@ -30,14 +30,14 @@ class Recipe:
     """How samples are made and asked; the same in every process.
 
     samples     of every cell, depths spread evenly over them
-    haystack    text file or folder; None where no task needs one
+    sentences   of the haystack; empty where no task needs one
     files       name of a task -> the benchmark file that it stands for
     """
 
     samples: int
     seed: int
     chat: bool
-    haystack: str | None = None
+    sentences: list[str] = field(default_factory=list)
     files: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,6 +47,7 @@ class Worker:
     def __init__(self, recipe: Recipe, open_asker: Opener) -> None:
         self.recipe, self._open = recipe, open_asker
         self._asker: tuple[Subject, Asker] | None = None
+        self._of_files: dict[str, list[Sample]] = {}
 
     def __call__(self, unit: Unit) -> Line:
         """A line of the results; where it cannot be done by its nature, `error` says why."""
@@ -61,25 +62,32 @@ class Worker:
     def _do(self, unit: Unit, asker: Asker) -> Line:
         cell, seed = unit.cell, self.recipe.seed + unit.index
         if cell.task == PERPLEXITY:
-            (ids,) = pieces(asker.encode, self._sentences, cell.length or 0, 1, seed)
+            (ids,) = pieces(asker.encode, self.recipe.sentences, cell.length or 0, 1, seed)
             return asker.perplexity(ids)
         sample = self._sample(cell, unit.index, seed, asker)
-        return asker.ask(sample, cell.setting, chat=self.recipe.chat, kept_map=unit.kept_map)
+        line = asker.ask(sample, cell.setting, chat=self.recipe.chat, kept_map=unit.kept_map)
+        return line | {"dataset": sample.dataset, "group": sample.group}
 
     def _sample(self, cell: Cell, index: int, seed: int, asker: Asker) -> Sample:
-        files = dict(self.recipe.files)
-        if cell.task in files:
-            from lcc.evaluate.benchmarks import read
+        def count(text: str) -> int:
+            return len(asker.encode(text))
 
-            return list(read(Path(files[cell.task])))[index]
+        if cell.task in dict(self.recipe.files):
+            sample = self._of_file(cell.task)[index]
+            return dataclasses.replace(sample, tokens=count(sample.context))
         depth = list(evenly(self.recipe.samples))[index]
         task, length = TASKS[cell.task], cell.length or 0
-        sentences = self._sentences if task.haystack else []
-        return task.make(lambda text: len(asker.encode(text)), length, depth, seed, sentences)
+        sentences = self.recipe.sentences if task.haystack else []
+        return task.make(count, length, depth, seed, sentences)
 
-    @cached_property
-    def _sentences(self) -> list[str]:
-        return read_haystack(Path(self.recipe.haystack or "."))
+    def _of_file(self, name: str) -> list[Sample]:
+        """As many samples of a benchmark file as are asked; it is read once."""
+        from lcc.evaluate.benchmarks import read
+
+        if name not in self._of_files:
+            found = read(Path(dict(self.recipe.files)[name]))
+            self._of_files[name] = list(itertools.islice(found, self.recipe.samples))
+        return self._of_files[name]
 
     def _asker_of(self, subject: Subject) -> Asker:
         if self._asker is None or self._asker[0] != subject:
@@ -102,7 +110,8 @@ def run(
     open_asker  must be picklable where there are several jobs
     method      how `multiprocessing` starts a process
 
-    A process that dies takes only the sample that it was at with it; another one goes on.
+    An exception that is no LccError fails only the sample where it came up; so does a process that
+    dies: another one goes on.
 
     Raises:
         LccError: what was to be asked cannot be loaded.
@@ -110,7 +119,7 @@ def run(
     if jobs == 1:
         worker = Worker(recipe, open_asker)
         for unit in units:
-            told(unit, worker(unit), None)
+            told(unit, *_attempt(worker, unit))
         return
     context: Any = multiprocessing.get_context(method)
     waiting, busy = deque(units), dict[Connection, tuple[Any, Unit]]()
@@ -142,6 +151,16 @@ def run(
             process.terminate()
 
 
+def _attempt(worker: Worker, unit: Unit) -> tuple[Line | None, str | None]:
+    """A unit's line, or what went wrong; LccError of loading: nothing else could be done either."""
+    try:
+        return worker(unit), None
+    except LccError:
+        raise
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
 def _start(
     context: Any,
     recipe: Recipe,
@@ -164,8 +183,6 @@ def _serve(connection: Connection, recipe: Recipe, open_asker: Opener) -> None:
     worker = Worker(recipe, open_asker)
     while (unit := connection.recv()) is not None:
         try:
-            connection.send((worker(unit), None))
-        except LccError as error:  # of loading: nothing else here could be done either
+            connection.send(_attempt(worker, unit))
+        except LccError as error:
             connection.send((None, error))
-        except Exception as error:
-            connection.send((None, f"{type(error).__name__}: {error}"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lcc.evaluate.kept import KeptWatch, kept_page, marked
+from lcc.evaluate.kept import KeptWatch, kept_page, marked, spelled
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long, I thought I would sail about."
 
@@ -40,6 +40,17 @@ def test_the_counts_are_those_of_a_slow_reader(make_session: Any, make_oracle: A
     assert (marks[2], marks[1]) == ("Ishmael", "Call me .")
     levels = "".join(levels[-1] * len(text) for text, levels, _ in page["pieces"])
     assert levels == "".join("03579"[wanted[-1][1][token]] for token in range(len(TEXT)))
+
+
+def test_characters_of_several_tokens_are_whole(make_session: Any) -> None:
+    session, text = make_session(), "élan 10 € 漢字"
+    ids = session.encode(text)
+    assert len(ids) > len(text), "or each character is one token"
+    texts = spelled(session, ids)
+    assert "".join(texts) == text
+    assert texts[:3] == ["", "é", "l"]
+    assert spelled(session, ids[:-1])[-1] == "\ufffd", "what is left of a half one"
+    assert spelled(session, []) == []
 
 
 def test_pieces_join_what_went_the_same_way() -> None:

@@ -2,18 +2,17 @@
 
 import json
 import shutil
-import sys
-import types
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+import lcc.cli.asking
 import lcc.evaluate.asking
 from lcc.cli import app
+from lcc.errors import LccError
 from lcc.evaluate.catalog import ABOUT
-from lcc.evaluate.sample import Sample
 
 QUICK = ("--lengths", "500", "--samples", "2", "-q")
 
@@ -156,40 +155,97 @@ def test_settings(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert told == [("generic", True, False), ("question", True, True)]
 
 
-def test_benchmark_files(
+def test_benchmark_files(tiny_artifact: Path, tmp_path: Path) -> None:
+    rows = [
+        {"context": f"It is {word}. " * 20, "input": "What?", "answer": word, "options": []}
+        for word in ("red", "green")
+    ]
+    path = tmp_path / "passkey.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    command = ["eval", tiny_artifact, "--file", path, "-q", "-o"]
+    table = done(*command, tmp_path / "all").splitlines()
+    lines = lines_of(tmp_path / "all")
+    assert [line["wanted"] for line in lines] == [["red"], ["green"]]
+    assert [(line["length"], line["dataset"]) for line in lines] == [(None, "passkey")] * 2
+    assert all(line["tokens"] > len(row["context"]) for line, row in zip(lines, rows, strict=True))
+    assert " passkey.jsonl " in table[1], "not to be taken for lcc's own task passkey"
+    done(*command, tmp_path / "one", "--samples", 1)
+    assert len(lines_of(tmp_path / "one")) == 1
+    page = Page(tmp_path / "one/report.html")
+    assert page.count("table", **{"class": "heat"}) == page.count("svg") == 0, "no depth, no length"
+
+
+def test_policy_none_is_the_same_at_every_budget(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(path: Path) -> list[Sample]:
-        words = path.read_text().split()
-        return [
-            Sample(
-                context=f"It is {word}. " * 20,
-                question="What?",
-                task="What?",
-                answer_prefix="",
-                answers=(word,),
-                depth=None,
-                tokens=0,
-            )
-            for word in words
-        ]
+    none = tmp_path / "none.lcc"
+    shutil.copytree(tiny_artifact, none)
+    manifest = json.loads((none / "manifest.json").read_text())
+    manifest["policy"]["name"] = "none"
+    manifest["cache"]["budget"] = 48  # means nothing: it may be less than what is asked of others
+    (none / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(lcc.cli.asking, "do", lambda *_: [])  # which cells there are is enough
+    command = ["eval", none, tiny_artifact, "--tasks", "passkey", "--budgets", "32,64"]
+    assert lcc_(*command, "-o", tmp_path / "out").exit_code == 1, "no cell has a score"
+    cells = json.loads((tmp_path / "out/results.json").read_text())["cells"]
+    assert [(cell["policy"], cell["budget"]) for cell in cells] == [
+        ("none", None),
+        ("consensus", 32),
+        ("consensus", 64),
+    ]
 
-    module = types.ModuleType("lcc.evaluate.benchmarks")
-    module.read = read  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lcc.evaluate.benchmarks", module)
-    (tmp_path / "qa.jsonl").write_text("red green blue")
-    command = ["eval", tiny_artifact, "--file", tmp_path / "qa.jsonl", "-q", "-o"]
-    done(*command, tmp_path / "all")
-    assert [line["wanted"] for line in lines_of(tmp_path / "all")] == [["red"], ["green"], ["blue"]]
-    assert [line["length"] for line in lines_of(tmp_path / "all")] == [None] * 3
-    done(*command, tmp_path / "two", "--samples", 2)
-    assert len(lines_of(tmp_path / "two")) == 2
-    page = Page(tmp_path / "two/report.html")
-    assert page.count("table", **{"class": "heat"}) == page.count("svg") == 0, "no depth, no length"
+
+def test_what_cannot_be_asked_is_told_beside_the_score(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, failing = lcc.evaluate.asking.ask, {50}
+
+    def sometimes(session, sample, **options):  # type: ignore[no-untyped-def]
+        if sample.depth in failing:
+            raise LccError("too long")
+        return ask(session, sample, **options)
+
+    monkeypatch.setattr(lcc.evaluate.asking, "ask", sometimes)
+    command = ["eval", tiny_artifact, "--tasks", "passkey", "--lengths", 500, "--samples", 3, "-q"]
+    (_, row) = done(*command, "-o", tmp_path / "out").splitlines()
+    assert " 0 of 2 " in row
+    assert row.endswith("  1 failed: too long")
+    assert "1 failed: too long" in Page(tmp_path / "out/report.html").text
+    failing |= {5, 95}
+    result = lcc_(*command, "-o", tmp_path / "none")
+    assert result.exit_code == 1, "no cell has a score"
+    assert result.stdout.splitlines()[1].endswith("3 failed: too long")
+
+
+def test_another_model_or_version_is_another_command(
+    tiny_artifact: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    command = ["eval", tiny_artifact, "--model", model, "--tasks", "passkey", "--lengths", 300]
+    command += ["--samples", 1, "-q", "-o", tmp_path / "out"]
+    done(*command)
+    done(*command)
+    with (model / "config.json").open("a") as file:
+        file.write("\n")
+    refused(*command, words="holds results of another command: model was")
+    shutil.rmtree(model)
+    shutil.copytree(tiny_folder, model)
+    monkeypatch.setattr(lcc, "__version__", "99")
+    refused(*command, words='now "99"')
 
 
 def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
     start = ["eval", tiny_artifact, "-o", tmp_path / "out"]
+    (tmp_path / "empty").mkdir()
+    hay = ["--tasks", "perplexity", "--haystack", tmp_path / "empty"]
+    refused(*start, *hay, words="no text found")
+    (tmp_path / "hay.txt").write_text("So. And so.")
+    hay = ["--tasks", "perplexity", "--haystack", tmp_path / "hay.txt", "--setting", "query-aware"]
+    refused(*start, *hay, words="nothing to measure: perplexity has setting query-agnostic only")
+    judged = {"instructions": ["Sum up."], "outputs": ["x"], "input": "t", "evaluation": "LLM"}
+    (tmp_path / "s.jsonl").write_text(json.dumps(judged | {"source": "s"}))
+    refused(*start, "--file", tmp_path / "s.jsonl", words="none of its rows can be scored")
     refused(*start, words="give --tasks or --file")
     refused(*start, "--tasks", "paskey", words="no task 'paskey'; did you mean passkey? there are:")
     refused(*start, "--tasks", "perplexity", words="task perplexity needs a text to hide in: give")
@@ -229,6 +285,8 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert page.count("svg") == 2, "over length and over budget"
     monkeypatch.setattr(lcc.evaluate.asking, "ask", None)
     assert done(*command).splitlines() == table, "nothing is asked again"
+    listed = [*command, "--budgets", "32,64", "--target-accuracy", 0.5, "--absolute"]
+    assert any(row.endswith("chosen") for row in done(*listed).splitlines()), "nor for these"
 
 
 def test_tune_budget_when_nothing_is_good_enough(tiny_artifact: Path, tmp_path: Path) -> None:
@@ -236,5 +294,5 @@ def test_tune_budget_when_nothing_is_good_enough(tiny_artifact: Path, tmp_path: 
     result = lcc_(*command, "--absolute", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "No budget reaches the target" in result.stdout
-    refused(*command, "-o", tmp_path / "out2", words="nothing was answered right with everything")
+    refused(*command, "-o", tmp_path / "out2", words="the reference answered nothing right")
     refused(*command, "--absolute", "--model", "x", "-o", "y", words="wanted it or --model")

@@ -35,6 +35,14 @@ def test_which_interval() -> None:
     assert of_scores([0.3]).method == "none"
 
 
+def test_no_spread_is_no_certainty() -> None:
+    alike = of_scores([0.1 + 0.2, 0.3, 0.3])
+    assert (alike.mean, alike.low, alike.high) == (pytest.approx(0.3), 0, 1)
+    assert alike.method == "none"
+    assert of_scores([1.0] * 10).low == pytest.approx(0.7225, abs=1e-4)
+    assert of_perplexity([1.5, 1.5]).method == "none"
+
+
 def test_perplexity() -> None:
     found = of_perplexity([1.0, 2.0])  # deviation 0.707107, half = 12.7062 * 0.5
     assert found.mean == pytest.approx(math.exp(1.5))

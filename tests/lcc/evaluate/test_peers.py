@@ -1,5 +1,6 @@
 """The same questions for the eager model: the full cache is the model, presses keep as told."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,10 @@ def test_full_cache_answers_as_an_artifact_that_keeps_all(
     assert mine["answer"]
     assert session.stats().cycles == 0, "or they need not agree"
     assert mine["answer"] == theirs["answer"]
+    assert mine["tokens"] == theirs["tokens"]
 
 
 def short(times: int) -> Sample:
-    import dataclasses
-
     return dataclasses.replace(SHORT, context="The key is 7. " * times, max_new_tokens=4)
 
 
@@ -71,6 +71,16 @@ def test_too_long(loaded: LoadedModel) -> None:
     assert asker.window == 512
     with pytest.raises(LccError, match="made for 512 tokens, the sample takes 5"):
         asker.ask(short(35), "query-agnostic", chat=False)
+
+
+def test_perplexity_behind_a_press_needs_something_to_press(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcc.evaluate.peers.END", 100)
+    asker = PeerAsker(loaded, Newest, 9)
+    with pytest.raises(LccError, match="--tasks perplexity: wanted 102 tokens or more, got 101"):
+        asker.perplexity([1] * 101)
+    assert asker.perplexity([1] * 102)["tokens"] == 102
 
 
 def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +160,13 @@ def test_query_aware_presses_see_the_question_twice(loaded: LoadedModel) -> None
     asker.ask(SHORT, "query-aware", chat=False)
     question = SHORT.question
     assert read == [f"{question}\n{SHORT.context}\n{question}", " The key is"]
+    read.clear()
+    bare = dataclasses.replace(SHORT, answer_prefix="")
+    asker.ask(bare, "query-aware", chat=False)
+    assert read == [f"{question}\n{SHORT.context}\nWhat is the key", "?"], "read with the answer"
+    read.clear()
+    asker.ask(bare, "query-agnostic", chat=False)
+    assert read == [SHORT.context, bare.asked]
     read.clear()
     asker.tokenizer.prefix = [62]  # what begins a text
     asker.ask(SHORT, "query-agnostic", chat=False)

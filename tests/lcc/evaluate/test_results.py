@@ -1,5 +1,6 @@
 """The folder of results: what is done is not done again, and another command is told apart."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from lcc.errors import ConfigError, LccError
 from lcc.evaluate.grid import Cell, Subject, Unit, units_of
-from lcc.evaluate.results import Results, cell_page
+from lcc.evaluate.report import over_length, render
+from lcc.evaluate.results import Results, cell_page, failed_text
 
 SUBJECT = Subject(kind="artifact", source="a/m.lcc", policy="snapkv", budget=64)
 CELL = Cell(subject=SUBJECT, task="passkey", length=700, setting="query-aware")
@@ -68,6 +70,33 @@ def test_cells() -> None:
     page = cell_page(CELL, [failed, lines[2]])
     assert (page["n"], page["score"], page["error"], page["failed"]) == (1, 1, "too long", 1)
     assert "score" not in cell_page(CELL, [failed])
+
+
+def test_failed_samples_are_told_beside_the_score(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r", {"samples": 3}, {"machine": {}})
+    results.add(UNITS[0], line(UNITS[0]))
+    results.add(UNITS[1], UNITS[1].fields() | {"error": "too long"})
+    results.fail(UNITS[2], "its process ended")
+    pages = results.write([CELL])
+    assert (pages[0]["n"], pages[0]["failed"]) == (1, 2)
+    assert failed_text(pages[0]) == "2 failed: too long"
+    html = render(results, pages)
+    assert html.index("1 of 1<") < html.index("2 failed: too long")
+    again = Results(tmp_path / "r", {"samples": 3}, {})
+    assert again.todo(UNITS) == UNITS[2:], "what may have been chance is tried again"
+    again.add(UNITS[2], line(UNITS[2]))
+    assert failed_text(again.write([CELL])[0]) == "1 failed: too long"
+    results.add(UNITS[2], line(UNITS[2]))
+    assert results.write([CELL])[0]["failed"] == 1
+
+
+def test_lines_go_from_short_to_long() -> None:
+    cells = [dataclasses.replace(CELL, length=length) for length in (4000, 500, 1000)]
+    pages = [cell_page(cell, [line(Unit(cell=cell, index=0))]) for cell in cells]
+    ((drawn,),) = [chart.lines for chart in over_length(pages)]
+    xs = [point.x for point in drawn.points]
+    assert len(xs) == 3
+    assert xs == sorted(xs)
 
 
 def test_perplexity_cells() -> None:

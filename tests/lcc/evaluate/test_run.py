@@ -1,5 +1,6 @@
 """Asking samples: what the session reads, in which view, and what is reported."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (outcome.answer, outcome.score, outcome.found) == (" 7.", 1, True)
     assert told == [outcome]
     assert outcome.to_dict()["found"] is True
+
+
+def test_question_without_a_prefix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def generate(self: Session, prompt: str, max_new_tokens: int) -> list[str]:
+        asked.append(prompt)
+        return []
+
+    monkeypatch.setattr(Session, "generate", generate)
+    bare = dataclasses.replace(SAMPLE, answer_prefix="")
+    run(session, [bare])
+    ask(session, bare, chat=True)
+    after = "<|im_end|>\n<|im_start|>assistant\n"
+    assert asked == [bare.asked, f"\nWhat is the key?{after}"]
+    assert asked[0] == "\nWhat is the key?"
 
 
 def test_chat_template(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

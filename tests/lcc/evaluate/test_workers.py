@@ -1,10 +1,13 @@
 """Samples over processes: the same lines whatever their number, and what a dead one takes along."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lcc.evaluate.benchmarks
 from lcc.errors import LccError
 from lcc.evaluate.grid import Subject, Unit, cells_of, units_of
 from lcc.evaluate.workers import Recipe, run
@@ -77,6 +80,45 @@ def test_a_dead_process_takes_one_sample_along() -> None:
         *["RuntimeError: a bug"] * 2,
         *["its process ended with exit code 9"] * 2,
     ]
+
+
+def test_an_exception_takes_one_sample_along_in_one_process_too() -> None:
+    class Broken(Echo):
+        def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+            if sample.depth == 65:
+                raise RuntimeError("a bug")
+            return super().ask(sample, setting, chat=chat, kept_map=kept_map)
+
+    todo = units("a", lengths=(400,))
+    alone, together = done(todo, lambda _: Broken(), 1), done(todo, lambda _: Broken(), 2)
+    assert alone == together
+    assert list(alone[1].values()) == ["RuntimeError: a bug"]
+
+
+def test_a_benchmark_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "qasper_e.jsonl"
+    row = {"input": "Who?", "context": "Ann. " * 9, "answers": ["Ann"], "length": 9}
+    row |= {"dataset": "qasper_e", "all_classes": None}
+    path.write_text("\n".join([json.dumps(row)] * 3))
+    files, opened = ["qasper_e"], []
+    read = lcc.evaluate.benchmarks.read
+    monkeypatch.setattr(
+        lcc.evaluate.benchmarks, "read", lambda path: opened.append(path) or read(path)
+    )
+    subjects = [Subject(kind="artifact", source="x.lcc", policy=each) for each in ("a", "b")]
+    todo = units_of(cells_of(subjects, [], [], ["query-agnostic"], files), {"qasper_e": 2})
+    lines: list[Any] = []
+    recipe = Recipe(samples=2, seed=0, chat=False, files=(("qasper_e", str(path)),))
+    run(todo, recipe, lambda _: Counting(), lambda _, line, why: lines.append(line or why))
+    assert opened == [path]
+    (sample, *_) = read(path)
+    assert [line["tokens"] for line in lines] == [len(sample.context)] * 4
+    assert {(line["dataset"], line["group"]) for line in lines} == {("qasper", "0-4k")}
+
+
+class Counting(Echo):
+    def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+        return {"tokens": sample.tokens}
 
 
 def test_what_cannot_be_loaded_ends_it() -> None:
