@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 from msgspec import Struct
 
+import lcc
 from lcc.artifact import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.bench.contestants import PEERS
 from lcc.bench.process import Progress, ask
 from lcc.errors import ConfigError, LccError
+from lcc.machine import versions
 
 ENGINES = {"onnxruntime": ("onnxruntime",), "tvm": ("apache-tvm", "apache-tvm-ffi")}
 
@@ -75,15 +76,13 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
 def _artifact(
     name: str, folder: Path, manifest: Manifest, budgets: Sequence[Budget]
 ) -> list[Contestant]:
-    precision = str(getattr(manifest, "precision", None) or "fp32")
-    identity = {"lcc": importlib.metadata.version("long-context-compiler")}
-    identity |= _versions(ENGINES.get(manifest.target.partition(":")[0], ()))
-    identity["artifact"] = fingerprint(manifest)
+    engine = ENGINES.get(manifest.target.partition(":")[0], ())
+    identity = {"lcc": lcc.__version__} | versions(engine) | {"artifact": fingerprint(manifest)}
     found = []
     choices: list[Budget | None] = [*budgets] or [None]
     for each in choices:
         options: dict[str, Any] = {"target": manifest.target}
-        words = [name, precision]
+        words = [name, manifest.precision]
         if each is not None:
             options |= {"budget": each.budget, "capacity": each.capacity}
             words.append(f"budget {each.budget}" + (f":{each.capacity}" if each.capacity else ""))
@@ -91,7 +90,7 @@ def _artifact(
             Contestant(
                 label=" ".join(words),
                 kind="artifact",
-                precision=precision,
+                precision=manifest.precision,
                 options=options,
                 identity=identity,
                 source=str(folder),
@@ -153,19 +152,9 @@ def peers(
                     kind=peer.kind,
                     precision=precision,
                     options=each,
-                    identity=_versions(peer.versions),
+                    identity=versions(peer.versions),
                     source=source,
                 )
                 for each in options
             ]
     return found, skipped
-
-
-def _versions(distributions: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found

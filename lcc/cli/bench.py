@@ -82,11 +82,11 @@ def command(
       lcc bench m.lcc -o b --against openvino-genai --model m.gguf --peer-precision int4
     """
     from lcc.bench import line_up
-    from lcc.bench.machine import machine
     from lcc.bench.prompt import random_ids, text_ids
     from lcc.bench.rounds import Plan, in_process, run
     from lcc.bench.store import Store
     from lcc.bench.summary import summarize
+    from lcc.machine import this_machine
 
     sizes, wanted = parse_lengths(lengths), parse_budgets(budgets)
     if plot:
@@ -111,7 +111,7 @@ def command(
         for name, why in skipped.items():
             typer.echo(f"{name} is left out: {why}", err=True)
         plan = Plan(contestants=[*contestants, *others], lengths=sizes, rounds=rounds)
-        here = machine()
+        here = this_machine()
         asked: dict[str, Any] = {
             "lengths": sizes,
             "new_tokens": new_tokens,
