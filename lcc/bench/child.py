@@ -19,12 +19,18 @@ from typing import Any
 import msgspec
 
 from lcc.bench.measure import Request, measure
+from lcc.errors import LccError
 
 
 def one_line(error: BaseException) -> str:
-    """The last line of what an engine says: those before tell where in its sources it was."""
+    """The last line of what an engine says: those before tell where in its sources it was.
+
+    Errors of lcc are sentences; of others the type is told, too: a KeyError is but a name.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    if isinstance(error, LccError) and lines:
+        return lines[-1]
+    return ": ".join([type(error).__name__, *lines[-1:]])
 
 
 def answer(page: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+import lcc
 from lcc.artifact import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.bench.contestants import PEERS
 from lcc.bench.process import Progress, ask
+from lcc.config import CacheConfig
 from lcc.errors import ConfigError, LccError
+from lcc.machine import versions
 
 ENGINES = {"onnxruntime": ("onnxruntime",), "tvm": ("apache-tvm", "apache-tvm-ffi")}
 
@@ -27,7 +30,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
     options     as in `Request`
     identity    what tells it from another one of this name: versions, and of an artifact its
                 fingerprint
-    source      what it loads
+    source      what it loads; of a peer empty until its weights are prepared
     """
 
     label: str
@@ -35,7 +38,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
     precision: str
     options: dict[str, Any]
     identity: dict[str, str]
-    source: str
+    source: str = ""
 
 
 class Budget(Struct, frozen=True):
@@ -52,7 +55,7 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
 
     Raises:
         ArtifactError: no artifact.
-        ConfigError: they do not take the same token ids.
+        ConfigError: they do not take the same token ids, or cannot have a budget.
     """
     manifests = {folder: read_manifest(folder) for folder in folders}
     if len(manifests) < len(folders):
@@ -61,6 +64,9 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{folder}: {size}" for folder, size in sizes.items())
         raise ConfigError(f"vocabularies differ ({shown}); wanted artifacts of one model")
+    for folder, manifest in manifests.items():
+        for each in budgets:
+            _check_budget(folder, manifest.cache, each)
     names = [folder.name for folder in manifests]
     found = []
     for folder, manifest in manifests.items():
@@ -72,18 +78,32 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
     return found
 
 
+def _check_budget(folder: Path, compiled: CacheConfig, wanted: Budget) -> None:
+    sizes = {"budget": wanted.budget}
+    if wanted.capacity is not None:
+        sizes["capacity"] = wanted.capacity
+    for name, size in sizes.items():
+        if size > (most := getattr(compiled, name)):
+            raise ConfigError(
+                f"--budgets: {name} is {size}, {folder} was compiled for {most}; "
+                "wanted no more than that"
+            )
+    try:
+        msgspec.structs.replace(compiled, **sizes)
+    except ConfigError as error:
+        raise ConfigError(f"--budgets: {folder}: {error}") from None
+
+
 def _artifact(
     name: str, folder: Path, manifest: Manifest, budgets: Sequence[Budget]
 ) -> list[Contestant]:
-    precision = str(getattr(manifest, "precision", None) or "fp32")
-    identity = {"lcc": importlib.metadata.version("long-context-compiler")}
-    identity |= _versions(ENGINES.get(manifest.target.partition(":")[0], ()))
-    identity["artifact"] = fingerprint(manifest)
+    engine = ENGINES.get(manifest.target.partition(":")[0], ())
+    identity = {"lcc": lcc.__version__} | versions(engine) | {"artifact": fingerprint(manifest)}
     found = []
     choices: list[Budget | None] = [*budgets] or [None]
     for each in choices:
         options: dict[str, Any] = {"target": manifest.target}
-        words = [name, precision]
+        words = [name, manifest.precision]
         if each is not None:
             options |= {"budget": each.budget, "capacity": each.capacity}
             words.append(f"budget {each.budget}" + (f":{each.capacity}" if each.capacity else ""))
@@ -91,7 +111,7 @@ def _artifact(
             Contestant(
                 label=" ".join(words),
                 kind="artifact",
-                precision=precision,
+                precision=manifest.precision,
                 options=options,
                 identity=identity,
                 source=str(folder),
@@ -105,15 +125,11 @@ def peers(
     model: str | None,
     precisions: Sequence[str],
     budgets: Sequence[int],
-    *,
-    folder: Path,
-    progress: Progress,
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """Peers that can take part, with their weights prepared; and why the others cannot.
+    """Peers that are installed, their weights not prepared yet; and why the others are left out.
 
     model       folder or GGUF file, as `lcc compile` takes it
     budgets     of the presses: entries to keep
-    folder      for what is made from the model, and used again
 
     Raises:
         ConfigError: a name, a precision or a model that is none.
@@ -137,13 +153,6 @@ def peers(
             if precision not in peer.precisions:
                 skipped[label] = f"takes {' or '.join(peer.precisions)} here"
                 continue
-            page = {"do": "prepare", "kind": peer.kind, "model": model, "precision": precision}
-            progress(label, 0.0)
-            try:
-                source = ask(page | {"folder": str(folder)}, progress=progress)["source"]
-            except LccError as error:
-                skipped[label] = str(error)
-                continue
             options: list[dict[str, Any]] = [{}]
             if peer.kind == "press":
                 options = [{"budget": budget} for budget in budgets]
@@ -153,19 +162,35 @@ def peers(
                     kind=peer.kind,
                     precision=precision,
                     options=each,
-                    identity=_versions(peer.versions),
-                    source=source,
+                    identity=versions(peer.versions),
                 )
                 for each in options
             ]
     return found, skipped
 
 
-def _versions(distributions: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+def prepare(
+    peers: Sequence[Contestant], model: str, folder: Path, progress: Progress
+) -> tuple[list[Contestant], dict[str, str]]:
+    """Peers with what they load; and why others have nothing to load.
+
+    folder      for what is made from the model, and used again
+    """
+    ready, failed = list[Contestant](), dict[str, str]()
+    sources: dict[tuple[str, str], str | LccError] = {}
+    for peer in peers:
+        key = (peer.kind, peer.precision)
+        if key not in sources:
+            page = {"do": "prepare", "kind": peer.kind, "precision": peer.precision}
+            progress(peer.label, 0.0)
+            try:
+                answer = ask(page | {"model": model, "folder": str(folder)}, progress=progress)
+                sources[key] = answer["source"]
+            except LccError as error:
+                sources[key] = error
+        source = sources[key]
+        if isinstance(source, LccError):
+            failed[peer.label] = str(source)
+        else:
+            ready.append(msgspec.structs.replace(peer, source=source))
+    return ready, failed

@@ -6,11 +6,11 @@ from typing import Any
 from msgspec import Struct
 
 from lcc.bench.line_up import Contestant
-from lcc.bench.machine import load_average
 from lcc.bench.measure import Measurement
 from lcc.bench.process import Progress, ask
 from lcc.bench.store import Store
 from lcc.errors import LccError
+from lcc.machine import load_average
 
 Measure = Callable[[Contestant, list[int]], dict[str, Any]]
 

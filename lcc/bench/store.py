@@ -11,15 +11,30 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from lcc.bench.measure import Measurement
 from lcc.bench.summary import summarize
 from lcc.errors import ConfigError
 
+Page = TypeVar("Page", bound=Struct)
 COLUMNS = [field.name for field in msgspec.structs.fields(Measurement)]
+
+
+class _Meta(Struct):
+    """What is read again of run_meta.json."""
+
+    asked: dict[str, Any]
+    load_average: list[dict[str, Any]]
+
+
+class _Bench(Struct):
+    """What is read again of bench.json."""
+
+    measurements: list[Measurement]
 
 
 class Store:
@@ -28,24 +43,31 @@ class Store:
     def __init__(self, folder: Path, asked: dict[str, Any], meta: dict[str, Any]) -> None:
         """Begin, or go on with what is there.
 
-        asked       what must be the same to go on, of JSON values: name -> value
+        asked       what must be the same to go on, of JSON values: name -> value. "contestants",
+                    label -> identity, may become more, and "model" be named later
         meta        what is noted besides
 
         Raises:
-            ConfigError: the folder is of another command.
+            ConfigError: the folder is of another command, damaged, or of something else.
         """
         self.folder = folder
         self.measurements: list[Measurement] = []
         self.meta = {"asked": json.loads(json.dumps(asked)), **meta, "load_average": []}
         page = folder / "run_meta.json"
         if page.is_file():
-            old = json.loads(page.read_text(encoding="utf-8"))
-            check_same(folder, old["asked"], self.meta["asked"])
-            self.meta["load_average"] = old["load_average"]
+            old = _read(page, _Meta)
+            check_same(folder, old.asked, self.meta["asked"])
+            self.meta["load_average"] = old.load_average
             if (folder / "bench.json").is_file():
-                data = msgspec.json.decode((folder / "bench.json").read_bytes())
-                self.measurements = msgspec.convert(data["measurements"], list[Measurement])
+                self.measurements = _read(folder / "bench.json", _Bench).measurements
+        elif folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: holds other files; wanted a new folder, or a bench")
         folder.mkdir(parents=True, exist_ok=True)
+        self._write_meta()
+
+    def note(self, name: str, value: Any) -> None:
+        """Note what was not known when the folder was opened."""
+        self.meta[name] = value
         self._write_meta()
 
     def round_begins(self, number: int, load: list[float] | None) -> None:
@@ -93,7 +115,15 @@ def csv_text(measurements: Sequence[Measurement]) -> str:
 
 
 def check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise ConfigError where a folder holds the bench of another command."""
+    """Raise ConfigError where a folder holds the bench of another command.
+
+    Contestants that were not there may be added, and the model for the first of the peers.
+    """
+    known = old.get("contestants", {})
+    new = {name: value for name, value in new.items() if name != "model" or name in old}
+    if "contestants" in new:
+        same = {label: value for label, value in new["contestants"].items() if label in known}
+        new["contestants"] = same
     before, now = _flat(old), _flat(new)
     lines = [
         f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
@@ -105,6 +135,14 @@ def check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             f"{folder} holds another bench: {'; '.join(lines)}; "
             "name another folder, or give the same command to go on"
         )
+
+
+def _read(path: Path, kind: type[Page]) -> Page:
+    """Raise ConfigError where a file is not what `Store` wrote."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); name another folder") from None
 
 
 def _flat(page: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 
 from lcc.artifact import read_manifest
 from lcc.cli.arguments import Quiet
+from lcc.cli.asking import names
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
@@ -70,8 +71,9 @@ def command(
     does. onnxruntime-genai reads no more than the model's window, prompt and answer together.
 
     The folder gets bench.json, bench.csv (a line a measurement), run_meta.json (versions, machine)
-    and the picture. The same command goes on where it was stopped; what failed
-    is not tried again.
+    and the picture. The same command goes on where it was stopped; what failed is not tried again.
+    Artifacts, budgets and engines may be added to it: they are then measured at another time than
+    what they are compared with. Exit code 1: an artifact has no numbers at all.
 
     \b
     Examples:
@@ -82,11 +84,12 @@ def command(
       lcc bench m.lcc -o b --against openvino-genai --model m.gguf --peer-precision int4
     """
     from lcc.bench import line_up
-    from lcc.bench.machine import machine
+    from lcc.bench.contestants.kept import identity
     from lcc.bench.prompt import random_ids, text_ids
     from lcc.bench.rounds import Plan, in_process, run
     from lcc.bench.store import Store
     from lcc.bench.summary import summarize
+    from lcc.machine import this_machine
 
     sizes, wanted = parse_lengths(lengths), parse_budgets(budgets)
     if plot:
@@ -99,31 +102,31 @@ def command(
     else:
         ids = text_ids(artifacts[0], text, max(sizes))
         prompt = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+    engines = names(against, "--against")
+    precisions = names(peer_precision, "--peer-precision")
+    others, skipped = line_up.peers(engines, model, precisions, kept_entries(artifacts[0], wanted))
+    here = this_machine()
+    asked: dict[str, Any] = {
+        "lengths": sizes,
+        "new_tokens": new_tokens,
+        "rounds": rounds,
+        "threads": threads,
+        "prompt": prompt,
+        "compared_with": contestants[0].label,
+        "contestants": {each.label: each.identity for each in [*contestants, *others]},
+        "cpu": here["cpu"],
+    }
+    if others and model is not None:
+        asked["model"] = identity(model)
+    store = Store(output, asked, {"command": sys.argv, "machine": here, "skipped": skipped})
     with progress_bar(quiet=quiet) as report:
-        others, skipped = line_up.peers(
-            _names(against),
-            model,
-            _names(peer_precision),
-            kept_entries(artifacts[0], wanted),
-            folder=peers or output / "peers",
-            progress=report,
-        )
+        if others and model is not None:
+            others, failed = line_up.prepare(others, model, peers or output / "peers", report)
+            skipped |= failed
+            store.note("skipped", skipped)
         for name, why in skipped.items():
             typer.echo(f"{name} is left out: {why}", err=True)
         plan = Plan(contestants=[*contestants, *others], lengths=sizes, rounds=rounds)
-        here = machine()
-        asked: dict[str, Any] = {
-            "lengths": sizes,
-            "new_tokens": new_tokens,
-            "rounds": rounds,
-            "threads": threads,
-            "prompt": prompt,
-            "contestants": [each.label for each in plan.contestants],
-            "versions": {each.label: each.identity for each in plan.contestants},
-            "cpu": here["cpu"],
-        }
-        meta = {"command": sys.argv, "machine": here, "skipped": skipped}
-        store = Store(output, asked, meta)
         run(plan, ids, store, in_process(new_tokens, threads, timeout), report)
     cells = summarize(store.measurements)
     for size in sizes:
@@ -137,23 +140,26 @@ def command(
         )
     for line in remarks(cells, threads):
         typer.echo(line)
+    written = ["bench.json", "bench.csv", "run_meta.json"]
     if plot:
         from lcc.bench.plot import draw
 
-        draw(cells, output)
-    typer.echo(f"{output}: bench.json, bench.csv, run_meta.json{', bench.png' if plot else ''}")
+        written += [path.name for path in draw(cells, output)]
+    typer.echo(f"{output}: {', '.join(written)}")
+    measured = {cell.contestant for cell in cells if cell.rounds}
+    sources = {each.source for each in contestants}
+    if sources - {each.source for each in contestants if each.label in measured}:
+        raise typer.Exit(1)
 
 
 def parse_lengths(text: str) -> list[int]:
     """1k,4k,8000 -> 1024, 4096, 8000, ascending."""
     sizes = []
-    for word in _names(text):
+    for word in names(text, "--lengths"):
         match = re.fullmatch(r"(\d+)(k|m)?", word.lower())
         if match is None or int(match[1]) == 0:
             raise ConfigError(f"--lengths {word}: wanted numbers of tokens, such as 1k,4k,8000")
         sizes.append(int(match[1]) * {None: 1, "k": 1024, "m": 1024**2}[match[2]])
-    if not sizes:
-        raise ConfigError("--lengths names none; wanted numbers of tokens, such as 1k,4k,8000")
     return sorted(set(sizes))
 
 
@@ -162,7 +168,7 @@ def parse_budgets(text: str | None) -> "list[Budget]":
     from lcc.bench.line_up import Budget
 
     found = []
-    for word in _names(text):
+    for word in names(text, "--budgets"):
         match = re.fullmatch(r"(\d+)(?::(\d+))?", word)
         if match is None:
             raise ConfigError(f"--budgets {word}: wanted entries or entries:slots, as 512:1024")
@@ -174,10 +180,6 @@ def kept_entries(artifact: Path, budgets: "Sequence[Budget]") -> list[int]:
     """Entries that the first artifact keeps, for each of the budgets."""
     own = read_manifest(artifact).cache.budget
     return list(dict.fromkeys(each.budget for each in budgets)) or [own]
-
-
-def _names(text: str | None) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
 
 
 def _table(cells: "Sequence[Cell]") -> str:

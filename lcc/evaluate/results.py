@@ -15,7 +15,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +24,7 @@ from lcc.errors import ConfigError, LccError
 from lcc.evaluate.catalog import PERPLEXITY
 from lcc.evaluate.grid import Cell, Unit, unit_of
 from lcc.evaluate.interval import of_perplexity, of_scores
+from lcc.machine import this_machine, versions
 
 Line = dict[str, Any]
 DISTRIBUTIONS = ("onnxruntime", "numpy", "apache-tvm", "torch", "transformers", "kvpress")
@@ -159,23 +159,10 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Versions and the machine, for run_meta.json."""
-    versions = {"lcc": lcc.__version__, "python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    cpu = platform.processor() or platform.machine()
-    try:
-        for row in Path("/proc/cpuinfo").read_text().splitlines():
-            if row.startswith("model name"):
-                cpu = row.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
+    own = {"lcc": lcc.__version__, "python": platform.python_version()}
     return {
-        "versions": versions,
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": own | versions(DISTRIBUTIONS),
+        "machine": this_machine(),
         "command": sys.argv,
     }
 

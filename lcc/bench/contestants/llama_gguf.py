@@ -46,8 +46,11 @@ class Llama:
 
         model = self.llama.model
         size = llama_cpp.llama_model_n_embd(model) // llama_cpp.llama_model_n_head(model)
+        page = self.llama.metadata  # of the file; lengths are in it where they are not `size`
+        prefix = f"{page.get('general.architecture')}.attention"
+        both = sum(int(page.get(f"{prefix}.{name}_length", size)) for name in ("key", "value"))
         heads = llama_cpp.llama_model_n_head_kv(model) * llama_cpp.llama_model_n_layer(model)
-        return {"kv_bytes": 2 * self.bytes * heads * size * self.llama.n_ctx()}
+        return {"kv_bytes": self.bytes * heads * both * self.llama.n_ctx()}
 
 
 load = Llama

@@ -49,13 +49,20 @@ class Generator:
         self.decoder: dict[str, Any] = page["model"]["decoder"]
 
     def generate(self, ids: list[int], count: int, on_token: OnToken) -> None:
-        """Read and write; no token ends the text before it has its length."""
+        """Read and write; with `min_length` its search never chooses an end of text.
+
+        The others write one like any token and go on: where the model would end, texts differ.
+        """
         import onnxruntime_genai as genai
 
         self.length = len(ids) + count
         params = genai.GeneratorParams(self.model)
         params.set_search_options(
-            max_length=self.length, min_length=self.length, chunk_size=CHUNK, do_sample=False
+            max_length=self.length,
+            min_length=self.length,
+            chunk_size=CHUNK,
+            do_sample=False,
+            repetition_penalty=1.0,  # its folder may have the model's own
         )
         generator = genai.Generator(self.model, params)
         generator.append_tokens(ids)

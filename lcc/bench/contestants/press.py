@@ -25,7 +25,8 @@ class Pressed(Eager):
 
         if tokens <= self.budget:
             return contextlib.nullcontext()
-        press = kvpress.SnapKVPress(compression_ratio=1 - self.budget / tokens)
+        # Half an entry more, for the press rounds down what is left of the ratio.
+        press = kvpress.SnapKVPress(compression_ratio=1 - (self.budget + 0.5) / tokens)
         return press(self.model)
 
 

@@ -13,7 +13,7 @@ import pytest
 from lcc.bench import child, process
 from lcc.bench.measure import Request, measure
 from lcc.bench.process import ask
-from lcc.errors import LccError
+from lcc.errors import LccError, ModelError
 
 
 class Clock:
@@ -145,11 +145,14 @@ def test_how_it_ended(monkeypatch: pytest.MonkeyPatch, code: str, words: str) ->
 
 def test_engines_may_print_and_errors_are_one_line(tmp_path: Path) -> None:
     page = {"do": "measure", "kind": "artifact", "source": str(tmp_path), "precision": "fp32"}
-    with pytest.raises(LccError, match=r"is not an artifact: cannot read manifest.json"):
+    with pytest.raises(LccError, match=r"^[^ :]+ is not an artifact: cannot read manifest.json"):
         ask(page | {"ids": [1], "new_tokens": 2, "threads": 1})
     assert child.one_line(RuntimeError("Exception from a.cpp:7:\n  Unsupported type\n\n")) == (
-        "Unsupported type"
+        "RuntimeError: Unsupported type"
     )
+    assert child.one_line(KeyError("head_size")) == "KeyError: 'head_size'"
+    assert child.one_line(ModelError("m: no model")) == "m: no model"
+    assert child.one_line(MemoryError()) == "MemoryError"
 
 
 def test_what_an_engine_prints_is_no_answer() -> None:

@@ -78,9 +78,41 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:
-    go(tmp_path, Stub(), threads=2, versions={"a": {"x": "1", "y": "1"}})
+    go(tmp_path, Stub(), threads=2, contestants={"a": {"x": "1", "y": "1"}})
     before = (tmp_path / "run_meta.json").read_bytes()
-    words = "holds another bench: threads was 2, is 1; versions: a: y was 1, is 2; name"
+    words = "holds another bench: threads was 2, is 1; contestants: a: y was 1, is 2; name"
     with pytest.raises(ConfigError, match=words):
-        go(tmp_path, Stub(), threads=1, versions={"a": {"x": "1", "y": "2"}})
+        go(tmp_path, Stub(), threads=1, contestants={"a": {"x": "1", "y": "2"}})
     assert (tmp_path / "run_meta.json").read_bytes() == before
+
+
+def test_contestants_may_be_added_and_none_changed(tmp_path: Path) -> None:
+    a, b = {"x": "1"}, {"y": "1"}
+    go(tmp_path, Stub(), contestants={"a": a})
+    go(tmp_path, Stub(), contestants={"a": a, "b": b}, model={"model": "m"})
+    meta = json.loads((tmp_path / "run_meta.json").read_text())
+    assert meta["asked"]["contestants"] == {"a": a, "b": b}
+    with pytest.raises(ConfigError, match="model: model was m, is n; name"):
+        go(tmp_path, Stub(), contestants={"a": a, "b": b, "c": b}, model={"model": "n"})
+    with pytest.raises(ConfigError, match="contestants: b: z was absent, is 1; name"):
+        go(tmp_path, Stub(), contestants={"a": a, "b": b | {"z": "1"}}, model={"model": "m"})
+    with pytest.raises(ConfigError, match="contestants: b: y was 1, is absent; name"):
+        go(tmp_path, Stub(), contestants={"a": a}, model={"model": "m"})
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bench.csv").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files; wanted a new folder, or a bench"):
+        go(tmp_path, Stub())
+    assert [each.name for each in tmp_path.iterdir()] == ["bench.csv"]
+    assert (tmp_path / "bench.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["bench.json", "run_meta.json"])
+@pytest.mark.parametrize("torn", [b'{"measurements": [{"con', b"{}", b'"\xff"'])
+def test_a_torn_file_is_told(tmp_path: Path, name: str, torn: bytes) -> None:
+    go(tmp_path, Stub())
+    (tmp_path / name).write_bytes(torn)
+    with pytest.raises(ConfigError, match=rf"{name}: damaged \(.+\); name another folder"):
+        go(tmp_path, Stub())
+    assert (tmp_path / name).read_bytes() == torn
