@@ -39,3 +39,16 @@ def levels_here() -> tuple[str, ...]:
 def best_level() -> str:
     """The best level that this machine has."""
     return next(level for level in LEVELS if not lacking(level))
+
+
+def adds_byte_products() -> bool:
+    """Whether this CPU sums products of unsigned and signed bytes in 32 bits.
+
+    x86 without VNNI sums two in 16 bits and cuts off what does not fit (ONNX Runtime,
+    `session.x64quantprecision`). AVX-VNNI without AVX-512 is not told apart: it counts as without.
+    """
+    if levels_here() == ("generic",):
+        return True
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    return bool(features.get("AVX512VNNI") or features.get("AVX512_ICL"))

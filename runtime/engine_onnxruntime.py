@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lcc.artifact import Manifest, ProgramEntry, TensorEntry
+from lcc.cpu import adds_byte_products
 from lcc.errors import ArtifactError, TargetError
 from lcc.runtime import cuda_provider
 from lcc.runtime.device_array import Buffer, DeviceArray
@@ -66,6 +67,9 @@ class OnnxRuntimeEngine:
         # Every session has threads of its own, which spin for a while when a run is over: those of
         # the last program would take the cores from the next one. They stop with the run.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
+        if manifest.precision == "int8" and not adds_byte_products():
+            # Their sum would be cut off at 16 bits; exact products take a third longer.
+            self._options.add_session_config_entry("session.x64quantprecision", "1")
         # Programs for a GPU want the cache on it; on the CPU it is held in the same way.
         self._memory = None
         if manifest.target == "onnxruntime:cuda":

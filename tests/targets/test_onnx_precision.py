@@ -1,5 +1,6 @@
 """Weights in 8 and 4 bits: the graph computes what the rounded weights say, and little is lost."""
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -193,6 +194,26 @@ def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
         lcc.runtime.load(folder).feed("any text " * 40)
     assert weights["int4"] < weights["int8"] < weights["fp32"] / 3
     assert files["int4"] < files["int8"] < files["fp32"] / 2
+
+
+def test_cpus_that_cut_byte_products_off_get_exact_ones(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision="int8")
+    compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    logits, asked = [], []
+    for has in (True, False):
+        monkeypatch.setattr(
+            "lcc.runtime.engine_onnxruntime.adds_byte_products", lambda has=has: has
+        )
+        session = lcc.runtime.load(tmp_path / "m.lcc")
+        session.feed("some words to read")
+        logits.append(session.next_logits().copy())
+        options = session._executor._engine._options  # type: ignore[attr-defined]
+        with contextlib.suppress(RuntimeError):  # it has no such entry
+            asked.append(options.get_session_config_entry("session.x64quantprecision"))
+    assert asked == ["1"]
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
 
 
 def test_a_target_without_it_refuses(tiny_folder: Path, tmp_path: Path) -> None:
