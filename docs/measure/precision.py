@@ -155,12 +155,15 @@ def changed(folder: Path, program: str, change: Callable, output: Path) -> None:
     write_artifact(output, fill)  # type: ignore[arg-type]  # it gives a manifest
 
 
-def session(path: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """As the runtime makes one."""
+def session(
+    path: Path | bytes, threads: int, *, exact_bytes: bool = False
+) -> onnxruntime.InferenceSession:
+    """As the runtime makes one; `exact_bytes`, as on a CPU without VNNI."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.enable_mem_pattern = threads, False
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact_bytes)))
     source = path if isinstance(path, bytes) else str(path)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -179,7 +182,7 @@ def in_turns(title: str, runs: dict[str, Callable[[], object]], repetitions: int
     print(f"{title}, ms: {shown}", flush=True)
 
 
-def steps(folders: list[Path], threads: int) -> None:
+def steps(folders: list[Path], threads: int, exact_bytes: bool) -> None:
     """The step behind `USED` entries, and the head."""
     draw = np.random.default_rng(0)
     layers = read_manifest(folders[0]).model.layers
@@ -189,7 +192,9 @@ def steps(folders: list[Path], threads: int) -> None:
         for kind in ("key", "value")
     }
     hidden = read_manifest(folders[0]).model.hidden_size
-    all_steps = {f.name: session(f / "step.onnx", threads) for f in folders}
+    all_steps = {
+        f.name: session(f / "step.onnx", threads, exact_bytes=exact_bytes) for f in folders
+    }
     heads = {f.name: session(f / "head.onnx", threads) for f in folders}
 
     def step(loaded: onnxruntime.InferenceSession, count: int) -> Callable[[], object]:
@@ -302,12 +307,13 @@ def main() -> None:
     parser.add_argument("artifacts", nargs="*", type=Path)
     parser.add_argument("--haystack", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--exact-bytes", action="store_true", help="of `steps`, as without VNNI")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     if options.what == "cache":
         caches(options.threads)
     elif options.what == "steps":
-        steps(options.artifacts, options.threads)
+        steps(options.artifacts, options.threads, options.exact_bytes)
     elif options.what == "perplexity":
         sentences = read_haystack(options.haystack)
         for folder in options.artifacts:
