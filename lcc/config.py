@@ -17,6 +17,16 @@ Precision = Literal["fp32", "int8", "int4"]
 KvPrecision = Literal["fp32", "fp16"]
 
 
+class Budget(msgspec.Struct, frozen=True):
+    """What a session takes of a compiled cache: entries that an eviction keeps, and slots.
+
+    None = as compiled.
+    """
+
+    budget: int | None = None
+    capacity: int | None = None
+
+
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of the cache, in entries per KV head.
 

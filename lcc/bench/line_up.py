@@ -14,7 +14,7 @@ import lcc
 from lcc.artifact import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.bench.contestants import PEERS
 from lcc.bench.process import Progress, ask
-from lcc.config import CacheConfig
+from lcc.config import Budget, CacheConfig
 from lcc.errors import ConfigError, LccError
 from lcc.machine import versions
 
@@ -39,13 +39,6 @@ class Contestant(Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     identity: dict[str, str]
     source: str = ""
-
-
-class Budget(Struct, frozen=True):
-    """Entries that a cycle keeps, and slots; None = as compiled."""
-
-    budget: int
-    capacity: int | None = None
 
 
 def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contestant]:

@@ -16,6 +16,7 @@ from lcc import env
 from lcc.artifact import fingerprint, read_manifest
 from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.load import load_session
+from lcc.config import Budget
 from lcc.errors import ConfigError, LccError
 from lcc.evaluate.catalog import ABOUT
 from lcc.evaluate.grid import SETTINGS, Setting, Subject
@@ -40,13 +41,25 @@ def names(text: str | None, option: str) -> list[str]:
 
 def numbers(text: str | None, option: str) -> list[int]:
     """`4k,500` -> 4096 and 500; k = 1024, m = 1024 * 1024."""
+    return list(dict.fromkeys(_number(each, option) for each in names(text, option)))
+
+
+def budgets(text: str | None) -> list[Budget]:
+    """`1024,512:1024` -> 1024 entries in the compiled slots; 512 entries in 1024 slots."""
     found = []
-    for each in names(text, option):
-        match = re.fullmatch(r"(\d+)([km]?)", each.lower())
-        if match is None or int(match[1]) < 1:
-            raise ConfigError(f"{option}: {each!r} is no number of tokens; wanted such as 4k,500")
-        found.append(int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2]])
+    for word in names(text, "--budgets"):
+        sizes = word.split(":")
+        if len(sizes) > 2:
+            raise ConfigError(f"--budgets {word}: wanted entries or entries:slots, as 512:1024")
+        found.append(Budget(*(_number(size, "--budgets") for size in sizes)))
     return list(dict.fromkeys(found))
+
+
+def _number(text: str, option: str) -> int:
+    match = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    if match is None or int(match[1]) < 1:
+        raise ConfigError(f"{option}: {text!r} is no number of tokens; wanted such as 4k,500")
+    return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2]]
 
 
 def settings(text: str) -> list[Setting]:
@@ -75,6 +88,16 @@ def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Su
         budget=(budget or cache.budget) if evicts else None,
         capacity=capacity,
     )
+
+
+def artifact_subjects(path: Path, sizes: list[Budget], capacity: int | None) -> list[Subject]:
+    """An artifact at every budget, or at its own; a budget's own slots win over `capacity`."""
+    if read_manifest(path).policy.name == "none":
+        sizes = []
+    return [
+        artifact_subject(path, each.budget, each.capacity or capacity)
+        for each in sizes or [Budget()]
+    ]
 
 
 def artifact_page(path: Path) -> dict[str, Any]:
@@ -107,10 +130,11 @@ def model_page(source: str | None) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=1)
 def _model(source: str) -> Any:
+    from lcc.evaluate.eager import EagerModel
     from lcc.models import load_model
 
     with quiet_torch():
-        return load_model(source)
+        return EagerModel(load_model(source))
 
 
 def open_asker(

@@ -1,7 +1,6 @@
 """`lcc bench`."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcc.artifact import read_manifest
+from lcc.cli import asking
 from lcc.cli.arguments import Quiet
-from lcc.cli.asking import names
 from lcc.cli.frame import progress_bar, read_text, table
+from lcc.config import Budget
 from lcc.env import needs_extra
-from lcc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lcc.bench.line_up import Budget
     from lcc.bench.summary import Cell
 
 
@@ -91,7 +89,7 @@ def command(
     from lcc.bench.summary import summarize
     from lcc.machine import this_machine
 
-    sizes, wanted = parse_lengths(lengths), parse_budgets(budgets)
+    sizes, wanted = sorted(asking.numbers(lengths, "--lengths")), asking.budgets(budgets)
     if plot:
         with needs_extra("eval"):
             import matplotlib  # noqa: F401  (told now, not after the measurements)
@@ -102,8 +100,8 @@ def command(
     else:
         ids = text_ids(artifacts[0], text, max(sizes))
         prompt = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
-    engines = names(against, "--against")
-    precisions = names(peer_precision, "--peer-precision")
+    engines = asking.names(against, "--against")
+    precisions = asking.names(peer_precision, "--peer-precision")
     others, skipped = line_up.peers(engines, model, precisions, kept_entries(artifacts[0], wanted))
     here = this_machine()
     asked: dict[str, Any] = {
@@ -152,34 +150,10 @@ def command(
         raise typer.Exit(1)
 
 
-def parse_lengths(text: str) -> list[int]:
-    """1k,4k,8000 -> 1024, 4096, 8000, ascending."""
-    sizes = []
-    for word in names(text, "--lengths"):
-        match = re.fullmatch(r"(\d+)(k|m)?", word.lower())
-        if match is None or int(match[1]) == 0:
-            raise ConfigError(f"--lengths {word}: wanted numbers of tokens, such as 1k,4k,8000")
-        sizes.append(int(match[1]) * {None: 1, "k": 1024, "m": 1024**2}[match[2]])
-    return sorted(set(sizes))
-
-
-def parse_budgets(text: str | None) -> "list[Budget]":
-    """1024,512:1024 -> as compiled but 1024 entries; 512 entries in 1024 slots."""
-    from lcc.bench.line_up import Budget
-
-    found = []
-    for word in names(text, "--budgets"):
-        match = re.fullmatch(r"(\d+)(?::(\d+))?", word)
-        if match is None:
-            raise ConfigError(f"--budgets {word}: wanted entries or entries:slots, as 512:1024")
-        found.append(Budget(int(match[1]), int(match[2]) if match[2] else None))
-    return found
-
-
-def kept_entries(artifact: Path, budgets: "Sequence[Budget]") -> list[int]:
+def kept_entries(artifact: Path, budgets: Sequence[Budget]) -> list[int]:
     """Entries that the first artifact keeps, for each of the budgets."""
     own = read_manifest(artifact).cache.budget
-    return list(dict.fromkeys(each.budget for each in budgets)) or [own]
+    return list(dict.fromkeys(each.budget or own for each in budgets)) or [own]
 
 
 def _table(cells: "Sequence[Cell]") -> str:

@@ -41,7 +41,7 @@ def command(
     ] = "query-agnostic",
     chat: ChatTemplate = False,
     budgets: Annotated[
-        str | None, typer.Option(help="Less than compiled, such as 256,512.")
+        str | None, typer.Option(help="Entries, or entries:slots; less than compiled.")
     ] = None,
     capacity: Annotated[int | None, typer.Option(help="Less than compiled, for all.")] = None,
     model: Annotated[
@@ -79,7 +79,7 @@ def command(
     \b
     Examples:
       lcc eval m.lcc --tasks passkey --lengths 4k,16k -o results
-      lcc eval m.lcc --budgets 256,512,1024 --tasks passkey --lengths 8k -o curve --jobs 2
+      lcc eval m.lcc --budgets 256:512,512:1024 --tasks passkey --lengths 8k -o curve --jobs 2
       lcc eval a.lcc b.lcc --tasks perplexity --haystack essays/ --lengths 16k --samples 5 -o ppl
       lcc eval m.lcc --model ./my-model --press snapkv,knorm --kept 512 --tasks passkey -o peers
       lcc eval m.lcc --file longbench.jsonl --samples 100 --chat -o longbench
@@ -91,11 +91,10 @@ def command(
     sizes, given = asking.numbers(lengths, "--lengths"), asking.settings(setting)
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     subjects = [
-        asking.artifact_subject(path, budget, capacity)
+        subject
         for path in dict.fromkeys(artifacts)
-        for budget in asking.numbers(budgets, "--budgets") or (None,)
+        for subject in asking.artifact_subjects(path, asking.budgets(budgets), capacity)
     ]
-    subjects = list(dict.fromkeys(subjects))  # policy none is the same at every budget
     twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
     if twice:
         raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")

@@ -3,7 +3,7 @@
 import difflib
 
 from lcc.errors import ConfigError
-from lcc.evaluate.metrics import METRICS
+from lcc.evaluate.metrics import LASTING, METRICS
 from lcc.evaluate.sample import Sample
 from lcc.evaluate.tasks import TASKS
 
@@ -19,6 +19,11 @@ NEED_HAYSTACK = {PERPLEXITY, *(name for name, task in TASKS.items() if task.hays
 def score(answer: str, sample: Sample) -> float:
     """0 to 1: how much of what the sample wants is in the answer."""
     return METRICS[sample.metric](answer, sample.answers)
+
+
+def settled(answer: str, sample: Sample) -> bool:
+    """No further word can change the score: everything wanted was said."""
+    return sample.metric in LASTING and score(answer, sample) == 1
 
 
 def check_tasks(names: list[str], *, haystack: bool) -> None:

@@ -35,6 +35,7 @@ class Subject:
         """For tables and pictures."""
         end = self.source.rstrip("/").rpartition("/")[2]
         kept = "" if self.budget is None else f" {self.budget}"
+        kept += "" if self.capacity is None else f":{self.capacity}"
         return f"{end} {'kvpress ' if self.kind == 'press' else ''}{self.policy}{kept}"
 
 
@@ -100,6 +101,9 @@ def cells_of(
 def units_of(cells: list[Cell], samples: dict[str, int]) -> list[Unit]:
     """Every sample; of each artifact and task, the middle one of the shortest text has a map.
 
+    Cell after cell, but where eager models are asked: all of them that read one text follow each
+    other, so that it is read once.
+
     samples     task -> how many
     """
     units, mapped = [], set()
@@ -109,5 +113,12 @@ def units_of(cells: list[Cell], samples: dict[str, int]) -> list[Unit]:
             mapped.add(pair)
             units.append(Unit(cell=cell, index=samples[cell.task] // 2, kept_map=True))
     special = {unit.key: unit for unit in units}
-    every = (Unit(cell=cell, index=index) for cell in cells for index in range(samples[cell.task]))
-    return [special.get(unit.key, unit) for unit in every]
+    of_text: dict[Any, list[Unit]] = {}
+    for cell in cells:
+        for index in range(samples[cell.task]):
+            unit = Unit(cell=cell, index=index)
+            text: Any = unit.key
+            if cell.subject.kind != "artifact":
+                text = cell.subject.source, cell.task, cell.length, cell.setting, index
+            of_text.setdefault(text, []).append(special.get(unit.key, unit))
+    return [unit for together in of_text.values() for unit in together]

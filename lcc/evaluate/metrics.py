@@ -163,6 +163,9 @@ def correct_answer_is(answer: str, wanted: str) -> float:
     return float(found is not None and found[1] == wanted)
 
 
+LASTING = frozenset({"all", "substring_exact_match"})
+"""Where an answer of score 1 keeps it, whatever else is said after it."""
+
 METRICS: dict[str, Metric] = {
     "all": string_match_all,
     "label": label,

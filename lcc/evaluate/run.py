@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import score
+from lcc.evaluate.catalog import score, settled
 from lcc.evaluate.sample import Sample
 from lcc.evaluate.turn import asked, user_turn
 
@@ -33,7 +33,8 @@ class Outcome:
     """What became of one sample.
 
     score           0 to 1, by the task's own measure
-    answer          the model's words, without the prefix that was put into its mouth
+    answer          the model's words, without the prefix that was put into its mouth, until
+                    nothing after them could change the score
     read_seconds    reading the text, cycles included
     cycle_seconds   of them, in cycles
     peak_rss_bytes  the most the whole process ever took; None = the system does not say
@@ -101,7 +102,11 @@ def ask(
         if when_read is not None:
             when_read()
         limit = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
-        answer = "".join(session.generate(question, max_new_tokens=limit))
+        answer = ""
+        for piece in session.generate(question, max_new_tokens=limit):
+            answer += piece
+            if settled(answer, sample):
+                break
     finally:
         if view != "generic":
             session.catalyst = own

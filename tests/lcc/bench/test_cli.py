@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from lcc.bench import line_up
 from lcc.bench.contestants import PEERS
 from lcc.bench.summary import METRICS
-from lcc.cli import app
-from lcc.cli.bench import parse_lengths
+from lcc.cli import app, asking
 from lcc.errors import LccError
 
 
@@ -232,8 +231,8 @@ def test_mistakes(tiny_artifact: Path, tmp_path: Path) -> None:
         refused(tiny_artifact, "-o", tmp_path / "out", *flags, words=words)
         assert not (tmp_path / "out" / "run_meta.json").exists()
 
-    assert parse_lengths("8000,1k,1K,1m") == [1024, 8000, 1024**2]
-    tiny("--lengths", "4kb", words="--lengths 4kb: wanted numbers of tokens")
+    assert asking.numbers("8000,1k,1K,1m", "--lengths") == [8000, 1024, 1024**2]
+    tiny("--lengths", "4kb", words="--lengths: '4kb' is no number of tokens")
     tiny("--lengths", ",", words="--lengths is ',', wanted names")
     tiny("--budgets", "", words="--budgets is '', wanted names")
     tiny("--against", ",", words="--against is ',', wanted names")
@@ -241,10 +240,10 @@ def test_mistakes(tiny_artifact: Path, tmp_path: Path) -> None:
     tiny("--budgets", "64,65", words=f"budget is 65, {tiny_artifact} was compiled for 64")
     tiny("--budgets", "32:256", words=f"capacity is 256, {tiny_artifact} was compiled for 128")
     tiny("--budgets", "64:64", words=f"{tiny_artifact}: budget (64) must be smaller than")
-    tiny("--budgets", "32:0", words=f"{tiny_artifact}: capacity is 0, wanted 1 or more")
-    tiny("--budgets", "0", words=f"{tiny_artifact}: budget is 0, wanted 1 or more")
+    tiny("--budgets", "32:0", words="--budgets: '0' is no number of tokens")
+    tiny("--budgets", "1:2:3", words="--budgets 1:2:3: wanted entries or entries:slots, as 512")
     tiny("--against", "transformers", "--model", "./x", words="no such file or folder")
-    tiny("--budgets", "a", words="--budgets a: wanted entries or entries:slots")
+    tiny("--budgets", "a", words="--budgets: 'a' is no number of tokens")
     tiny("--against", "vllm", words="--against vllm: wanted some of openvino-genai, ")
     tiny("--against", "llama-cpp", words="--against needs a --model")
     tiny(

@@ -185,14 +185,17 @@ def test_policy_none_is_the_same_at_every_budget(
     manifest["cache"]["budget"] = 48  # means nothing: it may be less than what is asked of others
     (none / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setattr(lcc.cli.asking, "do", lambda *_: [])  # which cells there are is enough
-    command = ["eval", none, tiny_artifact, "--tasks", "passkey", "--budgets", "32,64"]
+    command = ["eval", none, tiny_artifact, "--tasks", "passkey", "--budgets", "16:100,32,64"]
+    command += ["--capacity", 120]
     assert lcc_(*command, "-o", tmp_path / "out").exit_code == 1, "no cell has a score"
     cells = json.loads((tmp_path / "out/results.json").read_text())["cells"]
-    assert [(cell["policy"], cell["budget"]) for cell in cells] == [
-        ("none", None),
-        ("consensus", 32),
-        ("consensus", 64),
+    assert [(cell["policy"], cell["budget"], cell["capacity"]) for cell in cells] == [
+        ("none", None, 120),
+        ("consensus", 16, 100),
+        ("consensus", 32, 120),
+        ("consensus", 64, 120),
     ]
+    assert cells[1]["name"] == "tiny.lcc consensus 16:100"
 
 
 def test_what_cannot_be_asked_is_told_beside_the_score(

@@ -4,7 +4,7 @@ import pytest
 
 from lcc.evaluate.benchmarks import leval, longbench2
 from lcc.evaluate.benchmarks.prompt import read_prompts
-from lcc.evaluate.metrics import METRICS, normalize
+from lcc.evaluate.metrics import LASTING, METRICS, normalize
 from lcc.evaluate.tasks import TASKS
 
 CASES = [
@@ -154,6 +154,17 @@ CASES = [
 @pytest.mark.parametrize(("name", "answer", "wanted", "score"), CASES)
 def test_by_hand(name: str, answer: str, wanted: tuple[str, ...], score: float) -> None:
     assert METRICS[name](answer, wanted) == pytest.approx(score)
+
+
+@pytest.mark.parametrize("name", sorted(LASTING))
+def test_what_is_said_after_a_lasting_answer_changes_nothing(name: str) -> None:
+    right = [
+        (answer, wanted) for case, answer, wanted, score in CASES if case == name and score == 1
+    ]
+    assert right
+    for answer, wanted in right:
+        for more in (" no", "s", "7", "the", " an", "\n", ".", " It is not that."):
+            assert METRICS[name](answer + more, wanted) == 1
 
 
 def test_every_metric_has_cases_that_differ() -> None:

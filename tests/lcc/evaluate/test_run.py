@@ -66,15 +66,17 @@ def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def generate(self: Session, prompt: str, max_new_tokens: int) -> list[str]:
         asked.append((prompt, max_new_tokens))
-        return [" 7", "."]
+        return [" ", "7", "."]
 
     monkeypatch.setattr(Session, "generate", generate)
     told: list[object] = []
     (outcome,) = run(session, [SAMPLE], max_new_tokens=5, progress=told.append)
     assert asked == [("\nWhat is the key? The key is", 5)]
-    assert (outcome.answer, outcome.score, outcome.found) == (" 7.", 1, True)
+    assert (outcome.answer, outcome.score, outcome.found) == (" 7", 1, True), "no more is needed"
     assert told == [outcome]
     assert outcome.to_dict()["found"] is True
+    by_words = dataclasses.replace(SAMPLE, metric="f1")
+    assert ask(session, by_words).answer == " 7.", "the rest of it counts"
 
 
 def test_question_without_a_prefix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,28 @@ def test_what_cannot_be_loaded_ends_it() -> None:
             done(units("missing"), open_echo, jobs)
 
 
+def test_eager_models_read_a_text_together() -> None:
+    """Artifacts are loaded one after the other; a text of a model is read once for all presses."""
+    subjects = [
+        Subject(kind="artifact", source="a", policy="a", budget=1),
+        Subject(kind="full", source="m", policy="full cache"),
+        Subject(kind="press", source="m", policy="knorm", budget=1),
+        Subject(kind="press", source="m", policy="knorm", budget=2),
+    ]
+    cells = cells_of(subjects, ["passkey", "vt"], [100], ["query-agnostic"])
+    asked = units_of(cells, {"passkey": 2, "vt": 1})
+    assert [(u.cell.subject.kind, u.cell.subject.budget, u.cell.task, u.index) for u in asked] == [
+        ("artifact", 1, "passkey", 0),
+        ("artifact", 1, "passkey", 1),
+        ("artifact", 1, "vt", 0),
+        *(
+            (kind, budget, task, index)
+            for task, index in (("passkey", 0), ("passkey", 1), ("vt", 0))
+            for kind, budget in (("full", None), ("press", 1), ("press", 2))
+        ),
+    ]
+
+
 def test_one_map_of_what_was_kept_for_each_artifact_and_task() -> None:
     mapped = [unit for unit in units("a", "b", lengths=(700, 400)) if unit.kept_map]
     found = [(unit.cell.subject.policy, unit.cell.length, unit.index) for unit in mapped]
