@@ -245,3 +245,39 @@ def test_files_and_targets_that_cannot_be(engine, tmp_path):
     }.items():
         with pytest.raises(TargetError, match=message):
             OnnxRuntimeEngine(tmp_path, manifest(target))
+
+
+def copies_program(name: str) -> ProgramEntry:
+    """Adds up 96 MB of copies of its input."""
+    return ProgramEntry(file=f"{name}.onnx", inputs=[ADD.inputs[0]], outputs=[ADD.outputs[0]])
+
+
+def test_programs_share_one_arena(tmp_path):
+    """What one program took serves the next: the second of two takes less than a tenth anew."""
+    node = helper.make_node
+    for name in ("first", "second"):
+        nodes = [
+            node("Tile", ["a", "often"], ["copies"]),
+            node("ReduceSum", ["copies", "rows"], ["sum"], keepdims=1),
+        ]
+        constants = {"often": np.array([1 << 23, 1]), "rows": np.array([0])}
+        save(tmp_path, copies_program(name), nodes, constants)
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        sys.path.insert(0, sys.argv[2])
+        from test_engine_onnxruntime import copies_program, manifest
+        from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+        programs = {name: copies_program(name) for name in ("first", "second")}
+        engine = OnnxRuntimeEngine(sys.argv[1], manifest(**programs), threads=1)
+        one = np.ones((1, 3), np.float32)
+        peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10]
+        for name in programs:
+            engine.runner(name)({"a": one}, ["sum"])
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+        print(*np.diff(peaks))
+    """
+    here = textwrap.dedent(code), str(tmp_path), str(__file__).rsplit("/", 1)[0]
+    first, second = subprocess.check_output([sys.executable, "-c", *here], text=True).split()
+    assert int(first) > 80
+    assert int(second) < 9
