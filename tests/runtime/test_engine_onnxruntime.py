@@ -160,22 +160,22 @@ def test_nothing_of_the_size_of_the_cache_is_copied(tmp_path):
     """512 MB of cache, steps of 1 and 64 tokens: memory grows by less than a tenth of it."""
     write_programs(tmp_path)
     code = """if True:
-        import resource, sys, time
+        import sys, time
         import numpy as np
         sys.path.insert(0, sys.argv[2])
         from test_engine_onnxruntime import HKV, HQ, D, manifest
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+        from lcc.runtime.stats import peak_rss_bytes
         engine = OnnxRuntimeEngine(sys.argv[1], manifest(), threads=1)
         slots = (256 << 20) // (HKV * D * 4)
         cache = {n: np.ones((1, HKV, slots, D), np.float32) for n in ("key_0", "value_0")}
         runner = engine.runner("decode")
         runner.bind(cache)
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        before, begin = peak(), time.perf_counter()
+        before, begin = peak_rss_bytes(), time.perf_counter()
         for used, size in ((0, 1), (1, 64), (65, 1), (66, 33)):
             feeds = {"x": np.ones((1, size, HQ * D), np.float32)}
             runner(feeds | {"used": np.array([used], np.int32)}, ["hidden"])
-        print((peak() - before) // 1024, time.perf_counter() - begin)
+        print((peak_rss_bytes() - before) >> 20, time.perf_counter() - begin)
     """
     here = textwrap.dedent(code), str(tmp_path), str(__file__).rsplit("/", 1)[0]
     grown, seconds = subprocess.check_output([sys.executable, "-c", *here], text=True).split()
@@ -263,18 +263,19 @@ def test_programs_share_one_arena(tmp_path):
         constants = {"often": np.array([1 << 23, 1]), "rows": np.array([0])}
         save(tmp_path, copies_program(name), nodes, constants)
     code = """if True:
-        import resource, sys
+        import sys
         import numpy as np
         sys.path.insert(0, sys.argv[2])
         from test_engine_onnxruntime import copies_program, manifest
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+        from lcc.runtime.stats import peak_rss_bytes
         programs = {name: copies_program(name) for name in ("first", "second")}
         engine = OnnxRuntimeEngine(sys.argv[1], manifest(**programs), threads=1)
         one = np.ones((1, 3), np.float32)
-        peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10]
+        peaks = [peak_rss_bytes() >> 20]
         for name in programs:
             engine.runner(name)({"a": one}, ["sum"])
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+            peaks.append(peak_rss_bytes() >> 20)
         print(*np.diff(peaks))
     """
     here = textwrap.dedent(code), str(tmp_path), str(__file__).rsplit("/", 1)[0]
