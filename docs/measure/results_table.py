@@ -50,7 +50,7 @@ def main() -> None:
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     ((usual, _),) = Counter(cell["n"] for cell in cells.values()).most_common(1)
     print(f"| of {usual} samples | {' | '.join(columns)} |")
-    print("| " + "--- | " * (len(columns) + 1))
+    print("|" + " --- |" * (len(columns) + 1))
     for name in rows:
         found = [cells.get((name, column)) for column in columns]
         texts = ["-" if cell is None else shown(cell, usual) for cell in found]
