@@ -66,7 +66,7 @@ class OnnxRuntimeEngine:
         # thread's heap keeps what it once had.
         self._options.enable_mem_pattern = False
         # One arena for all programs, which run one after the other: what a chunk took serves the
-        # LM head next. An arena each took 31 MB more of 424 (docs/speed.md).
+        # LM head next. An arena each takes 28 MB more (docs/measure/arena.py).
         _register_arena()
         self._options.add_session_config_entry("session.use_env_allocators", "1")
         # Every session has threads of its own, which spin for a while when a run is over: those of

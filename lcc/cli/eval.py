@@ -74,7 +74,7 @@ def command(
 
     --model adds the model in eager PyTorch: with its full cache at lengths that it was made for,
     and with --press what kvpress keeps of it. Presses: snapkv, knorm, keydiff, streaming_llm, tova,
-    expected_attention, random.
+    expected_attention, random. A text is read once for all of them, by each of --jobs.
 
     \b
     Examples:

@@ -31,7 +31,9 @@ class Reading:
     """A text that was read with the full cache.
 
     cache       as it was; never grown, only copied
-    calls       of every layer's attention: the module and what it was called with
+    calls       of every layer's attention: the module and what it was called with, in which its
+                input [1, tokens, hidden size] float32 takes most: of SmolLM2's 30 layers 69 kB a
+                token
     seconds     that reading took
     """
 
