@@ -29,6 +29,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 HOST = "CPUExecutionProvider"
+ARENA_BYTES = 64 << 20  # of addresses; memory is taken where something is written
 
 
 class OnnxRuntimeEngine:
@@ -163,12 +164,17 @@ def _provider(target: str, device: str | None, available: Sequence[str]) -> str:
 
 @cache
 def _register_arena() -> None:
-    """The arena of this process, once; sessions that do not ask for it keep one of their own."""
+    """The arena of this process, once; sessions that do not ask for it keep one of their own.
+
+    It begins with one region that is large enough for most chunks. From 1 MB it would grow by
+    regions twice as large, and what lies in the smaller ones cannot serve what is larger.
+    """
     import onnxruntime
 
     kind, memory = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
     place = onnxruntime.OrtMemoryInfo("Cpu", kind.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
-    onnxruntime.create_and_register_allocator(place, None)
+    config = onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
+    onnxruntime.create_and_register_allocator(place, config)
 
 
 class OnnxRuntimeRunner:

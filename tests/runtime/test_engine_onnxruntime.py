@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -248,20 +249,20 @@ def test_files_and_targets_that_cannot_be(engine, tmp_path):
 
 
 def copies_program(name: str) -> ProgramEntry:
-    """Adds up 96 MB of copies of its input."""
+    """Adds up copies of its input."""
     return ProgramEntry(file=f"{name}.onnx", inputs=[ADD.inputs[0]], outputs=[ADD.outputs[0]])
 
 
-def test_programs_share_one_arena(tmp_path):
-    """What one program took serves the next: the second of two takes less than a tenth anew."""
+def growth_of_peak(folder: Path, *sizes: int) -> list[int]:
+    """MB that programs add to the peak of one process, one after the other; MB that each takes."""
     node = helper.make_node
-    for name in ("first", "second"):
+    for name, size in enumerate(sizes):
         nodes = [
             node("Tile", ["a", "often"], ["copies"]),
             node("ReduceSum", ["copies", "rows"], ["sum"], keepdims=1),
         ]
-        constants = {"often": np.array([1 << 23, 1]), "rows": np.array([0])}
-        save(tmp_path, copies_program(name), nodes, constants)
+        constants = {"often": np.array([(size << 20) // 12, 1]), "rows": np.array([0])}
+        save(folder, copies_program(f"{name}"), nodes, constants)
     code = """if True:
         import sys
         import numpy as np
@@ -269,7 +270,7 @@ def test_programs_share_one_arena(tmp_path):
         from test_engine_onnxruntime import copies_program, manifest
         from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
         from lcc.runtime.stats import peak_rss_bytes
-        programs = {name: copies_program(name) for name in ("first", "second")}
+        programs = {name: copies_program(name) for name in sys.argv[3:]}
         engine = OnnxRuntimeEngine(sys.argv[1], manifest(**programs), threads=1)
         one = np.ones((1, 3), np.float32)
         peaks = [peak_rss_bytes() >> 20]
@@ -278,7 +279,18 @@ def test_programs_share_one_arena(tmp_path):
             peaks.append(peak_rss_bytes() >> 20)
         print(*np.diff(peaks))
     """
-    here = textwrap.dedent(code), str(tmp_path), str(__file__).rsplit("/", 1)[0]
-    first, second = subprocess.check_output([sys.executable, "-c", *here], text=True).split()
-    assert int(first) > 80
-    assert int(second) < 9
+    arguments = [folder, Path(__file__).parent, *range(len(sizes))]
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return [int(size) for size in subprocess.check_output(command, text=True).split()]
+
+
+def test_programs_share_one_arena(tmp_path):
+    """What one program took serves the next: the second of two takes less than a tenth anew."""
+    first, second = growth_of_peak(tmp_path, 96, 96)
+    assert first > 80
+    assert second < 9
+
+
+def test_what_small_programs_took_serves_larger_ones(tmp_path):
+    """Together three take what the largest takes: the arena is one region."""
+    assert 44 < sum(growth_of_peak(tmp_path, 8, 24, 48)) < 60
