@@ -9,16 +9,12 @@ import torch
 from torch import nn
 
 import lcc
-from lcc.artifact import (
-    BuiltEntry,
-    Manifest,
-    ProgramEntry,
-    write_artifact,
-)
+from lcc.artifact import write_artifact
 from lcc.capture import capture
 from lcc.config import BEGINNING, CompileConfig
 from lcc.errors import ConfigError
 from lcc.heads import check_model, load_heads
+from lcc.manifest import BuiltEntry, Manifest, ProgramEntry
 from lcc.models import LoadedModel, load_model
 from lcc.passes.eviction import make_policy
 from lcc.program import Program

@@ -20,12 +20,13 @@ from typing import Any
 import msgspec
 
 from lcc import env
-from lcc.artifact import Manifest, cache_dtype, read_manifest, verify_files
+from lcc.artifact import verify_files
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, LccError
 from lcc.evaluate.haystack import read_haystack, split_sentences
 from lcc.evaluate.sample import Sample
 from lcc.evaluate.tasks import TASKS
+from lcc.manifest import Manifest, cache_dtype, read_manifest
 
 POINTS = 48  # measurements of memory while the text is read
 ANSWER_TOKENS = 16

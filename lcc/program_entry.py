@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from lcc.artifact import ProgramEntry, Scalar, TensorEntry
+from lcc.manifest import ProgramEntry, Scalar, TensorEntry
 from lcc.program import Program
 
 

@@ -7,15 +7,10 @@ import msgspec
 import torch
 
 from lcc import env
-from lcc.artifact import (
-    LayerEntry,
-    MemoryEntry,
-    ModelEntry,
-    PassEntry,
-)
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads
+from lcc.manifest import LayerEntry, MemoryEntry, ModelEntry, PassEntry
 from lcc.memory import (
     cache_number_bytes,
     largest_budget,

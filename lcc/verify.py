@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 import lcc.runtime
-from lcc.artifact import Manifest, ProgramEntry, cache_dtype, read_manifest
 from lcc.capture import capture
 from lcc.compile import program_entries
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.loss import divergence, perplexity
+from lcc.manifest import Manifest, ProgramEntry, cache_dtype, read_manifest
 from lcc.models import LoadedModel, load_model
 from lcc.plan import show_plan
 from lcc.runtime.engine import Engine

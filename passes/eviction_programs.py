@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, fx
 
-from lcc.artifact import LayerEntry
 from lcc.config import CacheConfig, PolicyConfig
+from lcc.manifest import LayerEntry
 from lcc.passes.eviction import EvictionPolicy
 from lcc.passes.eviction.programs import (
     COMPACT_OUTPUTS,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lcc.artifact import PassEntry
+from lcc.manifest import PassEntry
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph
 from lcc.show import show

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from lcc.artifact import Manifest, for_target, read_manifest, targets_of, verify_files
+from lcc.artifact import verify_files
 from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
+from lcc.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.cpu import adds_byte_products
 from lcc.errors import ArtifactError, TargetError
+from lcc.manifest import Manifest, ProgramEntry, TensorEntry
 from lcc.runtime import cuda_provider
 from lcc.runtime.device_array import Buffer, DeviceArray
 from lcc.runtime.engine import Runner

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lcc.artifact import Manifest, ProgramEntry, TensorEntry
 from lcc.cpu import lacking
 from lcc.errors import ArtifactError, CacheError, TargetError
+from lcc.manifest import Manifest, ProgramEntry, TensorEntry
 from lcc.runtime.device_array import Buffer
 from lcc.runtime.kv_cache import ALIGNMENT, zeros
 from lcc.weights_index import StoredTensor, read_index, weights_files

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcc.artifact import ProgramEntry
+from lcc.manifest import ProgramEntry
 from lcc.runtime.device_array import Buffer
 from lcc.runtime.engine import Engine
 from lcc.runtime.kv_cache import KVCache, zeros

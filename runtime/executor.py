@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.artifact import Manifest, cache_dtype
 from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
+from lcc.manifest import Manifest, cache_dtype
 from lcc.runtime import scalars
 from lcc.runtime.cycle import Limits
 from lcc.runtime.engine import Engine

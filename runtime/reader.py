@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lcc.artifact import Manifest
 from lcc.config import BEGINNING, CacheConfig
 from lcc.errors import CacheError, ConfigError
+from lcc.manifest import Manifest
 from lcc.runtime.cycle import CYCLE, check_protected, next_step
 from lcc.runtime.engine import Engine
 from lcc.runtime.executor import Cycle, Executor

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
-from lcc.artifact import fingerprint
 from lcc.errors import CacheError, ConfigError
+from lcc.manifest import fingerprint
 from lcc.runtime import state
 from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template
 from lcc.runtime.detokenize import Detokenizer, StopStrings

@@ -30,8 +30,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from lcc.artifact import CACHE_DTYPES
 from lcc.errors import ArtifactError, CacheError, ConfigError
+from lcc.manifest import CACHE_DTYPES
 from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor

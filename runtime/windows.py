@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lcc.artifact import LayerEntry
+from lcc.manifest import LayerEntry
 from lcc.plan import BlockSparse, Full, Sparse
 from lcc.runtime.kv_cache import zeros
 

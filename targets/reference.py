@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcc.artifact import Manifest
+from lcc.manifest import Manifest
 from lcc.program import Program
 from lcc.targets.base import Target
 

@@ -20,6 +20,7 @@ NEVER = {
     "lcc/plan.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/env.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/artifact.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/manifest.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/machine.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "passes": {"lcc.targets", "lcc.runtime", "onnx", "onnxscript", "onnxruntime", "transformers"},
     "targets": {"lcc.runtime", "transformers"},

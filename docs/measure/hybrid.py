@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import lcc.runtime
-from lcc.artifact import Manifest, read_manifest
 from lcc.evaluate.haystack import NOISE
+from lcc.manifest import Manifest, read_manifest
 from lcc.plan import BlockSparse, Full
 
 NEW = 32

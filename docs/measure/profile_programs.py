@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from lcc.artifact import Manifest, read_manifest
+from lcc.manifest import Manifest, read_manifest
 from lcc.passes.split_programs import HEAD_ROWS
 
 OURS = {"MatMul": "matrix products", "GroupQueryAttention": "attention"}

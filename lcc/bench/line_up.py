@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 
 import lcc
-from lcc.artifact import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.bench.contestants import PEERS
 from lcc.bench.process import Progress, ask
 from lcc.config import Budget, CacheConfig
 from lcc.errors import ConfigError, LccError
 from lcc.machine import versions
+from lcc.manifest import Manifest, fingerprint, for_target, read_manifest, targets_of
 
 ENGINES = {"onnxruntime": ("onnxruntime",), "tvm": ("apache-tvm", "apache-tvm-ffi")}
 

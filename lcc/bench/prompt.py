@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from lcc.artifact import read_manifest
+from lcc.manifest import read_manifest
 from lcc.runtime.text import Tokenizer
 
 

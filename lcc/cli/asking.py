@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lcc import env
-from lcc.artifact import fingerprint, read_manifest
 from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.load import load_session
 from lcc.config import Budget
 from lcc.errors import ConfigError, LccError
 from lcc.evaluate.catalog import ABOUT
 from lcc.evaluate.grid import SETTINGS, Setting, Subject
+from lcc.manifest import fingerprint, read_manifest
 
 if TYPE_CHECKING:
     from lcc.evaluate.asking import Asker

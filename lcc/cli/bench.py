@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lcc.artifact import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import Quiet
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.config import Budget
 from lcc.env import needs_extra
+from lcc.manifest import read_manifest
 
 if TYPE_CHECKING:
     from lcc.bench.summary import Cell

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from lcc.artifact import (
+from lcc.artifact import verify_files
+from lcc.cli.frame import bytes_text, table
+from lcc.manifest import (
     LayerEntry,
     Manifest,
     ProgramEntry,
@@ -16,9 +18,7 @@ from lcc.artifact import (
     manifest_bytes,
     read_manifest,
     targets_of,
-    verify_files,
 )
-from lcc.cli.frame import bytes_text, table
 
 
 def command(

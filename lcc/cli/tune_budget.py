@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 import lcc
-from lcc.artifact import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import (
     ChatTemplate,
@@ -23,6 +22,7 @@ from lcc.errors import ConfigError
 from lcc.evaluate.catalog import NEED_HAYSTACK, PERPLEXITY, check_tasks
 from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
 from lcc.evaluate.haystack import read_haystack
+from lcc.manifest import read_manifest
 
 
 def command(

@@ -13,8 +13,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
+from lcc.manifest import Scalar
 
 Queries = Literal["catalyst", "recent", "all"]
 

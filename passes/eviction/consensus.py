@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
+from lcc.manifest import Scalar
 from lcc.passes.eviction.base import Entries, EvictionPolicy
 from lcc.passes.eviction.spans import sentence_index, sentence_sum
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
+from lcc.manifest import Scalar
 from lcc.passes.eviction.base import Entries, EvictionPolicy, top_mask
 from lcc.passes.eviction.spans import span_max, span_mean
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lcc.artifact import Scalar
 from lcc.config import PolicyConfig
+from lcc.manifest import Scalar
 from lcc.passes.eviction.base import Entries
 from lcc.passes.eviction.infinipot import InfiniPot
 from lcc.passes.eviction.spans import span_max

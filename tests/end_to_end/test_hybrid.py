@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
-from lcc.artifact import read_manifest
 from lcc.cli import app
 from lcc.errors import CacheError, ConfigError
+from lcc.manifest import read_manifest
 from lcc.plan import BlockSparse
 from lcc.runtime.session import Session
 from lcc.runtime.windows import Window

@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 import lcc.runtime
-from lcc.artifact import targets_of
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, program_entries
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.manifest import targets_of
 from lcc.passes.eviction import POLICIES
 from lcc.passes.graph import ModelGraph
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lcc.artifact import (
+from lcc.artifact import verify_files, write_artifact
+from lcc.config import CacheConfig, PolicyConfig
+from lcc.errors import ArtifactError
+from lcc.manifest import (
     LayerEntry,
     Manifest,
     ModelEntry,
@@ -13,11 +16,7 @@ from lcc.artifact import (
     TensorEntry,
     fingerprint,
     read_manifest,
-    verify_files,
-    write_artifact,
 )
-from lcc.config import CacheConfig, PolicyConfig
-from lcc.errors import ArtifactError
 
 
 def small_manifest() -> Manifest:

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from lcc.artifact import read_manifest
 from lcc.cli import app
 from lcc.cli.options import merge, parse_bytes
 from lcc.config import CompileConfig
 from lcc.errors import ConfigError
+from lcc.manifest import read_manifest
 from lcc.runtime import Session
 from lcc.targets import TARGETS
 from lcc.tiny import save_tiny

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lcc import demo
-from lcc.artifact import read_manifest
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import LccError
+from lcc.manifest import read_manifest
 
 CACHE = CacheConfig(capacity=128, budget=64, chunk_size=16, catalyst_size=32, recent_size=8)
 

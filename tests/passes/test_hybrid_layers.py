@@ -6,10 +6,10 @@ import msgspec
 import pytest
 import torch
 
-from lcc.artifact import LayerEntry
 from lcc.capture import capture
 from lcc.config import CacheConfig, PolicyConfig, Positions
 from lcc.errors import ConfigError, PassError
+from lcc.manifest import LayerEntry
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.eviction import make_policy
 from lcc.passes.eviction_programs import eviction_programs

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 import lcc.runtime
-from lcc.artifact import (
-    LayerEntry,
-    Manifest,
-    ModelEntry,
-    ProgramEntry,
-    TensorEntry,
-    write_artifact,
-)
+from lcc.artifact import write_artifact
 from lcc.config import CacheConfig, PolicyConfig
+from lcc.manifest import LayerEntry, Manifest, ModelEntry, ProgramEntry, TensorEntry
 from lcc.runtime.scalars import noise
 from lcc.tiny import CHAT_TEMPLATE, END, VOCAB_SIZE, tiny_tokenizer
 
@@ -409,7 +403,7 @@ def make_session(make_artifact):
 
     def make(load: dict | None = None, **options: object) -> lcc.runtime.Session:
         folder = make_artifact(**options)
-        engine = FakeEngine(lcc.artifact.read_manifest(folder))
+        engine = FakeEngine(lcc.manifest.read_manifest(folder))
         session = lcc.runtime.load(folder, engine=engine, **(load or {}))
         session.engine, session.folder = engine, folder
         return session

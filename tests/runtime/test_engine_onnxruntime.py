@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lcc.artifact import Manifest, ModelEntry, ProgramEntry, TensorEntry
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError, TargetError
+from lcc.manifest import Manifest, ModelEntry, ProgramEntry, TensorEntry
 from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
 
 HQ, HKV, D = 4, 2, 16

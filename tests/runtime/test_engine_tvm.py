@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 from lcc import cpu
-from lcc.artifact import Manifest, ModelEntry
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError, CacheError, LccError, TargetError
+from lcc.manifest import Manifest, ModelEntry
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.program import Program
 from lcc.program_entry import program_entry
@@ -166,7 +166,7 @@ def test_only_the_runtime_is_loaded(folder: Path) -> None:
     code = """if True:
         import sys, msgspec
         from pathlib import Path
-        from lcc.artifact import Manifest
+        from lcc.manifest import Manifest
         from lcc.runtime.engine_tvm import TvmEngine
         folder = Path(sys.argv[1])
         manifest = msgspec.json.decode((folder / "test.json").read_bytes(), type=Manifest)

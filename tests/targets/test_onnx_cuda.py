@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
-from lcc.artifact import cache_dtype, for_target, read_manifest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import TargetError
+from lcc.manifest import cache_dtype, for_target, read_manifest
 from lcc.runtime import cuda_provider
 from lcc.runtime.device_array import DeviceArray
 from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine

@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
-from lcc.artifact import read_manifest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError, TargetError
+from lcc.manifest import read_manifest
 from lcc.models import LoadedModel
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
