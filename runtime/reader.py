@@ -121,7 +121,7 @@ class Reader:
         if isinstance(text, str):
             if not text:
                 raise ConfigError(f"{what} is empty; give it at least one token")
-            return self._text_parts(text, prefix and self.tokens == 0)
+            return self._text_parts(text, what, prefix and self.tokens == 0)
         ids = np.asarray(text)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise ConfigError(f"{what} is {type(text).__name__}, wanted str or a list of token ids")
@@ -133,10 +133,17 @@ class Reader:
         starts = range(0, len(ids), PART)
         return ((ids[i : i + PART].tolist(), min((i + PART) / len(ids), 1.0)) for i in starts)
 
-    def _text_parts(self, text: str, prefix: bool) -> Iterator[Part]:
+    def _text_parts(self, text: str, what: str, prefix: bool) -> Iterator[Part]:
         if prefix:
             yield self.tokenizer.prefix, 0.0
+        size = self.manifest.model.vocab_size
         for ids, characters in self.tokenizer.parts(text):
+            if (largest := max(ids, default=0)) >= size:
+                token = self.tokenizer.decode([largest], special=True)
+                raise ConfigError(
+                    f"{what}: {token!r} is token {largest}, the model knows 0 to {size - 1}; "
+                    "compile it with its own tokenizer, or leave that out of the text"
+                )
             yield ids, characters / len(text)
 
     def feed(

@@ -303,6 +303,15 @@ def test_what_cannot_be_fed(make_session, text, message):
     assert session.tokens == 0
 
 
+def test_a_token_that_the_model_does_not_know_is_named(make_session):
+    session = make_session()
+    session.tokenizer.backend.add_tokens(["zebra"])
+    session.feed("a horse")
+    with pytest.raises(ConfigError, match="text: 'zebra' is token 260, the model knows 0 to 259"):
+        session.feed("a zebra")
+    assert session.tokens == 7
+
+
 def test_looking_ahead_does_not_move_the_progress() -> None:
     parts = iter([([1, 2, 3, 4], 0.4), ([5, 6], 0.5), ([7, 8, 9, 10], 1.0)])
     queue = TokenQueue(parts, [0])
