@@ -21,6 +21,7 @@ from lcc.evaluate.kept import KeptWatch
 from lcc.evaluate.perplexity import by_position
 from lcc.evaluate.run import ask
 from lcc.evaluate.sample import Sample, question_first
+from lcc.evaluate.shared_beginning import SharedBeginning
 from lcc.evaluate.turn import user_turn
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class SessionAsker:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._shared = SharedBeginning(session)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special ones."""
@@ -70,7 +72,8 @@ class SessionAsker:
             sample = question_first(sample, lambda text: len(self.encode(text)))
         view: Any = "question" if aware and reads else "generic"
         if not kept_map:
-            return _line(ask(self.session, sample, view=view, chat=chat).to_dict())
+            outcome = ask(self.session, sample, view=view, chat=chat, shared=self._shared)
+            return _line(outcome.to_dict())
         with KeptWatch(self.session) as watch:
             outcome = ask(self.session, sample, view=view, chat=chat, when_read=watch.end)
         before, _ = user_turn(self.session, raw=not chat)

@@ -11,7 +11,6 @@ evictions look for meanwhile is the *view*, and results of different views do no
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import score, settled
 from lcc.evaluate.sample import Sample
+from lcc.evaluate.shared_beginning import SharedBeginning, measured
 from lcc.evaluate.turn import asked, user_turn
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def ask(
     chat: bool = False,
     max_new_tokens: int | None = None,
     when_read: Callable[[], object] | None = None,
+    shared: SharedBeginning | None = None,
 ) -> Outcome:
     """Read one sample's text in an empty session, ask, and score the answer.
 
@@ -81,6 +82,7 @@ def ask(
             very small ones answer better without.
         max_new_tokens: length of the answer; None = what the sample says.
         when_read: called between the text and the question.
+        shared: of this session; reads what the text has in common with the one before only once.
     """
     if view != "generic" and session.manifest.queries != "catalyst":
         raise ConfigError(
@@ -88,16 +90,16 @@ def ask(
             "wanted generic"
         )
     own = session.catalyst
-    session.reset()
-    cycles = session.stats().cycles, session.stats().cycle_seconds
     if view != "generic":
         session.catalyst = _shortened(session, sample.task if view == "task" else sample.question)
     try:
         before, after = user_turn(session, raw=not chat)
-        start = time.perf_counter()
-        session.feed(before + sample.context, prefix=not before, last=True)
-        seconds = time.perf_counter() - start
-        read = session.stats()
+        text = before + sample.context
+        if shared is not None:
+            reading = shared.read(text, prefix=not before, depth=sample.depth)
+        else:
+            session.reset()
+            reading = measured(session, lambda: session.feed(text, prefix=not before, last=True))
         question = asked(sample, after)
         if when_read is not None:
             when_read()
@@ -117,9 +119,9 @@ def ask(
         score=score(answer, sample),
         answer=answer,
         wanted=sample.answers,
-        cycles=read.cycles - cycles[0],
-        read_seconds=seconds,
-        cycle_seconds=read.cycle_seconds - cycles[1],
+        cycles=reading.cycles,
+        read_seconds=reading.seconds,
+        cycle_seconds=reading.cycle_seconds,
         peak_rss_bytes=session.stats().peak_rss_bytes,
     )
 

@@ -1,0 +1,115 @@
+"""Texts that begin alike are read from where they part.
+
+The texts of a task in noise are the same up to their needles, which lie deeper and deeper. So the
+state of the session before a needle is kept in a file, and the next text that begins so goes on
+from there. It holds what reading all of it would: the state is exact, a reading is stopped only
+between two steps, and what a last cycle decided, which looks at the end of its text, is not kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lcc.runtime.session import Session
+
+WORTH = 1024  # tokens: reading fewer costs less than a state that is written and read
+ALIKE = 128  # tokens: more than an instruction that stands before texts of all kinds
+MARGIN = 0.02  # of a text, before its needle: where that begins is known by about a sentence
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a text took, cycles included; of what was shared, what it took then."""
+
+    seconds: float = 0.0
+    cycles: int = 0
+    cycle_seconds: float = 0.0
+
+    def __add__(self, other: Reading) -> Reading:
+        return Reading(
+            self.seconds + other.seconds,
+            self.cycles + other.cycles,
+            self.cycle_seconds + other.cycle_seconds,
+        )
+
+
+def measured(session: Session, feed: Callable[[], object]) -> Reading:
+    """What it took this session to be fed."""
+    before, start = session.stats(), time.perf_counter()
+    feed()
+    seconds, after = time.perf_counter() - start, session.stats()
+    return Reading(
+        seconds, after.cycles - before.cycles, after.cycle_seconds - before.cycle_seconds
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A state in a file: the ids read so far, what evictions looked for, what it took."""
+
+    ids: list[int]
+    catalyst: str | list[int]
+    reading: Reading
+
+
+class SharedBeginning:
+    """Reads one text after the other with one session; keeps one state, in a temporary file."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._folder = tempfile.TemporaryDirectory(prefix="lcc-")
+        self._state = Path(self._folder.name, "beginning.lccstate")
+        self._kept: _Kept | None = None
+        self._last: list[int] = []
+
+    def read(self, text: str, *, prefix: bool, depth: float | None) -> Reading:
+        """Leave in the session what `reset()` and `feed(text, prefix=prefix, last=True)` do.
+
+        depth       per cent of the text that its like have in common; None = not known
+        """
+        session, start = self._session, time.perf_counter()
+        ids = session.tokenizer.encode(text, prefix=prefix)
+        reading = Reading(time.perf_counter() - start) + self._begin(ids)
+        alike, self._last = common_length(ids, self._last), ids
+        if depth is not None and alike >= ALIKE:  # so will the next be
+            reading += self._keep(ids, depth, reading)
+        rest = ids[session.tokens :]
+        return reading + measured(session, lambda: session.feed(rest, last=True))
+
+    def _begin(self, ids: list[int]) -> Reading:
+        """Go on from the state that is kept, where it belongs to this text."""
+        kept, session = self._kept, self._session
+        if kept and kept.catalyst == session.catalyst and kept.ids == ids[: len(kept.ids)]:
+            session.load(self._state)
+            return kept.reading
+        session.reset()
+        return Reading()
+
+    def _keep(self, ids: list[int], depth: float, before: Reading) -> Reading:
+        """Read up to the last step that ends before the needle, and keep the state."""
+        session = self._session
+        # Behind it are more tokens than there are slots: no cycle so far was the text's last one.
+        end = min(len(ids) * (depth / 100 - MARGIN), len(ids) - session.capacity - 1)
+        end -= session.manifest.cache.chunk_size
+        if end - session.tokens < WORTH:
+            return Reading()
+        rest = ids[session.tokens :]
+        reading = measured(
+            session, lambda: session.feed(rest, last=True, stop=lambda: session.tokens > end)
+        )
+        session.save(self._state)
+        self._kept = _Kept(ids[: session.tokens], session.catalyst, before + reading)
+        return reading
+
+
+def common_length(a: list[int], b: list[int]) -> int:
+    """How many ids two texts have in common at their beginning."""
+    pairs = zip(a, b, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
