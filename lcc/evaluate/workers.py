@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,11 +130,12 @@ def run(
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                process, unit = busy.pop(connection)
+                process, unit = busy[connection]
                 try:
                     line, failure = connection.recv()
                 except EOFError:
                     process.join()
+                    del busy[connection]
                     told(unit, None, f"its process ended with exit code {process.exitcode}")
                     if waiting:
                         _start(context, recipe, open_asker, waiting, busy)
@@ -146,6 +148,7 @@ def run(
                     connection.send(busy[connection][1])
                 else:
                     connection.send(None)
+                    del busy[connection]
     finally:
         for process, _ in busy.values():
             process.terminate()
@@ -180,6 +183,7 @@ def _start(
 def _serve(connection: Connection, recipe: Recipe, open_asker: Opener) -> None:
     """The other process: units come in, lines go out; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files go, too
     worker = Worker(recipe, open_asker)
     while (unit := connection.recv()) is not None:
         try:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,29 @@ def test_a_dead_process_takes_one_sample_along() -> None:
         *["RuntimeError: a bug"] * 2,
         *["its process ended with exit code 9"] * 2,
     ]
+
+
+class Keeping(Echo):
+    """Has a temporary folder, and takes its time over all but the first sample."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kept = tempfile.TemporaryDirectory(dir=folder)
+
+    def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+        time.sleep(0 if sample.depth == 5 else 60)
+        return {}
+
+
+def test_processes_that_are_ended_leave_nothing(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(units("a"), RECIPE, lambda _: Keeping(tmp_path), interrupt, jobs=2, method="fork")
+    end = time.monotonic() + 30
+    while any(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_exception_takes_one_sample_along_in_one_process_too() -> None:
