@@ -9,6 +9,7 @@ from lcc.passes.attention_sites import AttentionSite, attention_sites
 from lcc.passes.base import Pass
 from lcc.passes.causal_masks import window_of
 from lcc.passes.find_rotation import (
+    TOLERANCE,
     FoundRotation,
     between,
     find_rotation,
@@ -150,6 +151,11 @@ class _Rotations:
         repeated = unit.double().expand(self.table_size, dim)
         made = images(self.graph, found.source, found.rotated, where, repeated)
         cos, sin = (t / found.scale for t in pairs_of(made, found))
+        if (error := float((torch.hypot(cos, sin) - 1).abs().max())) > TOLERANCE:
+            raise PassError(
+                f"find_attention: the length of {found.rotated.name} changes with the position (by "
+                f"{error:.2g} below {self.table_size}); wanted a rotation"
+            )
         self.tables.append(Rotation(cos.float(), sin.float(), found.interleaved))
         return (index, *self._emit_angles(found, unit, index))
 

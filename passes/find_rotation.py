@@ -15,7 +15,7 @@ from lcc.errors import PassError
 from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call, shape
 
 _PROBES = (1, 1009)  # positions at which the rotation is looked at
-_TOLERANCE = 1e-5
+TOLERANCE = 1e-5
 _LINEAR = {
     aten.add.Tensor,
     aten.sub.Tensor,
@@ -106,7 +106,10 @@ def images(
     positions: torch.Tensor,
     inputs: torch.Tensor,
 ) -> torch.Tensor:
-    """What the rotation at `positions` [Q] makes of `inputs` [Q, D]: [Q, D], all in float64."""
+    """What the rotation at `positions` [Q] makes of `inputs` [Q, D]: [Q, D], all in float64.
+
+    Raises PassError when it does not turn all heads alike.
+    """
     heads_first = isinstance(shape(source)[1], int)
     heads = shape(source)[1 if heads_first else 2]
     filled = inputs[None, :, None].expand(1, -1, heads, -1)
@@ -120,7 +123,13 @@ def images(
         tokens: torch.zeros(1, len(positions), dtype=torch.int64),
     }
     value = evaluate(graph, rotated, given, double=True)
-    return value[0, 0] if isinstance(shape(rotated)[1], int) else value[0, :, 0]
+    every = value[0] if isinstance(shape(rotated)[1], int) else value[0].transpose(0, 1)
+    if (error := float((every - every[:1]).abs().max())) > TOLERANCE:
+        raise PassError(
+            f"find_attention: {rotated.name} does not turn all heads of {source.name} alike (off "
+            f"by {error:.2g}); wanted one rotation for all"
+        )
+    return every[0]
 
 
 def find_rotation(
@@ -205,7 +214,7 @@ def _check(matrix: torch.Tensor, found: FoundRotation) -> None:
     expected[first + other, first] = -sin
     error = float((matrix - expected).abs().max())
     lengths = float((torch.hypot(cos, sin) - found.scale).abs().max())
-    if error > _TOLERANCE or lengths > _TOLERANCE:
+    if error > TOLERANCE or lengths > TOLERANCE:
         raise PassError(
             f"find_attention: {found.rotated.name} depends on positions, but not by a rotation of "
             f"pairs of channels of {found.source.name} (off by {max(error, lengths):.2g})"

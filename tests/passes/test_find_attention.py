@@ -160,6 +160,13 @@ class Toy(nn.Module):
 
     def turn(self, t: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+        if self.kind == "heads":  # the second turns twice as fast
+            faster = angles[:, None] * torch.tensor([1.0, 2.0])[:, None, None]
+            cos, sin = faster.cos(), faster.sin()
+        if self.kind == "longer":  # than it is where the two probes look
+            place = angles[:, None, :, :1]
+            length = torch.where((place > 20) & (place < 40), 2.0, 1.0)
+            cos, sin = cos * length, sin * length
         if self.kind == "shear":
             return torch.cat((t[..., :8] * cos + t[..., 8:] * sin, t[..., 8:]), -1)
         if self.kind == "interleaved":
@@ -192,6 +199,8 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
         ("alibi", "ALiBi"),
         ("strided", "neither causal nor a causal window: token 1 "),
         ("shear", "not by a rotation of pairs"),
+        ("heads", "does not turn all heads of .* alike"),
+        ("longer", "changes with the position"),
         ("length", "takes positions from the length of the input"),
         ("late", "positions enter at mul"),
     ],
