@@ -27,6 +27,7 @@ from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.graph import ModelGraph, shape
 from lcc.passes.half_cache import half_cache
 from lcc.passes.hybrid_layers import HybridLayers
+from lcc.passes.position_table import position_table
 from lcc.passes.split_programs import split_programs
 from lcc.plan import Full, parse_plan
 from lcc.program import Program
@@ -79,6 +80,7 @@ def specialize(
     heads = heads if policy.heads != "never" else None
     cache = config.cache
     _check_heads(policy, heads)
+    _check_positions(cache, name, position_table(captured))
     steps = default_passes(cache, queries=policy.queries is not None, heads=heads)
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
@@ -175,6 +177,22 @@ def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:
             f"policy {policy.name} wants heads that were taught by repeating, these by "
             f"answers ({heads.page.trained_on}); wanted lcc train heads --teacher repeat, or "
             "--policy locret"
+        )
+
+
+def _check_positions(cache: CacheConfig, name: str, rows: int | None) -> None:
+    """Positions stay within the table that the model looks them up in, if it has one."""
+    if rows is None:
+        return
+    if cache.positions == "absolute":
+        raise ConfigError(
+            f"positions are absolute, {name} has a table of {rows} and a text has no end; compile "
+            "with --positions contiguous"
+        )
+    if cache.capacity > rows:
+        raise ConfigError(
+            f"capacity is {cache.capacity}, {name} has a table of {rows} positions; compile with "
+            f"--capacity {rows} or less"
         )
 
 
