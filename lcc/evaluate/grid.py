@@ -65,6 +65,14 @@ class Unit:
         """The same for the same sample, in this process and the next."""
         return json.dumps([*dataclasses.astuple(self.cell), self.index])
 
+    @property
+    def text(self) -> str:
+        """The same for units that one reading serves: of a model in eager PyTorch, all caches."""
+        cell = self.cell
+        if cell.subject.kind == "artifact":
+            return self.key
+        return json.dumps([cell.subject.source, cell.task, cell.length, cell.setting, self.index])
+
     def fields(self) -> dict[str, Any]:
         """For a line of samples.jsonl."""
         cell = dataclasses.asdict(self.cell)
@@ -113,12 +121,9 @@ def units_of(cells: list[Cell], samples: dict[str, int]) -> list[Unit]:
             mapped.add(pair)
             units.append(Unit(cell=cell, index=samples[cell.task] // 2, kept_map=True))
     special = {unit.key: unit for unit in units}
-    of_text: dict[Any, list[Unit]] = {}
+    of_text: dict[str, list[Unit]] = {}
     for cell in cells:
         for index in range(samples[cell.task]):
             unit = Unit(cell=cell, index=index)
-            text: Any = unit.key
-            if cell.subject.kind != "artifact":
-                text = cell.subject.source, cell.task, cell.length, cell.setting, index
-            of_text.setdefault(text, []).append(special.get(unit.key, unit))
+            of_text.setdefault(unit.text, []).append(special.get(unit.key, unit))
     return [unit for together in of_text.values() for unit in together]

@@ -108,6 +108,8 @@ def run(
 ) -> None:
     """Do all units; `told` hears of each as it is done, in whatever order.
 
+    Neighbours that one reading serves are done by one process.
+
     open_asker  must be picklable where there are several jobs
     method      how `multiprocessing` starts a process
 
@@ -123,29 +125,30 @@ def run(
             told(unit, *_attempt(worker, unit))
         return
     context: Any = multiprocessing.get_context(method)
-    waiting, busy = deque(units), dict[Connection, tuple[Any, Unit]]()
+    texts = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.text)]
+    waiting, busy = deque(texts), dict[Connection, tuple[Any, list[Unit]]]()
     try:
-        for _ in range(min(jobs, len(units))):
-            _start(context, recipe, open_asker, waiting, busy)
+        for _ in range(min(jobs, len(texts))):
+            _start(context, recipe, open_asker, waiting.popleft(), busy)
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                process, unit = busy[connection]
+                process, (unit, *rest) = busy[connection]
                 try:
                     line, failure = connection.recv()
                 except EOFError:
                     process.join()
                     del busy[connection]
                     told(unit, None, f"its process ended with exit code {process.exitcode}")
-                    if waiting:
-                        _start(context, recipe, open_asker, waiting, busy)
+                    if rest or waiting:
+                        _start(context, recipe, open_asker, rest or waiting.popleft(), busy)
                     continue
                 if isinstance(failure, LccError):
                     raise failure
                 told(unit, line, failure)
-                if waiting:
-                    busy[connection] = process, waiting.popleft()
-                    connection.send(busy[connection][1])
+                if rest or waiting:
+                    busy[connection] = process, rest or waiting.popleft()
+                    connection.send(busy[connection][1][0])
                 else:
                     connection.send(None)
                     del busy[connection]
@@ -168,16 +171,16 @@ def _start(
     context: Any,
     recipe: Recipe,
     open_asker: Opener,
-    waiting: deque[Unit],
-    busy: dict[Connection, tuple[Any, Unit]],
+    units: list[Unit],
+    busy: dict[Connection, tuple[Any, list[Unit]]],
 ) -> None:
-    """Start one more process with the next unit."""
+    """Start one more process, with the first of its units."""
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, recipe, open_asker), daemon=True)
     process.start()
     there.close()  # so that its end is seen here when the process dies
-    busy[here] = process, waiting.popleft()
-    here.send(busy[here][1])
+    busy[here] = process, units
+    here.send(units[0])
 
 
 def _serve(connection: Connection, recipe: Recipe, open_asker: Opener) -> None:

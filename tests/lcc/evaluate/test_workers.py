@@ -84,6 +84,34 @@ def test_a_dead_process_takes_one_sample_along() -> None:
     ]
 
 
+class Numbered(Echo):
+    """Says which process it is in."""
+
+    def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
+        time.sleep(0.01)
+        if (sample.depth, self.dies) == (35, True):
+            os._exit(9)
+        return {"process": os.getpid()}
+
+    def __init__(self, dies: bool) -> None:
+        self.dies = dies
+
+
+def test_a_text_that_serves_several_is_read_by_one_process() -> None:
+    """Also what a process that died has left of its texts is done."""
+    presses = [Subject(kind="press", source="m", policy=each) for each in "abc"]
+    todo = units_of(cells_of(presses, ["passkey"], [400], ["query-agnostic"]), {"passkey": 4})
+    lines, failures = done(todo, lambda _: Numbered(dies=False), 2)
+    assert not failures
+    where: dict[int, set[int]] = {}
+    for line in lines.values():
+        where.setdefault(line["index"], set()).add(line["process"])
+    assert [len(processes) for processes in where.values()] == [1] * 4
+    assert len(set.union(*where.values())) == 2
+    lines, failures = done(todo, lambda _: Numbered(dies=True), 2)
+    assert (len(lines), len(failures)) == (9, 3)
+
+
 class Keeping(Echo):
     """Has a temporary folder, and takes its time over all but the first sample."""
 
