@@ -25,10 +25,11 @@ from lcc.evaluate.haystack import read_haystack
 
 
 def command(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="Artifacts, folders.", metavar="ARTIFACT...")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    artifacts: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Artifacts, folders; none: --model alone.", metavar="ARTIFACT"),
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Names, with commas; see below.")] = None,
     lengths: Annotated[str, typer.Option(help="Tokens of the text; 4k = 4096.")] = "4k",
     samples: Annotated[int, typer.Option(min=1, help="A cell, depths 5 to 95 %.")] = 10,
@@ -74,7 +75,7 @@ def command(
 
     --model adds the model in eager PyTorch: with its full cache at lengths that it was made for,
     and with --press what kvpress keeps of it. Presses: snapkv, knorm, keydiff, streaming_llm, tova,
-    expected_attention, random. A text is read once for all of them, by each of --jobs.
+    expected_attention, random. A text is read once for all of them.
 
     \b
     Examples:
@@ -92,13 +93,15 @@ def command(
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     subjects = [
         subject
-        for path in dict.fromkeys(artifacts)
+        for path in dict.fromkeys(artifacts or [])
         for subject in asking.artifact_subjects(path, asking.budgets(budgets), capacity)
     ]
     twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
     if twice:
         raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")
     subjects += _peers(model, asking.names(press, "--press"), kept, subjects)
+    if not subjects:
+        raise ConfigError("nobody to ask; give artifacts, or --model")
     files, counts = {}, dict.fromkeys(chosen, samples)
     for path in file or []:
         from lcc.evaluate.benchmarks import read
@@ -131,7 +134,7 @@ def command(
     )
     asked = {
         "lcc": lcc.__version__,
-        "artifacts": [asking.artifact_page(path) for path in dict.fromkeys(artifacts)],
+        "artifacts": [asking.artifact_page(path) for path in dict.fromkeys(artifacts or [])],
         "subjects": [subject.name for subject in subjects],
         "capacity": capacity,
         "model": asking.model_page(model),

@@ -238,6 +238,13 @@ def test_another_model_or_version_is_another_command(
     refused(*command, words='now "99"')
 
 
+def test_a_model_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    command = ["eval", "--model", tiny_folder, "--tasks", "passkey", *QUICK]
+    (_, *rows) = done(*command, "-o", tmp_path / "out").splitlines()
+    assert len(rows) == 1
+    assert rows[0].startswith("tiny-llama full cache  passkey ")
+
+
 def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
     start = ["eval", tiny_artifact, "-o", tmp_path / "out"]
     (tmp_path / "empty").mkdir()
@@ -256,6 +263,7 @@ def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
     refused(*start, "--tasks", "passkey", "--setting", "generic", words="wanted query-agnostic or")
     refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, it was compiled")
     refused(*start, "--tasks", "passkey", "--press", "knorm", words="give --model, too")
+    refused("eval", *start[2:], "--tasks", "passkey", words="nobody to ask; give artifacts, or")
     shutil.copytree(tiny_artifact, tmp_path / tiny_artifact.name)
     refused(*start, tmp_path / tiny_artifact.name, "--tasks", "passkey", words="two artifacts are")
     assert not (tmp_path / "out").exists()
