@@ -10,7 +10,7 @@ from lcc import env
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads
-from lcc.manifest import LayerEntry, MemoryEntry, ModelEntry, PassEntry
+from lcc.manifest import MemoryEntry, ModelEntry, PassEntry
 from lcc.memory import (
     cache_number_bytes,
     largest_budget,
@@ -80,7 +80,6 @@ def specialize(
     heads = heads if policy.heads != "never" else None
     cache = config.cache
     _check_heads(policy, heads)
-    _check_positions(cache, name, position_table(captured))
     steps = default_passes(cache, queries=policy.queries is not None, heads=heads)
     graph, passes = pipeline.run(captured, steps, dump=env.dump_folder())
     if env.check_passes():
@@ -123,15 +122,25 @@ def specialize_within_memory(
     *,
     targets: Sequence[Target] = (),
 ) -> Specialized:
-    """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
-    facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
+    """Specialize; with `memory_bytes`, check the contract or choose the largest budget.
+
+    A table that the model looks positions up in ends where it was trained to, too.
+    """
+    rows = position_table(captured)
+    if rows is not None and config.cache.positions == "absolute":
+        raise ConfigError(
+            f"positions are absolute, {loaded.name} has a table of {rows} and a text has no end; "
+            "compile with --positions contiguous"
+        )
+    window = min(filter(None, (loaded.trained_window, rows)), default=None)
+    facts = (loaded.name, loaded.architecture, window, heads)
     special = specialize(captured, config, *facts, targets=targets)
     limit = config.memory_bytes
     if limit is None or (total_bytes(special.memory) <= limit and not config.fit_budget):
-        _check_window(config.cache, loaded, special.model.layers)
+        _check_window(config.cache, special.model)
         return special
     if not config.fit_budget:
-        _check_window(config.cache, loaded, special.model.layers)
+        _check_window(config.cache, special.model)
     fitting = largest_budget(
         special.largest,
         special.model.layers,
@@ -139,7 +148,7 @@ def specialize_within_memory(
         scalars=len(special.policy.scalars),
         memory_bytes=limit,
         precision=config.precision,
-        longest=loaded.trained_window if config.cache.positions == "contiguous" else None,
+        longest=window if config.cache.positions == "contiguous" else None,
     )
     if fitting is None:
         least = smallest_cache(config.cache)
@@ -180,36 +189,20 @@ def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:
         )
 
 
-def _check_positions(cache: CacheConfig, name: str, rows: int | None) -> None:
-    """Positions stay within the table that the model looks them up in, if it has one."""
-    if rows is None:
-        return
-    if cache.positions == "absolute":
-        raise ConfigError(
-            f"positions are absolute, {name} has a table of {rows} and a text has no end; compile "
-            "with --positions contiguous"
-        )
-    if cache.capacity > rows:
-        raise ConfigError(
-            f"capacity is {cache.capacity}, {name} has a table of {rows} positions; compile with "
-            f"--capacity {rows} or less"
-        )
-
-
-def _check_window(cache: CacheConfig, loaded: LoadedModel, layers: list[LayerEntry]) -> None:
+def _check_window(cache: CacheConfig, model: ModelEntry) -> None:
     """Positions follow slots, so a capacity within the trained window keeps them within it."""
-    window = loaded.trained_window
+    window = model.trained_window
     if cache.positions == "absolute" or window is None:
         return
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(model.layers):
         if layer.slots is not None and layer.slots > window:
             raise ConfigError(
-                f"plan: layer {i}, {layer.kind}, holds {layer.slots} entries, {loaded.name} was "
+                f"plan: layer {i}, {layer.kind}, holds {layer.slots} entries, {model.name} was "
                 f"trained on positions below {window}; wanted a smaller window"
             )
     if cache.capacity > window:
         raise ConfigError(
-            f"capacity is {cache.capacity}, {loaded.name} was trained on positions below {window}; "
+            f"capacity is {cache.capacity}, {model.name} was trained on positions below {window}; "
             f"compile with --capacity {window} or less"
         )
 

@@ -8,7 +8,7 @@ from lcc.passes.graph import ModelGraph, aten, reached_from, shape
 
 
 def position_table(graph: ModelGraph) -> int | None:
-    """Rows of the smallest table that is read at positions alone; None = there is none.
+    """Rows of the smallest table that a captured model reads at positions; None = there is none.
 
     Learned positions (GPT-2), or angles that the model computed beforehand: whatever is read
     beyond their end is an error of the engine, in the middle of a text.

@@ -8,6 +8,7 @@ heap and large blocks are what was allocated, files what was read of libraries a
 
 import argparse
 import collections
+import importlib
 import re
 from pathlib import Path
 
@@ -33,9 +34,8 @@ def main() -> None:
     parser.add_argument("book")
     options = parser.parse_args()
 
-    import onnxruntime  # noqa: F401  # imported before the first look
-    import tokenizers  # noqa: F401
-
+    for name in ("onnxruntime", "tokenizers"):  # which the runtime imports when it loads
+        importlib.import_module(name)
     import lcc.runtime
 
     def tell(when: str) -> None:

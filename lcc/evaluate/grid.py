@@ -66,7 +66,7 @@ class Unit:
         return json.dumps([*dataclasses.astuple(self.cell), self.index])
 
     @property
-    def text(self) -> str:
+    def text_key(self) -> str:
         """The same for units that one reading serves: of a model in eager PyTorch, all caches."""
         cell = self.cell
         if cell.subject.kind == "artifact":
@@ -125,5 +125,5 @@ def units_of(cells: list[Cell], samples: dict[str, int]) -> list[Unit]:
     for cell in cells:
         for index in range(samples[cell.task]):
             unit = Unit(cell=cell, index=index)
-            of_text.setdefault(unit.text, []).append(special.get(unit.key, unit))
+            of_text.setdefault(unit.text_key, []).append(special.get(unit.key, unit))
     return [unit for together in of_text.values() for unit in together]

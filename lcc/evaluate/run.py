@@ -96,10 +96,10 @@ def ask(
         before, after = user_turn(session, raw=not chat)
         text = before + sample.context
         if shared is not None:
-            reading = shared.read(text, prefix=not before, depth=sample.depth)
+            cost = shared.read(text, prefix=not before, depth=sample.depth)
         else:
             session.reset()
-            reading = measured(session, lambda: session.feed(text, prefix=not before, last=True))
+            cost = measured(session, lambda: session.feed(text, prefix=not before, last=True))
         question = asked(sample, after)
         if when_read is not None:
             when_read()
@@ -119,9 +119,9 @@ def ask(
         score=score(answer, sample),
         answer=answer,
         wanted=sample.answers,
-        cycles=reading.cycles,
-        read_seconds=reading.seconds,
-        cycle_seconds=reading.cycle_seconds,
+        cycles=cost.cycles,
+        read_seconds=cost.seconds,
+        cycle_seconds=cost.cycle_seconds,
         peak_rss_bytes=session.stats().peak_rss_bytes,
     )
 

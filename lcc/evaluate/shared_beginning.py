@@ -25,29 +25,31 @@ MARGIN = 0.02  # of a text, before its needle: where that begins is known by abo
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What reading a text took, cycles included; of what was shared, what it took then."""
+class Cost:
+    """What reading a text took, in seconds and cycles; of what was shared, what it took then.
+
+    seconds         cycles included
+    cycle_seconds   of them, in cycles
+    """
 
     seconds: float = 0.0
     cycles: int = 0
     cycle_seconds: float = 0.0
 
-    def __add__(self, other: Reading) -> Reading:
-        return Reading(
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
             self.seconds + other.seconds,
             self.cycles + other.cycles,
             self.cycle_seconds + other.cycle_seconds,
         )
 
 
-def measured(session: Session, feed: Callable[[], object]) -> Reading:
+def measured(session: Session, feed: Callable[[], object]) -> Cost:
     """What it took this session to be fed."""
     before, start = session.stats(), time.perf_counter()
     feed()
     seconds, after = time.perf_counter() - start, session.stats()
-    return Reading(
-        seconds, after.cycles - before.cycles, after.cycle_seconds - before.cycle_seconds
-    )
+    return Cost(seconds, after.cycles - before.cycles, after.cycle_seconds - before.cycle_seconds)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Kept:
 
     ids: list[int]
     catalyst: str | list[int]
-    reading: Reading
+    cost: Cost
 
 
 class SharedBeginning:
@@ -69,44 +71,45 @@ class SharedBeginning:
         self._kept: _Kept | None = None
         self._last: list[int] = []
 
-    def read(self, text: str, *, prefix: bool, depth: float | None) -> Reading:
+    def read(self, text: str, *, prefix: bool, depth: float | None) -> Cost:
         """Leave in the session what `reset()` and `feed(text, prefix=prefix, last=True)` do.
 
+        prefix      begin with the special tokens that the tokenizer puts there
         depth       per cent of the text that its like have in common; None = not known
         """
         session, start = self._session, time.perf_counter()
         ids = session.tokenizer.encode(text, prefix=prefix)
-        reading = Reading(time.perf_counter() - start) + self._begin(ids)
+        cost = Cost(time.perf_counter() - start) + self._begin(ids)
         alike, self._last = common_length(ids, self._last), ids
         if depth is not None and alike >= ALIKE:  # so will the next be
-            reading += self._keep(ids, depth, reading)
+            cost += self._keep(ids, depth, cost)
         rest = ids[session.tokens :]
-        return reading + measured(session, lambda: session.feed(rest, last=True))
+        return cost + measured(session, lambda: session.feed(rest, last=True))
 
-    def _begin(self, ids: list[int]) -> Reading:
+    def _begin(self, ids: list[int]) -> Cost:
         """Go on from the state that is kept, where it belongs to this text."""
         kept, session = self._kept, self._session
         if kept and kept.catalyst == session.catalyst and kept.ids == ids[: len(kept.ids)]:
             session.load(self._state)
-            return kept.reading
+            return kept.cost
         session.reset()
-        return Reading()
+        return Cost()
 
-    def _keep(self, ids: list[int], depth: float, before: Reading) -> Reading:
+    def _keep(self, ids: list[int], depth: float, before: Cost) -> Cost:
         """Read up to the last step that ends before the needle, and keep the state."""
         session = self._session
         # Behind it are more tokens than there are slots: no cycle so far was the text's last one.
         end = min(len(ids) * (depth / 100 - MARGIN), len(ids) - session.capacity - 1)
         end -= session.manifest.cache.chunk_size
         if end - session.tokens < WORTH:
-            return Reading()
+            return Cost()
         rest = ids[session.tokens :]
-        reading = measured(
+        cost = measured(
             session, lambda: session.feed(rest, last=True, stop=lambda: session.tokens > end)
         )
         session.save(self._state)
-        self._kept = _Kept(ids[: session.tokens], session.catalyst, before + reading)
-        return reading
+        self._kept = _Kept(ids[: session.tokens], session.catalyst, before + cost)
+        return cost
 
 
 def common_length(a: list[int], b: list[int]) -> int:

@@ -125,7 +125,7 @@ def run(
             told(unit, *_attempt(worker, unit))
         return
     context: Any = multiprocessing.get_context(method)
-    texts = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.text)]
+    texts = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.text_key)]
     waiting, busy = deque(texts), dict[Connection, tuple[Any, list[Unit]]]()
     try:
         for _ in range(min(jobs, len(texts))):

@@ -1,17 +1,18 @@
 """Tables that a model looks positions up in, and what they forbid."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from lcc.capture import capture
-from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError
+from lcc.models import LoadedModel
 from lcc.passes.position_table import position_table
-from lcc.tiny import save_tiny, tiny_model
+from lcc.specialize import Specialized, specialize_within_memory
+from lcc.tiny import tiny_model
 
 ROWS = 96
 
@@ -59,14 +60,31 @@ def test_of_models() -> None:
     assert position_table(capture(tiny_model("llama"))) is None
 
 
-def test_what_a_table_forbids_is_refused_when_compiling(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "gpt2", "gpt2")
-    for sizes, message in (
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
         ({"positions": "absolute"}, "has a table of 512 and a text has no end; compile with"),
-        ({"capacity": 1024}, "table of 512 positions; compile with --capacity 512 or less"),
-    ):
-        sizes = {"capacity": 128, "budget": 64, "chunk_size": 16} | sizes
-        cache = CacheConfig(catalyst_size=32, recent_size=8, **sizes)
-        with pytest.raises(ConfigError, match=message):
-            compile_model(tmp_path / "gpt2", tmp_path / "m.lcc", CompileConfig(cache=cache))
-    assert not (tmp_path / "m.lcc").exists()
+        ({"capacity": 1024}, "trained on positions below 512; compile with --capacity 512 or less"),
+    ],
+)
+def test_what_a_table_forbids(sizes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        specialized(**sizes)
+
+
+def test_within_memory_the_table_bounds_the_capacity() -> None:
+    """Whatever is asked for: the largest budget is that of 512 slots."""
+    special = specialized(capacity=1024, memory_bytes=1 << 40, fit_budget=True)
+    assert special.cache.capacity == 512
+    assert special.model.trained_window == 512
+
+
+def specialized(
+    *, memory_bytes: int | None = None, fit_budget: bool = False, **sizes: Any
+) -> Specialized:
+    """GPT-2 of which nothing is known but its module."""
+    sizes = {"capacity": 128, "budget": 64, "chunk_size": 16} | sizes
+    cache = CacheConfig(catalyst_size=32, recent_size=8, **sizes)
+    config = CompileConfig(cache=cache, memory_bytes=memory_bytes, fit_budget=fit_budget)
+    loaded = LoadedModel(tiny_model("gpt2"), name="tiny", architecture="gpt2")
+    return specialize_within_memory(capture(loaded.module), config, loaded)

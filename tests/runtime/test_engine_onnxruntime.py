@@ -254,7 +254,7 @@ def copies_program(name: str) -> ProgramEntry:
 
 
 def growth_of_peak(folder: Path, *sizes: int) -> list[int]:
-    """MB that programs add to the peak of one process, one after the other; MB that each takes."""
+    """MB by which each of several programs raises the peak of one process; `sizes`: MB it takes."""
     node = helper.make_node
     for name, size in enumerate(sizes):
         nodes = [

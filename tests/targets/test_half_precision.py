@@ -2,7 +2,6 @@
 
 import copy
 
-import msgspec
 import pytest
 import torch
 
@@ -16,12 +15,11 @@ from lcc.tiny import random_heads, tiny_model
 CACHE = CacheConfig(
     capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4, positions="absolute"
 )
-NEAR = msgspec.structs.replace(CACHE, positions="contiguous")
 
 
-def programs_of(model: torch.nn.Module, policy: str, cache: CacheConfig = CACHE) -> list[Program]:
+def programs_of(model: torch.nn.Module, policy: str) -> list[Program]:
     heads = random_heads(model) if policy == "locret" else None
-    config = CompileConfig(cache=cache, policy=PolicyConfig(name=policy))
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy))
     return specialize(capture(model), config, "tiny", "tiny", None, heads).programs
 
 
@@ -61,11 +59,10 @@ def step_inputs(program: Program, first: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "phi3", "qwen3"])
 def test_a_step_is_the_program(architecture: str) -> None:
     """At positions that a float16 does not tell apart, too; scores of heads stay as they are."""
-    # gpt2 has a table of 512 positions
-    first, cache = (300, NEAR) if architecture == "gpt2" else (7001, CACHE)
-    exact = programs_of(tiny_model(architecture), "locret", cache)[0]
+    exact = programs_of(tiny_model(architecture), "locret")[0]
     narrow = half(exact)
     assert {p.dtype for p in narrow.exported.parameters()} == {torch.float16}
+    first = 300 if architecture == "gpt2" else 7001  # it has a table of 512 positions
     wanted, got = both(exact, narrow, **step_inputs(exact, first))
     assert set(got) == set(wanted)
     for name, value in got.items():

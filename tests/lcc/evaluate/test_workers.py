@@ -87,14 +87,14 @@ def test_a_dead_process_takes_one_sample_along() -> None:
 class Numbered(Echo):
     """Says which process it is in."""
 
+    def __init__(self, dies: bool) -> None:
+        self.dies = dies
+
     def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
         time.sleep(0.01)
         if (sample.depth, self.dies) == (35, True):
             os._exit(9)
         return {"process": os.getpid()}
-
-    def __init__(self, dies: bool) -> None:
-        self.dies = dies
 
 
 def test_a_text_that_serves_several_is_read_by_one_process() -> None:
