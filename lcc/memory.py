@@ -15,7 +15,7 @@ from lcc.plan import Kind
 from lcc.program import Program
 
 # Python, numpy, ONNX Runtime with its arena, tokenizer tables, and what an arena keeps beyond what
-# is alive at once. The policy that comes nearest is h2o: 521 of 526 MB after 8,192 tokens of
+# is alive at once. The policy that comes nearest is h2o: 498 of 526 MB after 8,192 tokens of
 # essays, SmolLM2-135M in int8 (docs/measure/memory.py --tokens 8192 --text ESSAYS --threads 2).
 RUNTIME_BYTES = 176 << 20
 
