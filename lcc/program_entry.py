@@ -34,6 +34,8 @@ def _tensors(program: Program, names: tuple[str, ...], nodes: list) -> list[Tens
 
 def _symbol(program: Program, name: str, axis: int) -> str:
     """What to call a size that the runtime chooses."""
+    if name == "query_rows" or name.startswith("queries_"):
+        return "rows"
     if name in ("new_slots", "kept", "kept_key", "kept_value"):
         return "budget"
     if name.startswith(("key", "value")) or name in get_args(Scalar):

@@ -58,13 +58,15 @@ def _in_chunks(
 ) -> Tensor:
     """Logits [n, V] of tokens [1, n], read one chunk after the other into an empty cache."""
     caches = [torch.zeros(size) for size in slots.values()]
+    inputs = {node.name for node in lifted.graph.find_nodes(op="placeholder")}
+    of_queries = [torch.zeros(1, dtype=torch.int64)] if "query_rows" in inputs else []
     rows, used = [], 0
     for size in CHUNKS:
         part = slice(used, min(used + size, tokens.shape[1]))
         if part.start == part.stop:
             break
         start = torch.tensor([used], dtype=torch.int32)
-        outputs = lifted.module(tokens[:, part], positions[:, part], start, *caches)
+        outputs = lifted.module(tokens[:, part], positions[:, part], start, *of_queries, *caches)
         rows.append(outputs[0][0])
         caches, used = list(outputs[-len(caches) :]), part.stop
     return torch.cat(rows)

@@ -22,7 +22,8 @@ class HybridLayers(Pass):
                  for the layers of kind n of the plan that are not full
 
     key_<i> and value_<i> shrink to `slots` entries, and such layers give out no queries_<i> and no
-    retaining_<i>: no policy chooses among their entries.
+    retaining_<i>: no policy chooses among their entries. Where no layer gives out queries, there is
+    no query_rows.
 
     used_<n>    [1] int32, a new input after `used`: entries before the step in layers of kind n
     places_<n>  [H, slots] int64, likewise, of block_sparse kinds: place in the text of the token
@@ -87,6 +88,7 @@ class HybridLayers(Pass):
         for i, (site, kind) in enumerate(zip(sites, self.plan, strict=True)):
             if not isinstance(kind, Full):
                 self._rewrite_site(graph, i, site, kind, inputs[kind], rotations)
+        _drop_unread(graph, "query_rows")
         return len(self.plan) - self.plan.count(Full())
 
     def _add_inputs(self, graph: ModelGraph) -> dict[Sparse, list[fx.Node]]:
@@ -156,6 +158,14 @@ class HybridLayers(Pass):
             slots = shape(graph.placeholder(f"key_{i}"))[2]
             if not isinstance(kind, Full) and slots != kind.slots(*self.sizes):
                 raise PassError(f"hybrid_layers: layer {i} has {slots} slots left")
+
+
+def _drop_unread(graph: ModelGraph, name: str) -> None:
+    """Take an input away that nothing needs any more, if there is one of that name."""
+    graph.clean()
+    for node in graph.graph.find_nodes(op="placeholder"):
+        if node.name == name and not node.users:
+            graph.graph.erase_node(node)
 
 
 def sparse_kinds(plan: tuple[Kind, ...]) -> list[Sparse]:

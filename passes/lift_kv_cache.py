@@ -19,9 +19,11 @@ class LiftKVCache(Pass):
     New inputs, after tokens [1, Q] and positions [1, Q]:
 
     used        [1] int32           valid slots before the step
+    query_rows  [R] int64           rows of the step whose queries are handed out, 0 .. Q-1; where
+                                    `queries` is asked for
     key_<i>     [1, Hkv, S, D]      also value_<i>, for layer i
 
-    New outputs, after those there are: queries_<i> [Hq, Q, D], rotated, where `queries` is asked
+    New outputs, after those there are: queries_<i> [Hq, R, D], rotated, where `queries` is asked
     for; then key_<i>_out and value_<i>_out, which replace the storage of key_<i> and value_<i>.
 
     Requires    FindAttention has run.
@@ -55,8 +57,10 @@ class LiftKVCache(Pass):
 
         queries, caches = [], []
         with nodes.inserting_after(inputs[-1]):
-            used = placeholder("used", torch.zeros(1, dtype=torch.int32))
-        previous = used
+            used = previous = placeholder("used", torch.zeros(1, dtype=torch.int32))
+        if self.queries:
+            with nodes.inserting_after(used):
+                rows = previous = placeholder("query_rows", torch.zeros(2, dtype=torch.int64))
         for i, site in enumerate(sites):
             q, k, v, scale, window, softcap, rotation = site.args
             slots = torch.zeros(
@@ -76,7 +80,8 @@ class LiftKVCache(Pass):
                 for part, node in enumerate(parts):
                     node.meta["val"] = new.meta["val"][part]
                 if self.queries:
-                    first = emit(nodes, aten.squeeze.dim, q, 0)
+                    chosen = emit(nodes, aten.index_select.default, q, 1, rows)
+                    first = emit(nodes, aten.squeeze.dim, chosen, 0)
                     queries.append(emit(nodes, aten.transpose.int, first, 0, 1))
             site.replace_all_uses_with(parts[0])
             nodes.erase_node(site)

@@ -10,7 +10,7 @@ from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import ModelGraph, aten, is_call, shape
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
 
-HEAD_ROWS = 64  # rows of hidden states the head is given at once, at most
+HEAD_ROWS = 32  # rows of hidden states the head is given at once, at most
 
 
 class LMHead(nn.Module):
@@ -93,6 +93,7 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
     inputs = step.graph.find_nodes(op="placeholder")
     names = tuple(n.name for n in inputs)
     length = torch.export.Dim("Q", min=1, max=chunk_size)
+    rows = torch.export.Dim("R", min=1, max=chunk_size)
     slots = torch.export.Dim("S", min=2, max=capacity)
     example = min(chunk_size, 16) if chunk_size > 1 else 1
     full = step.calls(torch.ops.lcc.cached_attention.default)
@@ -103,6 +104,9 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
         if name in ("tokens", "positions"):
             values.append(torch.arange(example)[None])
             dynamic.append({1: length})
+        elif name == "query_rows":
+            values.append(torch.arange(example))
+            dynamic.append({0: rows})
         else:  # of the cache of a full layer as many slots as the runtime is asked for
             values.append(torch.zeros(shape(node), dtype=node.meta["val"].dtype))
             dynamic.append({2: slots} if name in growing else None)

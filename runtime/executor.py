@@ -22,7 +22,7 @@ from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.windows import Window, windows_of
 
-HEAD_ROWS = 64  # rows the head program takes in one call
+HEAD_ROWS = 32  # rows the head program takes in one call
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,15 @@ class Executor:
             {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
         )
         # Layer -> the output with the retaining scores of its new entries.
-        given = {tensor.name for tensor in manifest.programs["prefill_chunk"].outputs}
+        signature = manifest.programs["prefill_chunk"]
+        given = {tensor.name for tensor in signature.outputs}
         every = {i: f"retaining_{i}" for i in range(len(self.layers))}
         self._retaining = {i: name for i, name in every.items() if name in given}
         heads = max(layer.kv_heads for layer in self.layers)
         most = max(cache.chunk_size, cache.catalyst_size)
         self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
+        # Artifacts of before hand out the queries of all rows.
+        self._chooses_rows = any(tensor.name == "query_rows" for tensor in signature.inputs)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         self._evictions = Evictions(engine, manifest.programs, self.cache, cache.budget)
         self._attention = {
@@ -216,6 +219,8 @@ class Executor:
             feeds |= window.feeds(behind)
         fetch = ["hidden", *self._retaining.values()]
         fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
+        if self._chooses_rows:
+            feeds["query_rows"] = self._query_rows(tokens.size, fetch_queries)
         runner = self._decode if tokens.size == 1 else self._step
         results = runner(feeds, fetch)
         self._new_queries = {i: results[f"queries_{i}"] for i in self._scored if fetch_queries}
@@ -224,6 +229,13 @@ class Executor:
             self._new_retaining[i, : scores.shape[0], : tokens.size] = scores
         hidden: np.ndarray = results["hidden"][0]
         return hidden
+
+    def _query_rows(self, count: int, fetched: bool) -> np.ndarray:
+        """[R] int64: the rows of a step of `count` tokens whose queries somebody reads, or one."""
+        if not fetched:
+            return np.zeros(1, np.int64)
+        newest = RecentQueries.LENGTH if self._queries == "recent" else count
+        return np.arange(max(0, count - newest), count, dtype=np.int64)
 
     def _find_hidden(self) -> None:
         """After a rewind the last token's hidden state is not known: read that token once more."""

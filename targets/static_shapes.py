@@ -32,6 +32,8 @@ def _of_length(program: Program, name: str, length: int | None) -> Program:
                 shape[axis] = int(bound) if bound.is_Integer else shape[axis]
         if given in ("tokens", "positions") and length is not None:
             shape[1] = length
+        if given == "query_rows" and length is not None:
+            shape[0] = length
         values[given] = torch.zeros(shape, dtype=traced[given].dtype)
     module = program.exported.module(check_guards=False)
     with torch.no_grad():

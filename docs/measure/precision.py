@@ -204,6 +204,8 @@ def steps(folders: list[Path], threads: int, exact_bytes: bool) -> None:
             "positions": np.arange(USED, USED + count)[None],
             "used": np.array([USED], np.int32),
         }
+        if any(each.name == "query_rows" for each in loaded.get_inputs()):
+            feeds["query_rows"] = np.zeros(1, np.int64)
         binding = loaded.io_binding()
         for name, array in feeds.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
@@ -222,7 +224,7 @@ def steps(folders: list[Path], threads: int, exact_bytes: bool) -> None:
     for count, repetitions in ((1, 40), (256, 6)):
         runs = {name: step(loaded, count) for name, loaded in all_steps.items()}
         in_turns(f"step, {count} tokens behind {USED}", runs, repetitions)
-    for rows in (1, 64):
+    for rows in (1, 32, 64):
         in_turns(f"head, {rows} rows", {n: head(h, rows) for n, h in heads.items()}, 20)
 
 

@@ -52,6 +52,8 @@ def step(
         "positions": np.arange(used, used + count)[None],
         "used": np.array([used], np.int32),
     }
+    if any(tensor.name == "query_rows" for tensor in manifest.programs["prefill_chunk"].inputs):
+        given["query_rows"] = np.zeros(1, np.int64)
     for i, slots in enumerate(dict.fromkeys(e.slots for e in manifest.model.layers if e.slots)):
         given[f"used_{i + 1}"] = np.array([min(used, slots - manifest.cache.chunk_size)], np.int32)
     for name, array in given.items():

@@ -48,10 +48,16 @@ def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
             for name, shape in shapes.items():
                 weights[name] = relax.Var(name, relax.TensorType(shape, weights[name].ty.dtype))
             if one_token:
-                tokens = inputs["tokens"].ty.shape.values[1]
-                ranges.pop(getattr(tokens, "name", None), None)
+                lengths = [inputs["tokens"].ty.shape.values[1]]
+                if "query_rows" in inputs:
+                    lengths += inputs["query_rows"].ty.shape.values
+                for length in lengths:
+                    ranges.pop(getattr(length, "name", None), None)
                 for name, variable in inputs.items():
-                    sizes = [1 if s.same_as(tokens) else s for s in variable.ty.shape.values]
+                    sizes = [
+                        1 if any(s.same_as(length) for length in lengths) else s
+                        for s in variable.ty.shape.values
+                    ]
                     inputs[name] = relax.Var(name, relax.TensorType(sizes, variable.ty.dtype))
             return weights, inputs, ranges
 

@@ -165,6 +165,7 @@ def run(graph: ModelGraph, ids: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         part = torch.arange(used, used + size)[None]
         given = {"tokens": ids[None, used : used + size], "positions": part}
         given["places_1"] = torch.arange(shape(graph.placeholder("key_0"))[2]).repeat(2, 1)
+        given["query_rows"] = torch.tensor([size - 1])
         at = torch.tensor([used], dtype=torch.int32)
         names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
         values = [given.get(name, caches.get(name, at)) for name in names]
@@ -207,10 +208,19 @@ def test_sparse_layers_are_small_and_nobody_scores_them(lifted: ModelGraph) -> N
         "key_1_out",
         "value_1_out",
     )
+    inputs = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+    assert inputs[:5] == ["tokens", "positions", "used", "used_1", "query_rows"]
     ids = torch.arange(15) * 7 % 250
     narrow = run(graph, ids, [4, 4, 4, 3])
     assert torch.allclose(narrow, run(graph, ids, [1] * 15), atol=1e-5)
     assert not torch.allclose(narrow, run(lifted, ids, [4, 4, 4, 3]), atol=1e-3)
+
+
+def test_where_nobody_is_scored_no_rows_are_asked_for(lifted: ModelGraph) -> None:
+    plan = parse_plan("0-1: sink_window(sink=2, window=9)", 2)
+    graph = HybridLayers(plan, positions="contiguous", chunk_size=4)(lifted).graph
+    inputs = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+    assert inputs[:5] == ["tokens", "positions", "used", "used_1", "key_0"]
 
 
 def test_what_a_layer_drops_no_policy_decides(lifted: ModelGraph) -> None:

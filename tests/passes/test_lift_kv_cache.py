@@ -8,7 +8,7 @@ import torch
 from lcc.capture import capture
 from lcc.errors import PassError
 from lcc.passes.find_attention import FindAttention
-from lcc.passes.graph import ModelGraph
+from lcc.passes.graph import ModelGraph, evaluate, shape
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.split_programs import split_programs
 from lcc.show import show
@@ -62,6 +62,7 @@ def test_any_chunks_give_the_logits_of_the_model(architecture: str) -> None:
             "tokens": ids[:, used : used + count].numpy(),
             "positions": torch.arange(used, used + count)[None].numpy(),
             "used": torch.tensor([used], dtype=torch.int32).numpy(),
+            "query_rows": torch.tensor([0]).numpy(),
         }
         hidden = step(feeds, ["hidden"])["hidden"][0]
         for row in range(count):
@@ -69,6 +70,28 @@ def test_any_chunks_give_the_logits_of_the_model(architecture: str) -> None:
             logits = head(one, ["logits"])["logits"][0]
             assert abs(logits - expected[used + row]).max() < 2e-5
         used += count
+
+
+def test_queries_are_those_of_the_rows_asked_for(found: ModelGraph) -> None:
+    lifted = LiftKVCache(capacity=CAPACITY, queries=True)(found).graph
+    step = ReferenceEngine(split_programs(lifted, chunk_size=16, capacity=CAPACITY)).runner(
+        "prefill_chunk"
+    )
+    feeds = {
+        "tokens": torch.arange(9)[None].numpy(),
+        "positions": torch.arange(9)[None].numpy(),
+        "used": torch.zeros(1, dtype=torch.int32).numpy(),
+    }
+    for kind in ("key_0", "value_0"):
+        feeds[kind] = torch.zeros(shape(lifted.placeholder(kind))).numpy()
+    rotated = found.calls(torch.ops.lcc.attention.default)[0].args[0]
+    inputs = found.graph.find_nodes(op="placeholder")
+    given = dict(zip(inputs, map(torch.from_numpy, feeds.values()), strict=False))
+    every = evaluate(found, rotated, given)[0].transpose(0, 1)  # [Hq, 9, D] of the captured model
+    for rows in ([0], [8], [0, 3, 8], list(range(9))):
+        fed = feeds | {"query_rows": torch.tensor(rows).numpy()}
+        got = step(fed, ["queries_0"])["queries_0"]
+        torch.testing.assert_close(torch.from_numpy(got), every[:, rows])
 
 
 def test_novelty_is_the_negative_log_likelihood(found: ModelGraph) -> None:

@@ -135,13 +135,15 @@ class FakeRunner:
                     for s, weight in zip(visible, softmax(logits), strict=True):
                         mixed[head] += weight * value[mine, s]
                 rows[j] = row + np.tanh(mixed.reshape(-1) @ model.o[layer])
+            if "query_rows" in arrays:
+                queries = queries[:, arrays["query_rows"]]
             outputs[f"queries_{layer}"] = queries
         outputs["hidden"] = np.array([rows], np.float32)
         return outputs
 
     def head(self, arrays: dict) -> dict:
         model, hidden = self.engine.model, arrays["hidden"]
-        assert 1 <= len(hidden) <= 64
+        assert 1 <= len(hidden) <= 32
         novelty = [
             model.novelty(row, token)
             for row, token in zip(hidden, arrays["next_tokens"], strict=True)
@@ -299,7 +301,7 @@ def fake_manifest(
     def tensors(**shapes: tuple) -> list[TensorEntry]:
         kinds = {"tokens": "int64", "positions": "int64", "next_tokens": "int64"}
         kinds |= {"used": "int32", "start": "int32", "prefix": "int32", "recent": "int32"}
-        kinds |= {"new_slots": "int64", "kept": "int64"}
+        kinds |= {"new_slots": "int64", "kept": "int64", "query_rows": "int64"}
         kinds |= {name: dtype for name in shapes if name.startswith(("key", "value", "kept_"))}
         return [
             TensorEntry(name=name, dtype=kinds.get(name, "float32"), shape=list(shape))
@@ -308,10 +310,11 @@ def fake_manifest(
 
     caches = {f"{kind}_{i}": (1, HKV, "S", D) for i in range(LAYERS) for kind in ("key", "value")}
     out = {f"{name}_out": shape for name, shape in caches.items()}
-    asked = {f"queries_{i}": (HQ, "Q", D) for i in range(LAYERS)} if queries else {}
+    asked = {f"queries_{i}": (HQ, "R", D) for i in range(LAYERS)} if queries else {}
+    rows = {"query_rows": ("R",)} if queries else {}
     step = ProgramEntry(
         file="step.bin",
-        inputs=tensors(tokens=(1, "Q"), positions=(1, "Q"), used=(1,), **caches),
+        inputs=tensors(tokens=(1, "Q"), positions=(1, "Q"), used=(1,), **rows, **caches),
         outputs=tensors(hidden=(1, "Q", H), **asked, **out),
         updates={f"{name}_out": name for name in caches},
     )

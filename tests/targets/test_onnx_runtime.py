@@ -1,17 +1,19 @@
 """What the ONNX Runtime target writes: shared weights once, every program within tolerance."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 
 from lcc.capture import capture
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.models import LoadedModel
 from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights, to_onnx
@@ -54,6 +56,30 @@ def test_a_step_reshapes_nothing_of_a_layer(architecture: str) -> None:
     model = to_onnx(special.programs[0])
     (left,) = [node for node in model.graph if node.op_type == "Reshape"]
     assert {use.node.op_type for use in left.outputs[0].uses()} == {"GroupQueryAttention"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_queries_are_handed_out_where_they_are(
+    precision: Precision, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """As ONNX Runtime runs them: held until the end they were most of what a chunk takes."""
+    compile_model(tiny_folder, tmp_path / "m.lcc", CompileConfig(cache=CACHE, precision=precision))
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    step = onnxruntime.InferenceSession(str(tmp_path / "m.lcc" / "step.onnx"), options)
+    types = {"int64": np.int64, "int32": np.int32, "float": np.float32}
+    sizes = {"tokens": (1, 16), "positions": (1, 16), "query_rows": (1,)}
+    feeds = {}
+    for each in step.get_inputs():
+        shape = [96 if isinstance(size, str) else size for size in each.shape]
+        dtype = types[each.type.removeprefix("tensor(").removesuffix(")")]
+        feeds[each.name] = np.zeros(sizes.get(each.name, shape), dtype)
+    step.run(["hidden"], feeds)
+    events = json.loads(Path(step.end_profiling()).read_text())
+    ran = [event["args"]["op_name"] for event in events if event["cat"] == "Node"]
+    asked = [name for name in ran if name in ("Transpose", "GroupQueryAttention")]
+    layers = len([each for each in step.get_inputs() if each.name.startswith("key_")])
+    assert asked == ["Transpose", "GroupQueryAttention"] * layers
 
 
 def test_weights_of_equal_address_but_other_content_are_two(tmp_path: Path) -> None:
