@@ -18,7 +18,8 @@ from lcc.manifest import targets_of
 from lcc.passes.eviction import POLICIES
 from lcc.passes.graph import ModelGraph
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
-from lcc.runtime.engine import Engine
+from lcc.runtime.device_array import Buffer
+from lcc.runtime.engine import Engine, Runner
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 from lcc.specialize import Specialized, specialize
@@ -154,7 +155,22 @@ class Renamed:
         return self.engine.zeros(shape, dtype)
 
     def runner(self, program: str) -> object:
-        return self.engine.runner(renamed(self.case, program))
+        runner = self.engine.runner(renamed(self.case, program))
+        takes_rows = program in (PREFILL_CHUNK, DECODE) and not self.case.heads
+        return AnyRow(runner) if takes_rows else runner
+
+
+class AnyRow:
+    """A step that gives queries, for those who ask for none."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
+        self.runner.bind(arrays)
+
+    def __call__(self, feeds: Mapping, fetch: Sequence[str] = ()) -> dict:
+        return self.runner({"query_rows": np.zeros(1, np.int64), **feeds}, fetch)
 
 
 def renamed(case: Case, program: str) -> str:
