@@ -220,7 +220,7 @@ class Executor:
         fetch = ["hidden", *self._retaining.values()]
         fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
         if self._chooses_rows:
-            feeds["query_rows"] = self._query_rows(tokens.size, fetch_queries)
+            feeds["query_rows"] = self._query_rows(tokens.size, fetched=fetch_queries)
         runner = self._decode if tokens.size == 1 else self._step
         results = runner(feeds, fetch)
         self._new_queries = {i: results[f"queries_{i}"] for i in self._scored if fetch_queries}
@@ -230,7 +230,7 @@ class Executor:
         hidden: np.ndarray = results["hidden"][0]
         return hidden
 
-    def _query_rows(self, count: int, fetched: bool) -> np.ndarray:
+    def _query_rows(self, count: int, *, fetched: bool) -> np.ndarray:
         """[R] int64: the rows of a step of `count` tokens whose queries somebody reads, or one."""
         if not fetched:
             return np.zeros(1, np.int64)

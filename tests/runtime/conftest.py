@@ -68,6 +68,7 @@ class FakeEngine:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest, self.model = manifest, Model()
         self.calls: list[str] = []
+        self.rows: list[int] = []  # of each step, those whose queries were asked for
         self.fail_in: str | None = None
         self.runners = {name: FakeRunner(self, name) for name in manifest.programs}
 
@@ -114,6 +115,7 @@ class FakeRunner:
         tokens, positions = arrays["tokens"][0], arrays["positions"][0]
         assert 1 <= len(tokens) <= self.engine.manifest.cache.chunk_size
         assert used + len(tokens) <= arrays["key_0"].shape[2]
+        self.engine.rows += [len(arrays[name]) for name in ("query_rows",) if name in arrays]
         rows = [model.embedding[token] for token in tokens]
         outputs: dict = {}
         for layer in range(LAYERS):
@@ -292,6 +294,7 @@ def fake_manifest(
     memory: float = 0.0,
     catalyst: str = "sum up",
     evicts: bool = True,
+    chooses_rows: bool = True,
     dtype: str = "float32",
     **cache: object,
 ) -> Manifest:
@@ -310,8 +313,9 @@ def fake_manifest(
 
     caches = {f"{kind}_{i}": (1, HKV, "S", D) for i in range(LAYERS) for kind in ("key", "value")}
     out = {f"{name}_out": shape for name, shape in caches.items()}
-    asked = {f"queries_{i}": (HQ, "R", D) for i in range(LAYERS)} if queries else {}
-    rows = {"query_rows": ("R",)} if queries else {}
+    rows = {"query_rows": ("R",)} if queries and chooses_rows else {}
+    count = "R" if rows else "Q"
+    asked = {f"queries_{i}": (HQ, count, D) for i in range(LAYERS)} if queries else {}
     step = ProgramEntry(
         file="step.bin",
         inputs=tensors(tokens=(1, "Q"), positions=(1, "Q"), used=(1,), **rows, **caches),

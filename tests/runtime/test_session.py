@@ -20,6 +20,8 @@ RULES = {
     "absolute": {"positions": "absolute"},
     "long catalyst": {"catalyst": "sum it up", "catalyst_size": 9},
     "chunks of one": {"chunk_size": 1},
+    "of before": {"chooses_rows": False},
+    "snapkv of before": {"scalars": ("attention",), "queries": "recent", "chooses_rows": False},
 }
 
 
@@ -73,6 +75,23 @@ def test_no_logits_where_nobody_reads_them(make_session):
     assert session.engine.calls == ["prefill_chunk 5"] * 4
     next(session.generate_ids())
     assert session.engine.calls[4:] == ["head"]
+
+
+@pytest.mark.parametrize(
+    ("queries", "of_chunks", "of_cycle"),
+    [("catalyst", [1, 1, 1], [5, 1]), ("recent", [5, 5, 4], []), ("all", [5, 5, 4], [])],
+)
+def test_queries_are_handed_out_where_somebody_reads_them(
+    make_session, queries, of_chunks, of_cycle
+):
+    """Of a catalyst prompt of six tokens, in steps of five and one; not of the text before it."""
+    session = make_session(scalars=("attention",), queries=queries)
+    session.feed("a" * 14)
+    assert session.engine.rows == of_chunks
+    session.distill()
+    assert session.engine.rows == of_chunks + of_cycle
+    newest = session._executor._query_rows(100, fetched=True).tolist()
+    assert newest == list(range(36 if queries == "recent" else 0, 100))  # 64 are kept
 
 
 def test_protected_prefix_survives_every_cycle(make_session, make_oracle):
