@@ -97,7 +97,7 @@ class Executor:
         heads = max(layer.kv_heads for layer in self.layers)
         most = max(cache.chunk_size, cache.catalyst_size)
         self._new_retaining = np.zeros((len(self.layers), heads, most), np.float32)
-        # Artifacts of before hand out the queries of all rows.
+        # Steps of fixed length, and artifacts of before, hand out the queries of all rows.
         self._chooses_rows = any(tensor.name == "query_rows" for tensor in signature.inputs)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         self._evictions = Evictions(engine, manifest.programs, self.cache, cache.budget)

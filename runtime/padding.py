@@ -8,8 +8,7 @@ from lcc.manifest import ProgramEntry
 from lcc.runtime.device_array import Buffer
 from lcc.runtime.engine import Runner
 
-_PADDED = {"tokens", "positions", "query_rows"}  # inputs, at their last axis
-_ROW_AXIS = {"hidden": 1, "queries": 1, "retaining": 1}  # of outputs
+_TOKEN_AXIS = {"tokens": 1, "positions": 1, "hidden": 1, "queries": 1, "retaining": 1}
 
 
 def fixed_length(entry: ProgramEntry) -> int | None:
@@ -38,18 +37,15 @@ class PaddedRunner:
         self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
         """See `Runner.__call__`."""
+        count = feeds["tokens"].shape[1]
         given = dict(feeds)
-        for name in _PADDED & feeds.keys():
-            short = feeds[name].shape[-1]
-            given[name] = np.zeros((*feeds[name].shape[:-1], self._length), feeds[name].dtype)
-            given[name][..., :short] = feeds[name]
+        for name in ("tokens", "positions"):
+            given[name] = np.zeros((1, self._length), feeds[name].dtype)
+            given[name][:, :count] = feeds[name]
         results = self._runner(given, fetch)
-        return {name: _first(array, name, feeds) for name, array in results.items()}
+        return {name: _first(array, name, count) for name, array in results.items()}
 
 
-def _first(array: np.ndarray, name: str, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-    kind = name.rstrip("0123456789").rstrip("_")
-    axis = _ROW_AXIS[kind]
-    rows = feeds.get("query_rows", feeds["tokens"]) if kind == "queries" else feeds["tokens"]
-    count = rows.shape[-1]
+def _first(array: np.ndarray, name: str, count: int) -> np.ndarray:
+    axis = _TOKEN_AXIS[name.rstrip("0123456789").rstrip("_")]
     return np.ascontiguousarray(array[(slice(None),) * axis + (slice(count),)])

@@ -14,12 +14,11 @@ import lcc.runtime
 from lcc.capture import capture
 from lcc.compile import compile_model, manifest_of, program_entries
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.manifest import targets_of
+from lcc.manifest import ProgramEntry, targets_of
 from lcc.passes.eviction import POLICIES
 from lcc.passes.graph import ModelGraph
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
-from lcc.runtime.device_array import Buffer
-from lcc.runtime.engine import Engine, Runner
+from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 from lcc.specialize import Specialized, specialize
@@ -146,31 +145,19 @@ def quick() -> Iterator[None]:
 
 
 class Renamed:
-    """Of an engine that holds the programs of several cases, those of one."""
+    """Of an engine that holds the programs of several cases, those of one.
 
-    def __init__(self, engine: Engine, case: Case) -> None:
-        self.engine, self.case = engine, case
+    steps   what they share, as it was built
+    """
+
+    def __init__(self, engine: Engine, steps: dict[str, ProgramEntry], case: Case) -> None:
+        self.engine, self.steps, self.case = engine, steps, case
 
     def zeros(self, shape: Sequence[int], dtype: str) -> object:
         return self.engine.zeros(shape, dtype)
 
     def runner(self, program: str) -> object:
-        runner = self.engine.runner(renamed(self.case, program))
-        takes_rows = program in (PREFILL_CHUNK, DECODE) and not self.case.heads
-        return AnyRow(runner) if takes_rows else runner
-
-
-class AnyRow:
-    """A step that gives queries, for those who ask for none."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-
-    def bind(self, arrays: Mapping[str, Buffer]) -> None:
-        self.runner.bind(arrays)
-
-    def __call__(self, feeds: Mapping, fetch: Sequence[str] = ()) -> dict:
-        return self.runner({"query_rows": np.zeros(1, np.int64), **feeds}, fetch)
+        return self.engine.runner(renamed(self.case, program))
 
 
 def renamed(case: Case, program: str) -> str:
@@ -182,7 +169,7 @@ def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Case],
     """Built once for each step: the programs without weights of all cases that share it."""
 
     @functools.cache
-    def build(name: str, group: tuple) -> Engine:
+    def build(name: str, group: tuple) -> tuple[Engine, dict[str, ProgramEntry]]:
         cases = [case for case in CASES if case.group == group]
         special, config = specialized(cases[0])  # its step gives queries, if any of them does
         programs = [each for each in special.programs if each.names[0] in STEPS]
@@ -198,9 +185,10 @@ def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Case],
         manifest = msgspec.structs.replace(
             manifest_of(special, config), target=name, programs=entries, cpu=target.cpu
         )
-        return lcc.runtime._engine(folder, manifest, 1, "cpu")
+        steps = {each: entries[each] for each in STEPS}
+        return lcc.runtime._engine(folder, manifest, 1, "cpu"), steps
 
-    return lambda name, case: Renamed(build(name, case.group), case)
+    return lambda name, case: Renamed(*build(name, case.group), case)
 
 
 class Watched(ReferenceEngine):
@@ -212,6 +200,7 @@ class Watched(ReferenceEngine):
     def __init__(self, special: Specialized) -> None:
         super().__init__(special.programs)
         self.rankings, self.text_ended = 0, False
+        self.steps: dict[str, ProgramEntry] = {}
         for name in [name for name in self.runners if name.startswith("evict")]:
             self.runners[name] = Watch(self, self.runners[name].program)
 
@@ -245,9 +234,11 @@ class Outcome:
     cycles: int
 
 
-def outcome(case: Case, engine: Engine, tokenizer: Tokenizer) -> Outcome:
+def outcome(case: Case, engine: "Renamed | Watched", tokenizer: Tokenizer) -> Outcome:
     special, config = specialized(case)
-    session = Session(manifest_of(special, config), special.cache, tokenizer, engine)
+    manifest = manifest_of(special, config)
+    manifest = msgspec.structs.replace(manifest, programs=manifest.programs | engine.steps)
+    session = Session(manifest, special.cache, tokenizer, engine)
     if session.manifest.queries == "catalyst":
         session.catalyst = [40, 41, 42]
     text, new = SENTENCES if case.policy == "consensus" else TEXT, 30
