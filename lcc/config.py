@@ -11,6 +11,7 @@ from lcc.errors import ConfigError
 
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
+HEAD_ROWS = 32  # rows of hidden states that the LM head takes in one call, at most
 
 Positions = Literal["contiguous", "absolute"]
 Precision = Literal["fp32", "int8", "int4"]

@@ -7,10 +7,9 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lcc.config import CacheConfig, Precision
+from lcc.config import HEAD_ROWS, CacheConfig, Precision
 from lcc.errors import ConfigError
 from lcc.manifest import LayerEntry, MemoryEntry, Scalar
-from lcc.passes.split_programs import HEAD_ROWS
 from lcc.plan import Kind
 from lcc.program import Program
 

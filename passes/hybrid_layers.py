@@ -88,7 +88,7 @@ class HybridLayers(Pass):
         for i, (site, kind) in enumerate(zip(sites, self.plan, strict=True)):
             if not isinstance(kind, Full):
                 self._rewrite_site(graph, i, site, kind, inputs[kind], rotations)
-        _drop_unread(graph, "query_rows")
+        _drop_query_rows(graph)
         return len(self.plan) - self.plan.count(Full())
 
     def _add_inputs(self, graph: ModelGraph) -> dict[Sparse, list[fx.Node]]:
@@ -160,11 +160,11 @@ class HybridLayers(Pass):
                 raise PassError(f"hybrid_layers: layer {i} has {slots} slots left")
 
 
-def _drop_unread(graph: ModelGraph, name: str) -> None:
-    """Take an input away that nothing needs any more, if there is one of that name."""
+def _drop_query_rows(graph: ModelGraph) -> None:
+    """Take the input away where no layer is left that gives queries."""
     graph.clean()
     for node in graph.graph.find_nodes(op="placeholder"):
-        if node.name == name and not node.users:
+        if node.name == "query_rows" and not node.users:
             graph.graph.erase_node(node)
 
 

@@ -5,12 +5,11 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
+from lcc.config import HEAD_ROWS
 from lcc.errors import PassError
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import ModelGraph, aten, is_call, shape
 from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
-
-HEAD_ROWS = 32  # rows of hidden states the head is given at once, at most
 
 
 class LMHead(nn.Module):

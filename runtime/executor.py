@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.config import BEGINNING_TOKENS, CacheConfig
+from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.manifest import Manifest, cache_dtype
 from lcc.runtime import scalars
@@ -21,8 +21,6 @@ from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.windows import Window, windows_of
-
-HEAD_ROWS = 32  # rows the head program takes in one call
 
 
 @dataclass(frozen=True)

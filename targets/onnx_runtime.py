@@ -23,6 +23,7 @@ from lcc.targets.onnx_precision import lower_precision
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
 _SMALL = 100_000  # numbers of a constant that may be the same as another, and not a weight
+_OF_LAYERS = ("queries_", "retaining_")  # outputs that nothing of the step reads
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
 
 
@@ -121,26 +122,22 @@ def _drop_reshapes(model: ir.Model) -> None:
 
 
 def _hand_out_early(model: ir.Model) -> None:
-    """Let queries be handed out where they are, so that no layer's are held until the end.
+    """Let what a layer gives be given where it is, so that nothing is held for it until the end.
 
-        before   ..., Gather, Squeeze, Transpose of layer 0, ..., of layer 1, ..., hidden
-        after    ..., hidden, Gather, Squeeze, Transpose of layer 1, of layer 0
+        before   ..., Transpose -> queries_0, ..., Transpose -> queries_1, ..., hidden
+        after    ..., hidden, Transpose -> queries_1, Transpose -> queries_0
 
-    ONNX Runtime sorts nodes anew: from what nothing reads backwards, the last such node of the file
-    first (`GraphViewer`, `ReverseDFSFrom`). As the exporter leaves them the queries of all layers
-    come after everything else: 18 of the 28 MB that a chunk of SmolLM2 takes (docs/speed.md).
+    ONNX Runtime sorts nodes anew: backwards from those that nothing reads, the last one of the file
+    first (`Graph::ReverseDFSFrom`). As the exporter leaves them the queries and retaining scores of
+    all layers come after everything else, and what they are computed from is held until then: 18 of
+    the 28 MB that a chunk of SmolLM2 takes (docs/speed.md).
     """
-    graph = model.graph
-    for out in reversed([out for out in graph.outputs if str(out.name).startswith("queries_")]):
-        chain: list[ir.Node] = []
-        value: ir.Value | None = out
-        while value is not None and (node := value.producer()) is not None:
-            if len(value.uses()) + value.is_graph_output() > 1:  # it goes on into the layer
-                break
-            chain.insert(0, node)
-            value = node.inputs[0]
-        graph.remove(chain)
-        graph.extend(chain)
+    given = [out for out in model.graph.outputs if str(out.name).startswith(_OF_LAYERS)]
+    for out in reversed(given):
+        node = out.producer()
+        assert node is not None
+        model.graph.remove(node)
+        model.graph.append(node)
 
 
 def _known(shape: ir.Shape | None) -> bool:

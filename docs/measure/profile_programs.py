@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 import torch
 
+from lcc.config import HEAD_ROWS
 from lcc.manifest import Manifest, read_manifest
-from lcc.passes.split_programs import HEAD_ROWS
 
 OURS = {"MatMul": "matrix products", "GroupQueryAttention": "attention"}
 

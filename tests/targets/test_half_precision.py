@@ -47,7 +47,6 @@ def step_inputs(program: Program, first: int) -> dict[str, torch.Tensor]:
         "tokens": torch.randint(5, 250, (1, 16), generator=draw),
         "positions": torch.arange(first, first + 16)[None],
         "used": torch.tensor([20], dtype=torch.int32),
-        "query_rows": torch.arange(16),
     }
     nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
     for name, node in zip(program.inputs, nodes, strict=True):

@@ -16,8 +16,8 @@ from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.models import LoadedModel
 from lcc.specialize import specialize
-from lcc.targets.onnx_runtime import WEIGHTS_FILE, _Weights, to_onnx
-from lcc.tiny import ARCHITECTURES, tiny_model
+from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, _Weights, to_onnx
+from lcc.tiny import ARCHITECTURES, random_heads, tiny_model
 from lcc.verify import verify
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
@@ -58,15 +58,21 @@ def test_a_step_reshapes_nothing_of_a_layer(architecture: str) -> None:
     assert {use.node.op_type for use in left.outputs[0].uses()} == {"GroupQueryAttention"}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_queries_are_handed_out_where_they_are(
-    precision: Precision, tiny_folder: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("policy", "precision"), [("consensus", "fp32"), ("consensus", "int4"), ("locret", "fp32")]
+)
+def test_what_a_layer_gives_is_given_where_it_is(
+    policy: str, precision: Precision, tmp_path: Path
 ) -> None:
-    """As ONNX Runtime runs them: held until the end they were most of what a chunk takes."""
-    compile_model(tiny_folder, tmp_path / "m.lcc", CompileConfig(cache=CACHE, precision=precision))
+    """As ONNX Runtime runs it: held until the end it was most of what a chunk takes."""
+    model, target = tiny_model("llama"), OnnxRuntime()
+    heads = random_heads(model) if policy == "locret" else None
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy))
+    target.precision = precision
+    target.build(specialize(capture(model), config, "m", "llama", None, heads).programs, tmp_path)
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
-    step = onnxruntime.InferenceSession(str(tmp_path / "m.lcc" / "step.onnx"), options)
+    step = onnxruntime.InferenceSession(str(tmp_path / "step.onnx"), options)
     types = {"int64": np.int64, "int32": np.int32, "float": np.float32}
     sizes = {"tokens": (1, 16), "positions": (1, 16), "query_rows": (1,)}
     feeds = {}
