@@ -22,6 +22,8 @@ from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.windows import Window, windows_of
 
+SCORE_ROWS = 64  # queries that a score program is given at a time
+
 
 @dataclass(frozen=True)
 class Cycle:
@@ -71,6 +73,7 @@ class Executor:
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
         self._memory = np.float32(manifest.policy.memory)
+        self._adds_up = (manifest.policy.query_pool, manifest.policy.group_pool) == ("sum", "mean")
         self._tail_size = manifest.policy.tail_size
         self.limits = Limits.of(
             cache,
@@ -269,16 +272,23 @@ class Executor:
         return result
 
     def _score(self, queries: dict[int, np.ndarray], start: int) -> None:
-        """Add what these [Hq, n, D] queries see, the first in slot `start`, to the attention."""
+        """Add what these [Hq, n, D] queries see, the first in slot `start`, to the attention.
+
+        A call takes the logits of all its queries over all slots, twice: so a few rows at a time,
+        where the sum of what they see is what all of them see.
+        """
         for i, of_layer in queries.items():
             layer = self.layers[i]
             runner = self._engine.runner(str(layer.score))
             new = self._attention[layer.kv_heads]
             runner.bind({"key": self.cache.keys[i], "attention": new})
-            runner({"queries": of_layer, "start": np.array([start], np.int32)})
             attention = self.cache.scalar(self._scored_into, i)
             attention *= self._memory
-            attention += new
+            size = SCORE_ROWS if self._adds_up else of_layer.shape[1]
+            for first in range(0, of_layer.shape[1], size):
+                rows = np.ascontiguousarray(of_layer[:, first : first + size])
+                runner({"queries": rows, "start": np.array([start + first], np.int32)})
+                attention += new
 
     def evict(self, catalyst: Sequence[int], left: int | None = None) -> Cycle:
         """One cycle: score, then keep `budget` entries of every layer; needs used > budget.

@@ -45,12 +45,14 @@ class Score(nn.Module):
         heads, slots = key.shape[1:3]
         slot = torch.arange(slots)
         hidden = slot > start + torch.arange(n)[:, None]  # [n, S]
+        # Added, not filled in: a sum and a softmax may write where they read.
+        mask = torch.zeros(()).masked_fill(hidden, -torch.inf)
         grouped = (queries * self.scale).reshape(heads, -1, size)  # [Hkv, Hq/Hkv*n, D]
         logits = grouped @ key[0].transpose(1, 2)
         if self.softcap:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         logits = logits.reshape(heads, query_heads // heads, n, slots)
-        attention = logits.masked_fill(hidden, -torch.inf).softmax(-1)
+        attention = (logits + mask).softmax(-1)
         attention = attention.sum(2) if self.query_pool == "sum" else attention.amax(2)
         return attention.mean(1) if self.group_pool == "mean" else attention.amax(1)
 

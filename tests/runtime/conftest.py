@@ -69,6 +69,7 @@ class FakeEngine:
         self.manifest, self.model = manifest, Model()
         self.calls: list[str] = []
         self.rows: list[int] = []  # of each step, those whose queries were asked for
+        self.scored: list[int] = []  # of each call of a score program, its queries
         self.fail_in: str | None = None
         self.runners = {name: FakeRunner(self, name) for name in manifest.programs}
 
@@ -156,6 +157,7 @@ class FakeRunner:
     def score(self, arrays: dict) -> dict:
         queries, key, start = arrays["queries"], arrays["key"][0], int(arrays["start"][0])
         attention = np.zeros(key.shape[:2], np.float32)
+        self.engine.scored.append(queries.shape[1])
         for head in range(HQ):
             mine = head // (HQ // HKV)
             for j in range(queries.shape[1]):
@@ -293,6 +295,7 @@ def fake_manifest(
     queries: str | None = "catalyst",
     memory: float = 0.0,
     catalyst: str = "sum up",
+    query_pool: str = "sum",
     evicts: bool = True,
     chooses_rows: bool = True,
     dtype: str = "float32",
@@ -373,7 +376,7 @@ def fake_manifest(
             layers=[layer] * LAYERS,
         ),
         cache=CacheConfig(**(sizes | cache)),
-        policy=PolicyConfig(name="fake", memory=memory, catalyst=catalyst),
+        policy=PolicyConfig(name="fake", memory=memory, catalyst=catalyst, query_pool=query_pool),
         scalars=list(scalars),
         queries=queries,
         programs=programs,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lcc.errors import CacheError, ConfigError
+from lcc.runtime import executor
 from lcc.runtime.feeding import TokenQueue
 from lcc.tiny import END
 
@@ -92,6 +93,20 @@ def test_queries_are_handed_out_where_somebody_reads_them(
     assert session.engine.rows == of_chunks + of_cycle
     newest = session._executor._query_rows(100, fetched=True).tolist()
     assert newest == list(range(36 if queries == "recent" else 0, 100))  # 64 are kept
+
+
+@pytest.mark.parametrize(("pool", "at_once"), [("sum", 2), ("max", 5)])
+def test_a_few_queries_are_scored_at_a_time_where_sums_add_up(
+    make_session, make_oracle, monkeypatch, pool, at_once
+):
+    monkeypatch.setattr(executor, "SCORE_ROWS", 2)
+    session = make_session(query_pool=pool, **RULES["h2o"])
+    session.feed(TEXT)
+    assert max(session.engine.scored) == at_once
+    oracle = make_oracle(session.manifest, [])
+    oracle.read(session.encode(TEXT))
+    for layer in range(2):
+        assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
 
 
 def test_protected_prefix_survives_every_cycle(make_session, make_oracle):
