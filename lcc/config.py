@@ -12,6 +12,8 @@ from lcc.errors import ConfigError
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
 HEAD_ROWS = 32  # rows of hidden states that the LM head takes in one call, at most
+SCORE_ROWS = 64  # queries that a score program takes in one call, at most, where sums add up
+RECENT_QUERIES = 64  # newest tokens whose queries are kept for a policy that scores by them
 
 Positions = Literal["contiguous", "absolute"]
 Precision = Literal["fp32", "int8", "int4"]
@@ -108,6 +110,11 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tail_size: int | None = None
     merge: float | None = None
     catalyst: str = BEGINNING
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether what several queries see is the sum of what each of them sees."""
+        return self.query_pool == "sum" and self.group_pool == "mean"
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:

@@ -1,27 +1,29 @@
 """The memory contract: what a compiled model will hold, computed before anything is built."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lcc.config import HEAD_ROWS, CacheConfig, Precision
+from lcc.config import HEAD_ROWS, RECENT_QUERIES, SCORE_ROWS, CacheConfig, Precision
 from lcc.errors import ConfigError
 from lcc.manifest import LayerEntry, MemoryEntry, Scalar
+from lcc.passes.eviction import EvictionPolicy
 from lcc.plan import Kind
 from lcc.program import Program
 
-# Python, numpy, ONNX Runtime with its arena, tokenizer tables, and what an arena keeps beyond what
-# is alive at once. The policy that comes nearest is h2o: 498 of 526 MB after 8,192 tokens of
-# essays, SmolLM2-135M in int8 (docs/measure/memory.py --tokens 8192 --text ESSAYS --threads 2).
-RUNTIME_BYTES = 176 << 20
-
+# Python, numpy, ONNX Runtime, and what its arena keeps beyond what is alive at once. What comes
+# nearest to its table is a cache in float16: 373 of 396 MB (docs/speed.md, "Memory").
+RUNTIME_BYTES = 112 << 20
+# Of one token of the vocabulary, in the tables of the tokenizer: what `tokenizers` 0.23 takes for a
+# BPE of 49,152 tokens is 36 to 46 MB, for 128,256 108 to 121, for 256,000 208 to 243.
+TOKEN_BYTES = 900
 
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.
 # What `lcc.targets.onnx_precision` stores.
-_WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.75, 1.125)}
+_WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.875, 1.125)}
 _LOWERED = 32  # least size of both sides of a matrix that has less than 32 bits a weight
 
 
@@ -161,8 +163,34 @@ def _bytes(value: object, sizes: dict[str, int]) -> int:
     return count * value.element_size()
 
 
-def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
-    """Largest value of each symbolic size of a program, from where it occurs in its inputs."""
+def _scored_rows(policy: EvictionPolicy, cache: CacheConfig) -> int:
+    """Queries that are scored together: of a catalyst prompt, of the newest tokens, of a chunk."""
+    if policy.queries is None:
+        return 0
+    rows = {"catalyst": cache.catalyst_size, "recent": RECENT_QUERIES, "all": cache.chunk_size}
+    return rows[policy.queries]
+
+
+def query_bytes(
+    layers: Sequence[LayerEntry], cache: CacheConfig, policy: EvictionPolicy, *, every_row: bool
+) -> int:
+    """Of the float32 queries that the runtime holds at most, to score by them.
+
+    every_row   steps hand out the queries of all rows, whatever is asked
+    """
+    # Besides what a step gave: a copy of each part of the catalyst prompt, and of all of it; or the
+    # newest, in a block twice as long (`lcc.runtime.recent_queries`).
+    rows = _scored_rows(policy, cache) * (1 if policy.queries == "all" else 3)
+    if every_row and policy.queries is not None:
+        rows += cache.chunk_size
+    return 4 * rows * sum(e.query_heads * e.head_size for e in layers if e.score is not None)
+
+
+def symbol_sizes(program: Program, cache: CacheConfig, policy: EvictionPolicy) -> dict[str, int]:
+    """Largest value of each symbolic size of a program, from where it occurs in its inputs.
+
+    Queries that a step hands out count as what the runtime holds.
+    """
     sizes: dict[str, int] = {}
     nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
     for name, node in zip(program.inputs, nodes, strict=True):
@@ -171,6 +199,11 @@ def symbol_sizes(program: Program, cache: CacheConfig) -> dict[str, int]:
                 continue
             if name in ("new_slots", "kept"):
                 largest = cache.budget
+            elif name == "query_rows":
+                largest = 1
+            elif name == "queries":
+                rows = _scored_rows(policy, cache)
+                largest = min(SCORE_ROWS, rows) if policy.config.adds_up else rows
             elif name.startswith(("key", "value")) or name in get_args(Scalar):
                 largest = cache.capacity
             elif "logits" in program.outputs:
@@ -185,25 +218,32 @@ def memory_table(
     programs: Sequence[Program],
     layers: Sequence[LayerEntry],
     cache: CacheConfig,
+    policy: EvictionPolicy,
     *,
-    scalars: int,
     precision: Precision = "fp32",
+    every_row: bool = False,
 ) -> list[MemoryEntry]:
     """What the runtime will hold, row by row; the rows add up to the contract.
 
     programs    the step first
+    every_row   see `query_bytes`
 
     Only one program runs at a time, so activations count once, those of the largest.
     """
     number_bytes = cache_number_bytes(programs)
     spare = 2 * number_bytes * _spare_numbers(programs, layers, cache)
-    activations = max(activation_bytes(p.exported, symbol_sizes(p, cache)) for p in programs)
+    activations = max(
+        activation_bytes(p.exported, symbol_sizes(p, cache, policy)) for p in programs
+    )
+    scalars = len(policy.scalars)
     caches = cache_bytes(layers, cache.capacity, scalars=scalars, number_bytes=number_bytes)
     table = {
         "weights": weight_bytes(programs, precision),
         **{_cache_row(kind, len(caches)): size for kind, size in caches.items()},
         "spare layer": spare,
         "activations": activations,
+        "queries": query_bytes(layers, cache, policy, every_row=every_row),
+        "tokenizer": TOKEN_BYTES * _vocabulary(programs),
         "runtime": RUNTIME_BYTES,
     }
     return [MemoryEntry(name=name, bytes=size) for name, size in table.items()]
@@ -245,17 +285,15 @@ def smallest_cache(cache: CacheConfig) -> CacheConfig:
 
 
 def largest_budget(
-    programs: Sequence[Program],
-    layers: Sequence[LayerEntry],
+    table_of: Callable[[CacheConfig], Sequence[MemoryEntry]],
     cache: CacheConfig,
     *,
-    scalars: int,
     memory_bytes: int,
-    precision: Precision = "fp32",
     longest: int | None = None,
 ) -> CacheConfig | None:
     """The cache with the largest budget (a multiple of 64) that fits; None if none does.
 
+    table_of    the memory table of a cache
     longest     the most slots it may have, whatever the memory; None = any number
     """
     low, high, best = 1, 1 << 14, None
@@ -266,9 +304,8 @@ def largest_budget(
         except ConfigError:  # smaller than what is protected
             low = middle + 1
             continue
-        table = memory_table(programs, layers, candidate, scalars=scalars, precision=precision)
         short_enough = longest is None or candidate.capacity <= longest
-        if short_enough and total_bytes(table) <= memory_bytes:
+        if short_enough and total_bytes(table_of(candidate)) <= memory_bytes:
             best, low = candidate, middle + 1
         else:
             high = middle - 1

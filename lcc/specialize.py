@@ -7,7 +7,7 @@ import msgspec
 import torch
 
 from lcc import env
-from lcc.config import CacheConfig, CompileConfig
+from lcc.config import CacheConfig, CompileConfig, Precision
 from lcc.errors import ConfigError
 from lcc.heads import HeadsPage, RetainingHeads
 from lcc.manifest import MemoryEntry, ModelEntry, PassEntry
@@ -108,10 +108,16 @@ def specialize(
     page = None if heads is None else heads.page
     cast = {target.name: target.cast(programs) for target in targets}
     special = Specialized(model, programs, passes, cache, policy, [], page, cast)
-    table = memory_table(
-        special.largest, layers, cache, scalars=len(policy.scalars), precision=config.precision
-    )
-    return replace(special, memory=table)
+    return replace(special, memory=_memory(special, cache, config.precision, targets))
+
+
+def _memory(
+    special: Specialized, cache: CacheConfig, precision: Precision, targets: Sequence[Target]
+) -> list[MemoryEntry]:
+    """The memory table that it has with this cache."""
+    every_row = any(target.hands_out_every_row for target in targets)
+    facts = (special.largest, special.model.layers, cache, special.policy)
+    return memory_table(*facts, precision=precision, every_row=every_row)
 
 
 def specialize_within_memory(
@@ -141,25 +147,19 @@ def specialize_within_memory(
         return special
     if not config.fit_budget:
         _check_window(config.cache, special.model)
+
+    def table_of(cache: CacheConfig) -> list[MemoryEntry]:
+        return _memory(special, cache, config.precision, targets)
+
     fitting = largest_budget(
-        special.largest,
-        special.model.layers,
+        table_of,
         config.cache,
-        scalars=len(special.policy.scalars),
         memory_bytes=limit,
-        precision=config.precision,
         longest=window if config.cache.positions == "contiguous" else None,
     )
     if fitting is None:
         least = smallest_cache(config.cache)
-        scalars = len(special.policy.scalars)
-        table = memory_table(
-            special.largest,
-            special.model.layers,
-            least,
-            scalars=scalars,
-            precision=config.precision,
-        )
+        table = table_of(least)
         raise ConfigError(
             f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
             f"{least.capacity}, takes {total_bytes(table):,} bytes; raise --memory"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, CacheConfig
+from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, RECENT_QUERIES, SCORE_ROWS, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.manifest import Manifest, cache_dtype
 from lcc.runtime import scalars
@@ -21,8 +21,6 @@ from lcc.runtime.kv_cache import KVCache, zeros
 from lcc.runtime.recent_queries import RecentQueries
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.windows import Window, windows_of
-
-SCORE_ROWS = 64  # queries that a score program is given at a time
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Executor:
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
         self._memory = np.float32(manifest.policy.memory)
-        self._adds_up = (manifest.policy.query_pool, manifest.policy.group_pool) == ("sum", "mean")
+        self._adds_up = manifest.policy.adds_up
         self._tail_size = manifest.policy.tail_size
         self.limits = Limits.of(
             cache,
@@ -235,7 +233,7 @@ class Executor:
         """[R] int64: the rows of a step of `count` tokens whose queries somebody reads, or one."""
         if not fetched:
             return np.zeros(1, np.int64)
-        newest = RecentQueries.LENGTH if self._queries == "recent" else count
+        newest = RECENT_QUERIES if self._queries == "recent" else count
         return np.arange(max(0, count - newest), count, dtype=np.int64)
 
     def _find_hidden(self) -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lcc.config import RECENT_QUERIES
+
 
 class RecentQueries:
     """The rotated queries of the newest tokens, of every layer that is scored by them.
@@ -10,12 +12,10 @@ class RecentQueries:
     full, so that a token costs one row and not the whole block.
     """
 
-    LENGTH = 64
-
     def __init__(self, layers: dict[int, tuple[int, int]]) -> None:
         """`layers`: layer -> (Hq, D)."""
         self._blocks = {
-            layer: np.zeros((heads, 2 * self.LENGTH, size), np.float32)
+            layer: np.zeros((heads, 2 * RECENT_QUERIES, size), np.float32)
             for layer, (heads, size) in layers.items()
         }
         self._end = 0
@@ -32,9 +32,9 @@ class RecentQueries:
 
     def append(self, queries: dict[int, np.ndarray]) -> None:
         """Add the queries of a step: layer -> [Hq, n, D], n >= 1."""
-        new = min(next(iter(queries.values())).shape[1], self.LENGTH)
-        kept = min(self.count, self.LENGTH - new)
-        move = self._end + new > 2 * self.LENGTH
+        new = min(next(iter(queries.values())).shape[1], RECENT_QUERIES)
+        kept = min(self.count, RECENT_QUERIES - new)
+        move = self._end + new > 2 * RECENT_QUERIES
         start = kept if move else self._end
         for layer, block in self._blocks.items():
             if move:

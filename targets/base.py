@@ -17,6 +17,7 @@ class Target(ABC):
     note    what nobody has tried of what it builds; None = nothing
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
+    hands_out_every_row     its steps give the queries of all rows: see `lcc.targets.static_shapes`
     """
 
     name: str
@@ -27,6 +28,7 @@ class Target(ABC):
     precision: Precision = "fp32"
     precisions: tuple[Precision, ...] = ("fp32",)
     kv_precisions: tuple[KvPrecision, ...] = ("fp32",)
+    hands_out_every_row: bool = False
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""

@@ -64,6 +64,7 @@ class OnnxAccelerator(OnnxRuntime):
 
     precisions = ("fp32",)
     kv_precisions = ("fp32",)
+    hands_out_every_row = True
 
     def __init__(self, device: str) -> None:
         self.name, self.device = f"onnxruntime:{device}", device

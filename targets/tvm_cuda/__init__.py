@@ -30,6 +30,7 @@ class TvmCuda(Target):
     cpu = ARCHITECTURES[0]
     levels = ARCHITECTURES
     dtype = "float16"
+    hands_out_every_row = True
     note = "machine code made without a GPU; it never ran, and no engine runs it"
 
     def refusals(self, programs: list[Program]) -> list[str]:

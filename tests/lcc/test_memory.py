@@ -1,8 +1,10 @@
-"""The memory table by the dtypes that programs have."""
+"""The memory table by the dtypes that programs have, and by what the policy reads."""
+
+import pytest
 
 from lcc.capture import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.memory import RUNTIME_BYTES, memory_table
+from lcc.memory import RUNTIME_BYTES, TOKEN_BYTES, activation_bytes, memory_table, symbol_sizes
 from lcc.specialize import specialize
 from lcc.targets.half_precision import half
 from lcc.tiny import tiny_model
@@ -14,7 +16,7 @@ def test_half_precision_is_half_of_it() -> None:
     special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
     wide = {row.name: row.bytes for row in special.memory}
     programs = [half(program) for program in special.programs]
-    table = memory_table(programs, special.model.layers, cache, scalars=0)
+    table = memory_table(programs, special.model.layers, cache, special.policy)
     narrow = {row.name: row.bytes for row in table}
     entries = 2 * 2 * 96  # layers, heads, slots; of 16 numbers each in keys and in values
     assert wide["cache"] == entries * (2 * 16 * 4 + 8)
@@ -22,3 +24,37 @@ def test_half_precision_is_half_of_it() -> None:
     assert wide["spare layer"] == 2 * narrow["spare layer"] == 2 * 2 * 40 * 16 * 4
     assert 0.5 <= narrow["weights"] / wide["weights"] < 0.52  # but for numbers that are not weights
     assert narrow["runtime"] == RUNTIME_BYTES
+
+
+@pytest.mark.parametrize(
+    ("policy", "rows", "every_row"),
+    [
+        ("consensus", 3 * 8, 3 * 8 + 16),  # catalyst prompts of eight tokens
+        ("snapkv", 3 * 64, 3 * 64 + 16),  # the newest 64
+        ("h2o", 16, 16 + 16),  # a chunk
+        ("knorm", 0, 0),
+    ],
+)
+def test_queries_that_are_held_until_they_are_scored(policy, rows, every_row) -> None:
+    cache = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name=policy))
+    special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
+    layers = special.model.layers
+    of_row = 4 * sum(layer.query_heads * layer.head_size for layer in layers)
+    table = {row.name: row.bytes for row in special.memory}
+    assert table["queries"] == rows * of_row
+    assert table["tokenizer"] == TOKEN_BYTES * special.model.vocab_size
+    static = memory_table(special.programs, layers, cache, special.policy, every_row=True)
+    assert {row.name: row.bytes for row in static}["queries"] == every_row * of_row
+
+
+@pytest.mark.parametrize(("pool", "queries"), [("sum", 64), ("max", 128)])
+def test_score_is_given_a_few_queries_where_sums_add_up(pool, queries) -> None:
+    cache = CacheConfig(capacity=512, budget=256, chunk_size=128, catalyst_size=8, recent_size=4)
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="h2o", query_pool=pool))
+    special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
+    score = next(each for each in special.programs if "score" in each.names[0])
+    sizes = symbol_sizes(score, cache, special.policy)
+    assert sorted(sizes.values()) == [queries, 512]
+    heads = special.model.layers[0].query_heads
+    assert activation_bytes(score.exported, sizes) >= 2 * 4 * heads * queries * 512  # logits, twice
