@@ -45,7 +45,7 @@ class Score(nn.Module):
         heads, slots = key.shape[1:3]
         slot = torch.arange(slots)
         hidden = slot > start + torch.arange(n)[:, None]  # [n, S]
-        # Added, not filled in: a sum and a softmax may write where they read.
+        # Added, not filled in: ONNX Runtime's Where takes its output's memory several times over.
         mask = torch.zeros(()).masked_fill(hidden, -torch.inf)
         grouped = (queries * self.scale).reshape(heads, -1, size)  # [Hkv, Hq/Hkv*n, D]
         logits = grouped @ key[0].transpose(1, 2)
