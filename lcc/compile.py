@@ -163,7 +163,7 @@ def manifest_of(special: Specialized, config: CompileConfig) -> Manifest:
         precision=config.precision,
         model=special.model,
         cache=special.cache,
-        policy=msgspec.structs.replace(policy.config, memory=policy.memory),
+        policy=policy.config,
         heads=special.heads,
         scalars=list(policy.scalars),
         queries=policy.queries,

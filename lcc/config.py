@@ -12,7 +12,7 @@ from lcc.errors import ConfigError
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
 HEAD_ROWS = 32  # rows of hidden states that the LM head takes in one call, at most
-SCORE_ROWS = 64  # queries that a score program takes in one call, at most, where sums add up
+SCORE_ROWS = 64  # of a chunk's queries, those that are scored in one call, where sums add up
 RECENT_QUERIES = 64  # newest tokens whose queries are kept for a policy that scores by them
 
 Positions = Literal["contiguous", "absolute"]

@@ -203,7 +203,8 @@ def symbol_sizes(program: Program, cache: CacheConfig, policy: EvictionPolicy) -
                 largest = 1
             elif name == "queries":
                 rows = _scored_rows(policy, cache)
-                largest = min(SCORE_ROWS, rows) if policy.config.adds_up else rows
+                adds_up = policy.queries == "all" and policy.config.adds_up
+                largest = min(SCORE_ROWS, rows) if adds_up else rows
             elif name.startswith(("key", "value")) or name in get_args(Scalar):
                 largest = cache.capacity
             elif "logits" in program.outputs:

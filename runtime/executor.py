@@ -71,7 +71,8 @@ class Executor:
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
         self._memory = np.float32(manifest.policy.memory)
-        self._adds_up = manifest.policy.adds_up
+        # Artifacts of before do not say how a catalyst's queries are combined, if not as asked.
+        self._adds_up = self._queries == "all" and manifest.policy.adds_up
         self._tail_size = manifest.policy.tail_size
         self.limits = Limits.of(
             cache,

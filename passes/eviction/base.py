@@ -94,7 +94,11 @@ class EvictionPolicy(ABC):
     def __init__(self, config: PolicyConfig) -> None:
         self.alpha = self.alpha if config.alpha is None else config.alpha
         self.tail_size = self.tail_size if config.tail_size is None else config.tail_size
-        self.config = msgspec.structs.replace(config, alpha=self.alpha, tail_size=self.tail_size)
+        self.config = config
+        # The manifest says what the programs do, where a policy has settings of its own, too.
+        own = ("alpha", "tail_size", "memory", "query_pool", "group_pool")
+        settings = {name: getattr(self, name) for name in own}
+        self.config = msgspec.structs.replace(config, **settings)
 
     @property
     def memory(self) -> float:

@@ -48,10 +48,10 @@ def test_queries_that_are_held_until_they_are_scored(policy, rows, every_row) ->
     assert {row.name: row.bytes for row in static}["queries"] == every_row * of_row
 
 
-@pytest.mark.parametrize(("pool", "queries"), [("sum", 64), ("max", 128)])
+@pytest.mark.parametrize(("pool", "queries"), [("mean", 64), ("max", 128)])
 def test_score_is_given_a_few_queries_where_sums_add_up(pool, queries) -> None:
     cache = CacheConfig(capacity=512, budget=256, chunk_size=128, catalyst_size=8, recent_size=4)
-    config = CompileConfig(cache=cache, policy=PolicyConfig(name="h2o", query_pool=pool))
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="h2o", group_pool=pool))
     special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
     score = next(each for each in special.programs if "score" in each.names[0])
     sizes = symbol_sizes(score, cache, special.policy)

@@ -95,15 +95,18 @@ def test_queries_are_handed_out_where_somebody_reads_them(
     assert newest == list(range(36 if queries == "recent" else 0, 100))  # 64 are kept
 
 
-@pytest.mark.parametrize(("pool", "at_once"), [("sum", 2), ("max", 5)])
-def test_a_few_queries_are_scored_at_a_time_where_sums_add_up(
-    make_session, make_oracle, monkeypatch, pool, at_once
+@pytest.mark.parametrize(
+    ("rule", "pool", "at_once"), [("h2o", "sum", 2), ("h2o", "max", 5), ("infinipot", "sum", 6)]
+)
+def test_a_few_queries_of_a_chunk_are_scored_at_a_time_where_sums_add_up(
+    make_session, make_oracle, monkeypatch, rule, pool, at_once
 ):
     monkeypatch.setattr(executor, "SCORE_ROWS", 2)
-    session = make_session(query_pool=pool, **RULES["h2o"])
+    session = make_session(query_pool=pool, **RULES[rule])
     session.feed(TEXT)
     assert max(session.engine.scored) == at_once
-    oracle = make_oracle(session.manifest, [])
+    catalyst = session.catalyst if rule == "infinipot" else ""
+    oracle = make_oracle(session.manifest, list(catalyst.encode()))
     oracle.read(session.encode(TEXT))
     for layer in range(2):
         assert session.kept_tokens(layer).tolist() == oracle.kept(layer)

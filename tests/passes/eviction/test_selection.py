@@ -180,6 +180,20 @@ def test_h2o_sums_all_attention_whatever_the_options():
     assert (policy.memory, policy.query_pool, policy.queries) == (0.2, "max", "recent")
 
 
+@pytest.mark.parametrize(
+    ("name", "pools", "memory"),
+    [
+        ("consensus", ("max", "max"), 0.2),
+        ("h2o", ("sum", "mean"), 1.0),
+        ("snapkv", ("max", "mean"), 0.2),
+    ],
+)
+def test_configuration_says_what_the_programs_do(name, pools, memory):
+    own = make_policy(PolicyConfig(name=name, memory=0.2, query_pool="max")).config
+    assert ((own.query_pool, own.group_pool), own.memory) == (pools, memory)
+    assert own.adds_up == (name == "h2o")
+
+
 @given(
     st.lists(st.integers(-2, 2), min_size=1, max_size=30),
     st.data(),
