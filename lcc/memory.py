@@ -18,7 +18,7 @@ from lcc.program import Program
 # nearest to its table is a cache in float16: 373 of 396 MB (docs/speed.md, "Memory").
 RUNTIME_BYTES = 112 << 20
 # Of one token of the vocabulary, in the tables of the tokenizer: what `tokenizers` 0.23 takes for a
-# BPE of 49,152 tokens is 36 to 46 MB, for 128,256 108 to 121, for 256,000 208 to 243.
+# BPE of 49,152 tokens is 34 to 45 MB, of 128,256 108 to 120, of 256,000 216 to 242 (while loading).
 TOKEN_BYTES = 900
 
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.

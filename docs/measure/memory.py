@@ -4,10 +4,11 @@ python docs/measure/memory.py model.lcc [--text book.txt] [--tokens 65536] [--pi
 
 Prints, for every 4,096 tokens, their rate and the peak resident memory so far; then the two ratios
 that matter. A text begins again where it does not suffice. Without one it is noise with a pass key
-in its middle, which is asked for at the end.
+in its middle, which is asked for at the end; with --every-id, each token of the vocabulary once.
 """
 
 import argparse
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +32,16 @@ def main() -> None:
     """Read block by block."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--text", type=Path)
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--text", type=Path)
+    text.add_argument("--every-id", action="store_true")
     parser.add_argument("--tokens", type=int, default=65536)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     session = lcc.runtime.load(options.artifact, threads=options.threads)
-    blocks = noise(session, options.tokens) if options.text is None else real(session, options)
+    is_noise = options.text is None and not options.every_id
+    blocks = noise(session, options.tokens) if is_noise else real(session, options)
     seconds, peaks = [], []
     for block in blocks:
         begin, before = time.perf_counter(), session.tokens
@@ -48,7 +52,7 @@ def main() -> None:
         print(
             f"{session.tokens:8} tokens  {rate:6.0f} tokens/s  peak {peaks[-1]:6.1f} MB", flush=True
         )
-    if options.text is None:
+    if is_noise:
         question = f"\n{PASSKEY_QUESTION} {PASSKEY_PREFIX}"
         answer = "".join(session.generate(question, max_new_tokens=24))
         print(f"wanted {KEY}, answered {answer!r}")
@@ -73,10 +77,14 @@ def noise(session: Session, tokens: int) -> Iterator[str]:
 
 
 def real(session: Session, options: argparse.Namespace) -> Iterator[list[int]]:
-    """Blocks of 4,096 token ids of a text."""
-    text = options.text.read_text(encoding="utf-8", errors="replace")
-    ids = session.encode(text[: 6 * options.tokens])
-    ids = (ids * (1 + options.tokens // len(ids)))[: options.tokens]
+    """Blocks of 4,096 token ids: of a text, or of the whole vocabulary in random order."""
+    if options.every_id:
+        ids = list(range(session.manifest.model.vocab_size))
+        random.Random(0).shuffle(ids)
+    else:
+        text = options.text.read_text(encoding="utf-8", errors="replace")
+        ids = session.encode(text[: 6 * options.tokens])
+        ids = (ids * (1 + options.tokens // len(ids)))[: options.tokens]
     return (ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK))
 
 
