@@ -1,6 +1,6 @@
 """When a needle leaves the cache, and what the cache holds instead at the end.
 
-python docs/measure/follow_needle.py m.lcc ESSAYS --index 13 --length 65536 --budget 512 --capacity 1024
+python docs/measure/follow_needle.py m.lcc ESSAYS --index 13 --budget 512 --capacity 1024
 
 Reads sample `index` of the twenty that `lcc eval --tasks niah_single_2 --samples 20` makes, and
 prints how many tokens of the needle the first head of the first layer holds, whenever that changes.
