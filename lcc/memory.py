@@ -22,7 +22,7 @@ RUNTIME_BYTES = 112 << 20
 TOKEN_BYTES = 900
 
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.
-# What `lcc.targets.onnx_precision` stores.
+# What `lcc.targets.onnx_precision` stores, and of int4 a sum for each block, which the kernel adds.
 _WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.875, 1.125)}
 _LOWERED = 32  # least size of both sides of a matrix that has less than 32 bits a weight
 
