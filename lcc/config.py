@@ -111,10 +111,15 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     merge: float | None = None
     catalyst: str = BEGINNING
 
-    @property
-    def adds_up(self) -> bool:
-        """Whether what several queries see is the sum of what each of them sees."""
-        return self.query_pool == "sum" and self.group_pool == "mean"
+    def score_rows(self, queries: str | None, rows: int) -> int:
+        """Of so many queries that are scored together, those that a program is given in one call.
+
+        queries     whose they are, see `lcc.manifest`. Of a chunk ("all") a few, where what all of
+                    them see is the sum of what each sees; artifacts of before do not say how a
+                    catalyst's are combined, so these go together
+        """
+        adds_up = self.query_pool == "sum" and self.group_pool == "mean"
+        return min(rows, SCORE_ROWS) if queries == "all" and adds_up else rows
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:

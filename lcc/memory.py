@@ -7,7 +7,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lcc.config import HEAD_ROWS, RECENT_QUERIES, SCORE_ROWS, CacheConfig, Precision
+from lcc.config import HEAD_ROWS, RECENT_QUERIES, CacheConfig, Precision
 from lcc.errors import ConfigError
 from lcc.manifest import LayerEntry, MemoryEntry, Scalar
 from lcc.passes.eviction import EvictionPolicy
@@ -202,9 +202,7 @@ def symbol_sizes(program: Program, cache: CacheConfig, policy: EvictionPolicy) -
             elif name == "query_rows":
                 largest = 1
             elif name == "queries":
-                rows = _scored_rows(policy, cache)
-                adds_up = policy.queries == "all" and policy.config.adds_up
-                largest = min(SCORE_ROWS, rows) if adds_up else rows
+                largest = policy.config.score_rows(policy.queries, _scored_rows(policy, cache))
             elif name.startswith(("key", "value")) or name in get_args(Scalar):
                 largest = cache.capacity
             elif "logits" in program.outputs:

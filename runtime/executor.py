@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, RECENT_QUERIES, SCORE_ROWS, CacheConfig
+from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, RECENT_QUERIES, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.manifest import Manifest, cache_dtype
 from lcc.runtime import scalars
@@ -71,8 +71,7 @@ class Executor:
         self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
         self._queries = manifest.queries if self._scored else None
         self._memory = np.float32(manifest.policy.memory)
-        # Artifacts of before do not say how a catalyst's queries are combined, if not as asked.
-        self._adds_up = self._queries == "all" and manifest.policy.adds_up
+        self._policy = manifest.policy
         self._tail_size = manifest.policy.tail_size
         self.limits = Limits.of(
             cache,
@@ -283,7 +282,7 @@ class Executor:
             runner.bind({"key": self.cache.keys[i], "attention": new})
             attention = self.cache.scalar(self._scored_into, i)
             attention *= self._memory
-            size = SCORE_ROWS if self._adds_up else of_layer.shape[1]
+            size = self._policy.score_rows(self._queries, of_layer.shape[1])
             for first in range(0, of_layer.shape[1], size):
                 rows = np.ascontiguousarray(of_layer[:, first : first + size])
                 runner({"queries": rows, "start": np.array([start + first], np.int32)})

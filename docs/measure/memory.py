@@ -1,6 +1,6 @@
 """Resident memory and speed while one long text is read: flat, or not.
 
-python docs/measure/memory.py model.lcc [--text book.txt] [--tokens 65536] [--picture memory.png]
+python docs/measure/memory.py model.lcc [--text book.txt | --every-id] [--tokens 65536]
 
 Prints, for every 4,096 tokens, their rate and the peak resident memory so far; then the two ratios
 that matter. A text begins again where it does not suffice. Without one it is noise with a pass key

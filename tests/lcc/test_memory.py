@@ -6,6 +6,7 @@ from lcc.capture import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.memory import RUNTIME_BYTES, TOKEN_BYTES, activation_bytes, memory_table, symbol_sizes
 from lcc.specialize import specialize
+from lcc.targets import find_target
 from lcc.targets.half_precision import half
 from lcc.tiny import tiny_model
 
@@ -44,8 +45,9 @@ def test_queries_that_are_held_until_they_are_scored(policy, rows, every_row) ->
     table = {row.name: row.bytes for row in special.memory}
     assert table["queries"] == rows * of_row
     assert table["tokenizer"] == TOKEN_BYTES * special.model.vocab_size
-    static = memory_table(special.programs, layers, cache, special.policy, every_row=True)
-    assert {row.name: row.bytes for row in static}["queries"] == every_row * of_row
+    facts, static = ("m", "llama", None), find_target("onnxruntime:nnapi")
+    special = specialize(capture(tiny_model("llama")), config, *facts, targets=[static])
+    assert {row.name: row.bytes for row in special.memory}["queries"] == every_row * of_row
 
 
 @pytest.mark.parametrize(("pool", "queries"), [("mean", 64), ("max", 128)])

@@ -5,8 +5,8 @@ import signal
 import numpy as np
 import pytest
 
+from lcc import config
 from lcc.errors import CacheError, ConfigError
-from lcc.runtime import executor
 from lcc.runtime.feeding import TokenQueue
 from lcc.tiny import END
 
@@ -101,7 +101,7 @@ def test_queries_are_handed_out_where_somebody_reads_them(
 def test_a_few_queries_of_a_chunk_are_scored_at_a_time_where_sums_add_up(
     make_session, make_oracle, monkeypatch, rule, pool, at_once
 ):
-    monkeypatch.setattr(executor, "SCORE_ROWS", 2)
+    monkeypatch.setattr(config, "SCORE_ROWS", 2)
     session = make_session(query_pool=pool, **RULES[rule])
     session.feed(TEXT)
     assert max(session.engine.scored) == at_once
