@@ -242,6 +242,20 @@ class Executor:
             hidden = self._run(self.since_cycle[-1:], self.used - 1, self.tokens - 1)
             self.hidden = hidden.copy()
 
+    def _find_recent(self) -> None:
+        """After a rewind queries of the newest tokens may be missing: read those tokens once more.
+
+        As many as a rewind could take back: what they see is still there.
+        """
+        count = min(RECENT_QUERIES, self.rewindable)
+        if self.recent.count >= count:
+            return
+        self.recent.clear()
+        for ago in range(count, 0, -self.config.chunk_size):
+            part = self.since_cycle[-ago:][: self.config.chunk_size]
+            self._run(part, self.used - ago, self.tokens - ago, fetch_queries=True)
+            self.recent.append(self._new_queries)
+
     def logits(self) -> np.ndarray:
         """[V] float32 for the token after the last one read; the same array until the next step."""
         self.check()
@@ -299,6 +313,7 @@ class Executor:
         if self._queries == "catalyst":
             self._score(self._catalyst_queries(catalyst), self.used)
         elif self._queries == "recent":
+            self._find_recent()
             count = self.recent.count
             self._score({i: self.recent.get(i) for i in self._scored}, self.used - count)
         if self._scored_into == "consensus" and self._scored:

@@ -262,6 +262,22 @@ def test_rewound_queries_score_nothing(make_session, make_oracle, queries):
     assert session.kept_tokens(1).tolist() == oracle.kept(1)
 
 
+def test_queries_lost_by_a_rewind_are_found_again(make_session, make_oracle):
+    session = make_session(scalars=("attention",), queries="recent", capacity=128)
+    ids = session.encode(TEXT)
+    session.feed([*ids[:50], *ids[:70]])
+    session.rewind(70)  # more than the queries that are kept
+    session.feed(ids[50:128])
+    session.rewind(60)  # of the 64 that are kept four are left, of tokens before these
+    session.feed(ids[68:80])
+    session.distill()
+    oracle = make_oracle(session.manifest, [])
+    oracle.read(ids[:80])
+    oracle.cycle()
+    assert session.kept_tokens(1).tolist() == oracle.kept(1)
+    assert session.engine.scored[-1] == 64
+
+
 def test_catalyst_at_run_time(make_session, make_oracle):
     session = make_session()
     session.catalyst = "why?"
