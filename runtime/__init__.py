@@ -14,6 +14,7 @@ from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
 from lcc.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.runtime.engine import Engine
+from lcc.runtime.resident import trim
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 
@@ -60,6 +61,7 @@ def load(
     cache = _lowered(manifest, {name: size for name, size in asked.items() if size is not None})
     tokenizer = Tokenizer(folder, manifest.files)
     session = Session(manifest, cache, tokenizer, engine)
+    trim()
     session.loaded_in(time.perf_counter() - begin)
     return session
 

@@ -14,6 +14,7 @@ from lcc.runtime.engine import Engine
 from lcc.runtime.executor import Cycle, Executor
 from lcc.runtime.feeding import Part, Progress, TokenQueue
 from lcc.runtime.interrupts import uninterrupted
+from lcc.runtime.resident import trim
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.stats import Clock
 from lcc.runtime.text import Tokenizer
@@ -59,6 +60,11 @@ class Reader:
         if manifest.queries == "catalyst":
             self.catalyst = manifest.policy.catalyst
         self.reset()
+
+    def __del__(self) -> None:
+        """Return what the programs and the cache took: an app may load the next model."""
+        vars(self).clear()
+        trim()
 
     def loaded_in(self, seconds: float) -> None:
         """Note how long loading took, for `stats`."""

@@ -1,0 +1,67 @@
+import gc
+import mmap
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from lcc.runtime import reader
+from lcc.runtime.resident import drop_pages, trim
+
+SIZE = 8 << 20
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def resident(word: str = "VmRSS") -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(word))
+
+
+def mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | 2)
+    assert sum(pages[:: mmap.PAGESIZE]) == SIZE // mmap.PAGESIZE  # each page was read
+    return pages
+
+
+def test_what_was_freed_goes_back_to_the_system():
+    trim()
+    before = resident()
+    blocks = [bytearray(5000) for _ in range(SIZE // 5000)]
+    last = bytearray(5000)  # above them, so that the heap cannot simply end earlier
+    assert resident() - before > SIZE * 0.9
+    blocks.clear()
+    trim()
+    assert resident() - before < SIZE * 0.1
+    assert len(last) == 5000
+
+
+def test_pages_that_were_read_are_dropped_and_come_back(tmp_path):
+    (tmp_path / "in").mkdir()
+    for path in (tmp_path / "in/weights.bin", tmp_path / "other.bin"):
+        path.write_bytes(b"\x01" * SIZE)
+    pages, others = mapped(tmp_path / "in/weights.bin"), mapped(tmp_path / "other.bin")
+    before = resident("RssFile")
+    drop_pages(tmp_path / "in")
+    assert before - SIZE * 1.1 < resident("RssFile") < before - SIZE * 0.9  # the other file stays
+    assert pages[:] == b"\x01" * SIZE
+    assert others[0] == 1
+
+
+def test_what_was_written_stays(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"\x01" * SIZE)
+    pages = mapped(tmp_path / "weights.bin")
+    pages[SIZE // 2] = 7
+    drop_pages(tmp_path)
+    assert pages[SIZE // 2] == 7
+
+
+def test_a_deleted_session_gives_its_memory_back(make_session, monkeypatch):
+    session, trimmed = make_session(), []
+    session.feed("some text")
+    executor = weakref.ref(session._executor)
+    monkeypatch.setattr(reader, "trim", lambda: trimmed.append(executor() is None))
+    del session
+    gc.collect()
+    assert trimmed == [True]
