@@ -55,9 +55,12 @@ def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
     return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
 
 
+def _head(programs: Sequence[Program]) -> fx.Graph:
+    return next(p.exported.graph for p in programs if "logits" in p.outputs)
+
+
 def _vocabulary(programs: Sequence[Program]) -> int:
-    head = next(program for program in programs if "logits" in program.outputs)
-    return int(head.exported.graph.output_node().args[0][0].meta["val"].shape[1])
+    return int(_head(programs).output_node().args[0][0].meta["val"].shape[1])
 
 
 def cache_number_bytes(programs: Sequence[Program]) -> int:
@@ -186,6 +189,15 @@ def query_bytes(
     return 4 * rows * sum(e.query_heads * e.head_size for e in layers if e.score is not None)
 
 
+def hidden_bytes(programs: Sequence[Program], cache: CacheConfig, policy: EvictionPolicy) -> int:
+    """Of the float32 hidden states that wait for a cycle, where the policy scores by novelty."""
+    if "novelty" not in policy.scalars:
+        return 0
+    hidden, _ = _head(programs).find_nodes(op="placeholder")[-2:]
+    reserved = cache.catalyst_size if policy.queries == "catalyst" else 0
+    return 4 * (cache.capacity - reserved) * int(hidden.meta["val"].shape[1])
+
+
 def symbol_sizes(program: Program, cache: CacheConfig, policy: EvictionPolicy) -> dict[str, int]:
     """Largest value of each symbolic size of a program, from where it occurs in its inputs.
 
@@ -242,6 +254,7 @@ def memory_table(
         "spare layer": spare,
         "activations": activations,
         "queries": query_bytes(layers, cache, policy, every_row=every_row),
+        "hidden states": hidden_bytes(programs, cache, policy),
         "tokenizer": TOKEN_BYTES * _vocabulary(programs),
         "runtime": RUNTIME_BYTES,
     }

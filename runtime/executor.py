@@ -47,6 +47,7 @@ class Executor:
     protected       leading slots that no cycle evicts, besides the sinks
     windows         layers of other kinds than full, and how full they are
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
+    novel           how many of these, from the first, have their novelty
     beginning       ids of the first tokens of the text, at most 32
     surprise        where it is a list, every read adds the novelty of its tokens
     cycle_token     id of the last token read before the last cycle; None = there was none
@@ -100,6 +101,11 @@ class Executor:
         self._chooses_rows = any(tensor.name == "query_rows" for tensor in signature.inputs)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         self._evictions = Evictions(engine, manifest.programs, self.cache, cache.budget)
+        self._scores_novelty = "novelty" in names
+        # [tokens, h]: the hidden state before each token that was read since the last cycle.
+        self._preceding = zeros(
+            (self.limits.usable if self._scores_novelty else 0, manifest.model.hidden_size)
+        )
         self._attention = {
             layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
         }
@@ -127,6 +133,7 @@ class Executor:
         self.beginning: list[int] = []
         self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
         self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
+        self.novel = 0
         self.recent.clear()
         for window in self.windows:
             window.reset()
@@ -154,16 +161,21 @@ class Executor:
     def _read(self, ids: Sequence[int]) -> None:
         count = len(ids)
         new_scalars: dict[str, np.ndarray] = {}
-        scored = "novelty" in self.cache.scalar_names
-        if scored or self.surprise is not None:
+        if self._scores_novelty or self.surprise is not None:
             self._find_hidden()
         scored_now = self._queries in ("recent", "all")
         hidden = self._run(ids, self.used, self.tokens, fetch_queries=scored_now)
-        if scored or self.surprise is not None:
-            novelty = self._novelty(ids, hidden)
-            new_scalars |= {"novelty": novelty} if scored else {}
-            if self.surprise is not None:
-                self.surprise.append(novelty)
+        read = len(self.since_cycle)
+        if self._scores_novelty or self.surprise is not None:
+            first = np.zeros_like(hidden[:1]) if self.hidden is None else self.hidden
+            preceding = np.concatenate([first, hidden[:-1]])
+        if self._scores_novelty:
+            self._preceding[read : read + count] = preceding
+        if self.surprise is not None:
+            novelty = self._novelty(preceding, ids, first=self.tokens == 0)
+            self.surprise.append(novelty)
+            if self._scores_novelty and self.novel == read:
+                new_scalars["novelty"], self.novel = novelty, read + count
         if "noise" in self.cache.scalar_names:
             heads = max(layer.kv_heads for layer in self.layers)
             drawn = scalars.noise(self._seed, len(self.layers), heads, self.tokens, count)
@@ -267,19 +279,29 @@ class Executor:
             self._logits = self._head(feeds, ["logits"])["logits"][0].copy()
         return self._logits
 
-    def _novelty(self, ids: Sequence[int], hidden: np.ndarray) -> np.ndarray:
-        """[n] float32, of each token given those before it; hidden [n, h] of the tokens."""
-        if self.hidden is not None and self._logits is not None and len(ids) == 1:
-            return np.array([scalars.novelty(self._logits, ids[0])], np.float32)
-        first = np.zeros_like(hidden[:1]) if self.hidden is None else self.hidden
-        rows = np.concatenate([first, hidden[:-1]])
+    def find_novelty(self) -> None:
+        """Of all that was read, where the policy wants it: what no cycle needs is not computed."""
+        start, end = self.novel, len(self.since_cycle)
+        if not self._scores_novelty or start == end:
+            return
+        first = start == 0 and end == self.tokens
+        ids, preceding = self.since_cycle[start:], self._preceding[start:end]
+        novelty = self._novelty(preceding, ids, first=first)
+        self.cache.note("novelty", self.used - end + start, novelty)
+        self.novel = end
+
+    def _novelty(self, preceding: np.ndarray, ids: Sequence[int], *, first: bool) -> np.ndarray:
+        """[n] float32, of each token given the hidden states [n, h] before them.
+
+        first   the first of them is the text's, and nothing comes before it
+        """
         following = np.asarray(ids, np.int64)
         result = np.empty(len(ids), np.float32)
         for start in range(0, len(ids), HEAD_ROWS):
             part = slice(start, start + HEAD_ROWS)
-            feeds = {"hidden": rows[part], "next_tokens": following[part]}
+            feeds = {"hidden": preceding[part], "next_tokens": following[part]}
             result[part] = self._head(feeds, ["novelty"])["novelty"]
-        if self.hidden is None:
+        if first:
             result[0] = scalars.FIRST_NOVELTY
         return result
 
@@ -310,6 +332,7 @@ class Executor:
         """
         self.check()
         begin, before = time.perf_counter(), self.used
+        self.find_novelty()
         if self._queries == "catalyst":
             self._score(self._catalyst_queries(catalyst), self.used)
         elif self._queries == "recent":
@@ -331,6 +354,7 @@ class Executor:
         for i in self.cache.full:
             self._evict_layer(i, numbers)
         self.used, self.since_cycle, self.cycle_hidden = self.config.budget, [], self.hidden
+        self.novel = 0
         self.recent.clear()
         self.broken = False
         return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
@@ -396,7 +420,7 @@ class Executor:
         if count == 0:
             return
         left = len(self.since_cycle) - count
-        self.since_cycle = self.since_cycle[:left]
+        self.since_cycle, self.novel = self.since_cycle[:left], min(self.novel, left)
         self.used, self.tokens = self.used - count, self.tokens - count
         for window in self.windows:
             window.used -= count

@@ -93,6 +93,10 @@ class KVCache:
         for name, array in self._scalars.items():
             array[:, :, where] = scalars.get(name, 0.0)
 
+    def note(self, name: str, slot: int, numbers: np.ndarray) -> None:
+        """Write a scalar [n] of the entries from `slot` on, the same for all layers and heads."""
+        self._scalars[name][:, :, slot : slot + len(numbers)] = numbers
+
     def agree(self, name: str, layers: Sequence[int], used: int) -> None:
         """Give every entry the mean of a scalar over all heads of these layers.
 

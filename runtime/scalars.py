@@ -1,4 +1,4 @@
-"""Per-entry numbers that come from no program: noise, and how novel a token is."""
+"""Per-entry numbers that come from no program: noise, and the novelty of the first token."""
 
 import numpy as np
 
@@ -28,9 +28,3 @@ def _splitmix64(number: np.ndarray) -> np.ndarray:
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     number ^= number >> np.uint64(31)
     return number
-
-
-def novelty(logits: np.ndarray, token: int) -> float:
-    """-log softmax(logits)[token], in nats; logits [V] float32."""
-    highest = logits.max()
-    return float(highest - logits[token] + np.log(np.exp(logits - highest).sum(dtype=np.float64)))

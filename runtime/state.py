@@ -76,6 +76,7 @@ def save(
     if dtype not in CACHE_DTYPES:
         raise ConfigError(f'dtype is "{dtype}", wanted float32 or float16')
     path = Path(os.path.abspath(path))
+    executor.find_novelty()
     page = msgspec.json.encode(
         _Page(
             version=VERSION,
@@ -282,6 +283,7 @@ def _fill(file: Any, executor: Executor, page: _Page) -> None:
     if queries and next(iter(queries.values())).shape[1] > 0:
         executor.recent.append(queries)
     executor.since_cycle = [int(token) for token in file.get_tensor("since_cycle")]
+    executor.novel = len(executor.since_cycle)
     for name in ("hidden", "cycle_hidden"):
         if name in names:
             setattr(executor, name, file.get_tensor(name))

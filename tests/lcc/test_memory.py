@@ -50,6 +50,15 @@ def test_queries_that_are_held_until_they_are_scored(policy, rows, every_row) ->
     assert {row.name: row.bytes for row in special.memory}["queries"] == every_row * of_row
 
 
+@pytest.mark.parametrize(("policy", "tokens"), [("consensus", 96 - 8), ("snapkv", 0), ("knorm", 0)])
+def test_hidden_states_wait_for_a_cycle_where_novelty_is_read(policy, tokens) -> None:
+    cache = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name=policy))
+    special = specialize(capture(tiny_model("llama")), config, "m", "llama", None)
+    table = {row.name: row.bytes for row in special.memory}
+    assert table["hidden states"] == 4 * tokens * special.model.hidden_size
+
+
 @pytest.mark.parametrize(("pool", "queries"), [("mean", 64), ("max", 128)])
 def test_score_is_given_a_few_queries_where_sums_add_up(pool, queries) -> None:
     cache = CacheConfig(capacity=512, budget=256, chunk_size=128, catalyst_size=8, recent_size=4)

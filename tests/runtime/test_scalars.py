@@ -4,12 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcc.runtime.recent_queries import RecentQueries
-from lcc.runtime.scalars import noise, novelty
+from lcc.runtime.scalars import noise
+
+
+def surprise_of(logits: np.ndarray, token: int) -> float:
+    return float(np.log(np.exp(logits.astype(np.float64)).sum()) - logits[token])
 
 
 def test_the_first_token_is_more_novel_than_any(make_session):
     session = make_session()
     session.feed("abcdef")
+    session._executor.find_novelty()
     values = session._executor.cache.scalar("novelty", 0)[0, :6]
     assert values[0] == np.float32(1e30)
     assert 0 < values[1:].min() <= values[1:].max() < 100
@@ -23,7 +28,7 @@ def test_surprise_is_of_each_token_given_those_before(make_session, scalars):
     state, wanted = make_session(scalars=scalars), []
     state.feed("abcdef")
     for token in ids:
-        wanted.append(novelty(state.next_logits(), token))
+        wanted.append(surprise_of(state.next_logits(), token))
         state.feed([token])
     assert session.surprise(ids) == pytest.approx(wanted, rel=1e-4)
     assert len(session.cycles) == len(state.cycles) > 1
@@ -32,11 +37,42 @@ def test_surprise_is_of_each_token_given_those_before(make_session, scalars):
     assert session._executor.surprise is None
 
 
-def test_novelty_is_minus_log_probability():
-    logits = np.log(np.array([0.2, 0.5, 0.3], np.float32)) + 50
-    assert [novelty(logits, t) for t in range(3)] == pytest.approx(
-        -np.log([0.2, 0.5, 0.3]), abs=1e-5
-    )
+def test_novelty_is_found_where_a_cycle_or_a_file_needs_it(make_session, tmp_path):
+    session, ids = make_session(), list(b"the quick brown fox jumps")
+    session.feed(ids[:20])
+    session.rewind(3)
+    session.feed(ids[17:22])
+    next(session.generate_ids(eos=[]))
+    assert session.engine.calls.count("head") == 1  # for the token's logits
+    session.save(tmp_path / "a")
+    assert session.engine.calls.count("head") == 2
+    session.save(tmp_path / "b")
+    session.distill()
+    assert session.engine.calls.count("head") == 3  # of the token that was generated
+    session.feed(ids)
+    assert session.engine.calls.count("head") == 5  # with two cycles on the way
+    other = make_session()
+    other.surprise(ids[:10])
+    other.save(tmp_path / "c")
+    assert other.engine.calls.count("head") == 2  # of two chunks; it was known then
+
+
+def test_novelty_is_minus_log_probability(make_session):
+    session, other = make_session(), make_session()
+    ids = list(b"hello, world. ")
+    session.feed([*ids[:9], 1, 2])
+    session._executor.find_novelty()  # of two tokens too many
+    session.rewind(2)
+    session.feed(ids[9:])
+    session._executor.find_novelty()
+    wanted = []
+    for token in ids[:-1]:
+        other.feed([token])
+        wanted.append(other.next_logits())
+    wanted = [surprise_of(row, token) for row, token in zip(wanted, ids[1:], strict=True)]
+    novelty = session._executor.cache.scalar("novelty", 1)[:, : len(ids)]
+    assert (novelty[0] == novelty[1]).all()
+    assert novelty[0, 1:] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_noise_is_of_the_token_and_uniform():
