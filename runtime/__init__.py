@@ -14,7 +14,7 @@ from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
 from lcc.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.runtime.engine import Engine
-from lcc.runtime.resident import trim
+from lcc.runtime.resident import page_out, trim
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 
@@ -62,6 +62,7 @@ def load(
     tokenizer = Tokenizer(folder, manifest.files)
     session = Session(manifest, cache, tokenizer, engine)
     trim()
+    page_out(folder)  # weights that were read to be packed, 17 MB of `int4` (docs/speed.md)
     session.loaded_in(time.perf_counter() - begin)
     return session
 

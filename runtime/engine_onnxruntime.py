@@ -20,7 +20,6 @@ from lcc.runtime.device_array import Buffer, DeviceArray
 from lcc.runtime.engine import Runner
 from lcc.runtime.kv_cache import zeros
 from lcc.runtime.padding import PaddedRunner, fixed_length
-from lcc.runtime.resident import drop_pages
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -120,7 +119,6 @@ class OnnxRuntimeEngine:
                 ) from error
             self._check_place(file, session)
             self._sessions[file] = session
-            drop_pages(self._folder)  # of weights that were packed: 17 MB (docs/speed.md)
         return self._sessions[file]
 
     def _start_device(self) -> None:

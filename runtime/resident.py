@@ -5,10 +5,11 @@ next one comes on top of it.
 """
 
 import ctypes
-import mmap
 import re
 import sys
 from pathlib import Path
+
+MADV_PAGEOUT = 21  # of Linux 5.4 and newer; older ones refuse it, and nothing happens
 
 
 def trim() -> None:
@@ -17,19 +18,19 @@ def trim() -> None:
         libc.malloc_trim(ctypes.c_size_t(0))
 
 
-def drop_pages(folder: str | Path) -> None:
+def page_out(folder: str | Path) -> None:
     """Let go of the pages of mapped files of a folder; whoever needs one reads it again.
 
-    Mappings that were written to are left alone: what was written would be lost.
+    Nothing can be lost by it, what a page says or whoever maps something else there meanwhile:
+    the system only takes pages out that it can bring back.
     """
-    maps = Path("/proc/self/smaps")
+    maps = Path("/proc/self/maps")
     if sys.platform != "linux" or not maps.exists():
         return
     advise = ctypes.CDLL(None).madvise
     inside = re.escape(f"{Path(folder).resolve()}/")
     mapping = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +{inside}")
-    pages = maps.read_text(encoding="utf-8", errors="replace")
-    for page in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", pages, flags=re.MULTILINE):
-        if (found := mapping.match(page)) and re.search(r"^Anonymous: +0 kB", page, re.MULTILINE):
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
+        if found := mapping.match(line):
             start, end = (int(each, 16) for each in found.groups())
-            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_PAGEOUT)

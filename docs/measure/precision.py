@@ -25,6 +25,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto, helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -169,6 +170,18 @@ def session(
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+def without_offsets(path: Path) -> bytes:
+    """An `int4` step without the product that adds what each block is off zero: it costs time."""
+    model = ir.from_proto(onnx.load(path))
+    for node in list(model.graph):
+        more = node.inputs[1].producer() if node.op_type == "Add" and node.inputs[1] else None
+        offsets = None if more is None or more.op_type != "MatMul" else more.inputs[1]
+        if offsets is not None and str(offsets.name).endswith(".offsets"):
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+    RemoveUnusedNodesPass()(model)
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
 def in_turns(title: str, runs: dict[str, Callable[[], object]], repetitions: int) -> None:
     """Print the median time of each."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -197,6 +210,10 @@ def steps(folders: list[Path], threads: int, exact_bytes: bool) -> None:
         f.name: session(f / "step.onnx", threads, exact_bytes=exact_bytes) for f in folders
     }
     heads = {f.name: session(f / "head.onnx", threads) for f in folders}
+    for folder in folders:
+        if read_manifest(folder).precision == "int4":
+            alone = without_offsets(folder / "step.onnx")
+            all_steps[f"{folder.name} without offsets"] = session(alone, threads)
 
     def step(loaded: onnxruntime.InferenceSession, count: int) -> Callable[[], object]:
         feeds = caches | {

@@ -21,7 +21,13 @@ import torch
 from lcc.config import HEAD_ROWS
 from lcc.manifest import Manifest, read_manifest
 
-OURS = {"MatMul": "matrix products", "GroupQueryAttention": "attention"}
+OURS = {
+    "MatMul": "matrix products",  # of `int4`, those of sums and offsets
+    "MatMulNBits": "products in few bits",
+    "MatMulIntegerToFloat": "products in few bits",
+    "Add": "additions",
+    "GroupQueryAttention": "attention",
+}
 
 
 def session(path: Path, threads: int, profile: str | None = None) -> onnxruntime.InferenceSession:
@@ -88,15 +94,18 @@ def median_ms(run: Callable[[], object], times: int = 15) -> float:
     return 1e3 * statistics.median(seconds[2:])
 
 
-def shares(loaded: onnxruntime.InferenceSession, run: Callable[[], None]) -> dict[str, float]:
-    """Share of every kind of operator in the time of all of them."""
-    for _ in range(5):
+def shares(loaded: onnxruntime.InferenceSession, run: Callable[[], None], runs: int) -> str:
+    """How many operators there are, and the share of every kind in the time of all of them."""
+    for _ in range(runs):
         run()
     spent: collections.Counter[str] = collections.Counter()
+    count = 0
     for event in json.loads(Path(loaded.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
             spent[OURS.get(event["args"]["op_name"], "the rest")] += event["dur"]
-    return {name: spent[name] / spent.total() for name in (*OURS.values(), "the rest")}
+            count += 1
+    parts = [f"{name} {took / spent.total():.1%}" for name, took in spent.most_common()]
+    return f"{count // runs} operators: {', '.join(parts)}"
 
 
 def main() -> None:
@@ -121,9 +130,9 @@ def main() -> None:
         for count in (options.chunk, 1):
             taken = median_ms(step(loaded, manifest, options.used, count))
             traced = session(files["decode"], options.threads, f"{folder}/{count}")
-            parts = shares(traced, step(traced, manifest, options.used, count))
-            text = ", ".join(f"{name} {share:.1%}" for name, share in parts.items())
-            print(f"{count} tokens behind {options.used}: {taken:.1f} ms; {text}")
+            runs = 5 if count > 1 else 40
+            parts = shares(traced, step(traced, manifest, options.used, count), runs)
+            print(f"{count} tokens behind {options.used}: {taken:.1f} ms; {parts}")
     of_head = session(files["head"], options.threads)
     chunks = options.chunk / HEAD_ROWS
     novelty = chunks * median_ms(head(of_head, manifest, HEAD_ROWS))

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from lcc.config import PolicyConfig
-from lcc.manifest import Scalar
-
-Queries = Literal["catalyst", "recent", "all"]
+from lcc.manifest import Queries, Scalar
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lcc.runtime import reader
-from lcc.runtime.resident import drop_pages, trim
+from lcc.runtime.resident import page_out, trim
 
 SIZE = 8 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -43,7 +43,7 @@ def test_pages_that_were_read_are_dropped_and_come_back(tmp_path):
         path.write_bytes(b"\x01" * SIZE)
     pages, others = mapped(tmp_path / "in/weights.bin"), mapped(tmp_path / "other.bin")
     before = resident("RssFile")
-    drop_pages(tmp_path / "in")
+    page_out(tmp_path / "in")
     assert before - SIZE * 1.1 < resident("RssFile") < before - SIZE * 0.9  # the other file stays
     assert pages[:] == b"\x01" * SIZE
     assert others[0] == 1
@@ -53,7 +53,7 @@ def test_what_was_written_stays(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"\x01" * SIZE)
     pages = mapped(tmp_path / "weights.bin")
     pages[SIZE // 2] = 7
-    drop_pages(tmp_path)
+    page_out(tmp_path)
     assert pages[SIZE // 2] == 7
 
 
