@@ -15,7 +15,7 @@ from lcc.plan import Kind
 from lcc.program import Program
 
 # Python, numpy, ONNX Runtime, and what its arena keeps beyond what is alive at once. What comes
-# nearest to its table is a cache in float16: 373 of 396 MB (docs/speed.md, "Memory").
+# nearest to its table is a cache in float16: 364 of 401 MB (docs/speed.md, "Memory").
 RUNTIME_BYTES = 112 << 20
 # Of one token of the vocabulary, in the tables of the tokenizer: what `tokenizers` 0.23 takes for a
 # BPE of 49,152 tokens is 34 to 45 MB, of 128,256 108 to 120, of 256,000 216 to 242 (while loading).

@@ -59,7 +59,9 @@ def main() -> None:
     weights = sum(e.bytes for n, e in session.manifest.files.items() if n.startswith("weights"))
     cache = session.stats().cache_bytes
     print(f"peak grew by {peaks[-1] - peaks[0]:.1f} MB from the first block to the last")
-    print(f"second-to-last block / second block: {seconds[-2] / seconds[1]:.3f} x the time")
+    if len(seconds) > 2:
+        ratio = seconds[-2] / seconds[1]
+        print(f"second-to-last block / second block: {ratio:.3f} x the time")
     limit = 1.3 * weights / 1e6 + cache / 1e6 + 200
     print(f"peak {peaks[-1]:.0f} MB; 1.3 x weights + cache + 200 MB = {limit:.0f} MB")
     print(f"contract of the manifest: {sum(r.bytes for r in session.manifest.memory) / 1e6:.0f} MB")
