@@ -1,5 +1,6 @@
 import gc
 import mmap
+import os
 import sys
 import weakref
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from lcc.runtime import reader
 from lcc.runtime.resident import page_out, trim
 
-SIZE = 8 << 20
+SIZE = 32 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -19,9 +20,13 @@ def resident(word: str = "VmRSS") -> int:
 
 
 def mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
+    """A file of ones, each of its pages read."""
+    with path.open("wb+") as file:
+        file.write(b"\x01" * SIZE)
+        file.flush()
+        os.fsync(file.fileno())
         pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | 2)
-    assert sum(pages[:: mmap.PAGESIZE]) == SIZE // mmap.PAGESIZE  # each page was read
+    assert sum(pages[:: mmap.PAGESIZE]) == SIZE // mmap.PAGESIZE
     return pages
 
 
@@ -39,8 +44,6 @@ def test_what_was_freed_goes_back_to_the_system():
 
 def test_pages_that_were_read_are_dropped_and_come_back(tmp_path):
     (tmp_path / "in").mkdir()
-    for path in (tmp_path / "in/weights.bin", tmp_path / "other.bin"):
-        path.write_bytes(b"\x01" * SIZE)
     pages, others = mapped(tmp_path / "in/weights.bin"), mapped(tmp_path / "other.bin")
     before = resident("RssFile")
     page_out(tmp_path / "in")
@@ -50,7 +53,6 @@ def test_pages_that_were_read_are_dropped_and_come_back(tmp_path):
 
 
 def test_what_was_written_stays(tmp_path):
-    (tmp_path / "weights.bin").write_bytes(b"\x01" * SIZE)
     pages = mapped(tmp_path / "weights.bin")
     pages[SIZE // 2] = 7
     page_out(tmp_path)
