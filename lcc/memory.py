@@ -55,12 +55,12 @@ def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
     return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
 
 
-def _head(programs: Sequence[Program]) -> fx.Graph:
-    return next(p.exported.graph for p in programs if "logits" in p.outputs)
+def _head(programs: Sequence[Program]) -> Program:
+    return next(program for program in programs if "logits" in program.outputs)
 
 
 def _vocabulary(programs: Sequence[Program]) -> int:
-    return int(_head(programs).output_node().args[0][0].meta["val"].shape[1])
+    return int(_head(programs).exported.graph.output_node().args[0][0].meta["val"].shape[1])
 
 
 def cache_number_bytes(programs: Sequence[Program]) -> int:
@@ -193,7 +193,9 @@ def hidden_bytes(programs: Sequence[Program], cache: CacheConfig, policy: Evicti
     """Of the float32 hidden states that wait for a cycle, where the policy scores by novelty."""
     if "novelty" not in policy.scalars:
         return 0
-    hidden, _ = _head(programs).find_nodes(op="placeholder")[-2:]
+    head = _head(programs)
+    nodes = head.exported.graph.find_nodes(op="placeholder")[-len(head.inputs) :]
+    hidden = nodes[head.inputs.index("hidden")]
     reserved = cache.catalyst_size if policy.queries == "catalyst" else 0
     return 4 * (cache.capacity - reserved) * int(hidden.meta["val"].shape[1])
 

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcc.config import BEGINNING_TOKENS, HEAD_ROWS, RECENT_QUERIES, CacheConfig
+from lcc.config import BEGINNING_TOKENS, RECENT_QUERIES, CacheConfig
 from lcc.errors import ArtifactError, CacheError
 from lcc.manifest import Manifest, cache_dtype
-from lcc.runtime import scalars
 from lcc.runtime.cycle import Limits
 from lcc.runtime.engine import Engine
 from lcc.runtime.evictions import Evictions
-from lcc.runtime.kv_cache import KVCache, zeros
+from lcc.runtime.kv_cache import KVCache
+from lcc.runtime.noise import noise
+from lcc.runtime.novelty import Novelty
 from lcc.runtime.recent_queries import RecentQueries
+from lcc.runtime.scoring import Scoring
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.windows import Window, windows_of
 
@@ -47,7 +49,7 @@ class Executor:
     protected       leading slots that no cycle evicts, besides the sinks
     windows         layers of other kinds than full, and how full they are
     since_cycle     ids of the tokens read since the last cycle: those a rewind can take back
-    novel           how many of these, from the first, have their novelty
+    novelty         what is known of their novelty, and what waits
     beginning       ids of the first tokens of the text, at most 32
     surprise        where it is a list, every read adds the novelty of its tokens
     cycle_token     id of the last token read before the last cycle; None = there was none
@@ -69,23 +71,18 @@ class Executor:
         self.layers, self.config, self._engine = manifest.model.layers, cache, engine
         self._seed, self._sentences = seed, sentences
         self._programs = manifest.programs
-        self._scored = [i for i, layer in enumerate(self.layers) if layer.score is not None]
-        self._queries = manifest.queries if self._scored else None
-        self._memory = np.float32(manifest.policy.memory)
-        self._policy = manifest.policy
         self._tail_size = manifest.policy.tail_size
+        dtype = cache_dtype(manifest.programs)
+        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars, dtype, engine.zeros)
+        self._scoring = Scoring(manifest, self.cache, engine)
+        self._queries = self._scoring.queries
         self.limits = Limits.of(
             cache,
             catalyst=self._queries == "catalyst",
             evicts=all(e.evict is not None for e in self.layers if e.slots is None),
         )
         self.windows = windows_of(self.layers)
-        names = list(manifest.scalars)
-        # Attention is summed up where the policy reads it, if only as the mean of all heads.
-        self._scored_into = "consensus" if "consensus" in names else "attention"
-        dtype = cache_dtype(manifest.programs)
-        self.cache = KVCache(self.layers, cache.capacity, manifest.scalars, dtype, engine.zeros)
-        rolling = self._scored if self._queries == "recent" else []
+        rolling = self._scoring.layers if self._queries == "recent" else []
         self.recent = RecentQueries(
             {i: (self.layers[i].query_heads, self.layers[i].head_size) for i in rolling}
         )
@@ -101,20 +98,15 @@ class Executor:
         self._chooses_rows = any(tensor.name == "query_rows" for tensor in signature.inputs)
         self._new_slots = np.arange(cache.budget, dtype=np.int64)
         self._evictions = Evictions(engine, manifest.programs, self.cache, cache.budget)
-        self._scores_novelty = "novelty" in names
-        # [tokens, h]: the hidden state before each token that was read since the last cycle.
-        self._preceding = zeros(
-            (self.limits.usable if self._scores_novelty else 0, manifest.model.hidden_size)
-        )
-        self._attention = {
-            layer.kv_heads: zeros((layer.kv_heads, cache.capacity)) for layer in self.layers
-        }
         self._step, self._decode = engine.runner("prefill_chunk"), engine.runner("decode")
         self._bind_steps(range(len(self.layers)))
         for window in self.windows:
             self._step.bind(window.buffers)
             self._decode.bind(window.buffers)
         self._head = engine.runner("head")
+        self._reads_novelty = "novelty" in manifest.scalars
+        waiting = self.limits.usable if self._reads_novelty else 0
+        self.novelty = Novelty(self._head, waiting, manifest.model.hidden_size)
         self.surprise: list[np.ndarray] | None = None
         self.reset()
 
@@ -133,7 +125,7 @@ class Executor:
         self.beginning: list[int] = []
         self.hidden: np.ndarray | None = None  # [1, h] of the last token; None = not known now
         self.cycle_hidden: np.ndarray | None = None  # [1, h] of the last token before the cycle
-        self.novel = 0
+        self.novelty.known = 0
         self.recent.clear()
         for window in self.windows:
             window.reset()
@@ -160,25 +152,15 @@ class Executor:
 
     def _read(self, ids: Sequence[int]) -> None:
         count = len(ids)
-        new_scalars: dict[str, np.ndarray] = {}
-        if self._scores_novelty or self.surprise is not None:
+        heard = self._reads_novelty or self.surprise is not None
+        if heard:
             self._find_hidden()
         scored_now = self._queries in ("recent", "all")
         hidden = self._run(ids, self.used, self.tokens, fetch_queries=scored_now)
-        read = len(self.since_cycle)
-        if self._scores_novelty or self.surprise is not None:
-            first = np.zeros_like(hidden[:1]) if self.hidden is None else self.hidden
-            preceding = np.concatenate([first, hidden[:-1]])
-        if self._scores_novelty:
-            self._preceding[read : read + count] = preceding
-        if self.surprise is not None:
-            novelty = self._novelty(preceding, ids, first=self.tokens == 0)
-            self.surprise.append(novelty)
-            if self._scores_novelty and self.novel == read:
-                new_scalars["novelty"], self.novel = novelty, read + count
+        new_scalars = self._hear(ids, hidden) if heard else {}
         if "noise" in self.cache.scalar_names:
             heads = max(layer.kv_heads for layer in self.layers)
-            drawn = scalars.noise(self._seed, len(self.layers), heads, self.tokens, count)
+            drawn = noise(self._seed, len(self.layers), heads, self.tokens, count)
             new_scalars["noise"] = drawn[self.cache.full]
         if self._sentences is not None and self.cache.full:
             new_scalars["sentence"] = self._sentence_starts(self._sentences, ids)
@@ -188,13 +170,31 @@ class Executor:
         if self._queries == "recent":
             self.recent.append(self._new_queries)
         elif self._queries == "all":
-            self._score(self._new_queries, self.used)
+            self._scoring.add(self._new_queries, self.used)
         self.hidden, self._logits = hidden[-1:].copy(), None
         self.since_cycle += ids
         self.beginning += ids[: max(0, BEGINNING_TOKENS - self.tokens)]
         self.used, self.tokens = self.used + count, self.tokens + count
         for window in self.windows:
             window.used += count
+
+    def _hear(self, ids: Sequence[int], hidden: np.ndarray) -> dict[str, np.ndarray]:
+        """Their novelty where a caller listens, as the scalar where the policy reads it, too.
+
+        hidden      [n, h], after each of them
+        """
+        first = np.zeros_like(hidden[:1]) if self.hidden is None else self.hidden
+        before, read = np.concatenate([first, hidden[:-1]]), len(self.since_cycle)
+        if self._reads_novelty:
+            self.novelty.wait(read, before)
+        if self.surprise is None:
+            return {}
+        novelty = self.novelty.of(before, ids, first=self.tokens == 0)
+        self.surprise.append(novelty)
+        if not self._reads_novelty or self.novelty.known < read:
+            return {}
+        self.novelty.known = read + len(ids)
+        return {"novelty": novelty}
 
     def _expected(self, count: int) -> dict[str, np.ndarray]:
         """What retaining heads say of the newest entries, as the scalar that the policy reads."""
@@ -229,12 +229,14 @@ class Executor:
             window.place(behind, position, tokens.size)
             feeds |= window.feeds(behind)
         fetch = ["hidden", *self._retaining.values()]
-        fetch += [f"queries_{i}" for i in self._scored if fetch_queries]
+        fetch += [f"queries_{i}" for i in self._scoring.layers if fetch_queries]
         if self._chooses_rows:
             feeds["query_rows"] = self._query_rows(tokens.size, fetched=fetch_queries)
         runner = self._decode if tokens.size == 1 else self._step
         results = runner(feeds, fetch)
-        self._new_queries = {i: results[f"queries_{i}"] for i in self._scored if fetch_queries}
+        self._new_queries = {
+            i: results[f"queries_{i}"] for i in self._scoring.layers if fetch_queries
+        }
         for i, name in self._retaining.items():
             scores = results[name]  # [Hkv, n]
             self._new_retaining[i, : scores.shape[0], : tokens.size] = scores
@@ -281,48 +283,10 @@ class Executor:
 
     def find_novelty(self) -> None:
         """Of all that was read, where the policy wants it: what no cycle needs is not computed."""
-        start, end = self.novel, len(self.since_cycle)
-        if not self._scores_novelty or start == end:
-            return
-        first = start == 0 and end == self.tokens
-        ids, preceding = self.since_cycle[start:], self._preceding[start:end]
-        novelty = self._novelty(preceding, ids, first=first)
-        self.cache.note("novelty", self.used - end + start, novelty)
-        self.novel = end
-
-    def _novelty(self, preceding: np.ndarray, ids: Sequence[int], *, first: bool) -> np.ndarray:
-        """[n] float32, of each token given the hidden states [n, h] before them.
-
-        first   the first of them is the text's, and nothing comes before it
-        """
-        following = np.asarray(ids, np.int64)
-        result = np.empty(len(ids), np.float32)
-        for start in range(0, len(ids), HEAD_ROWS):
-            part = slice(start, start + HEAD_ROWS)
-            feeds = {"hidden": preceding[part], "next_tokens": following[part]}
-            result[part] = self._head(feeds, ["novelty"])["novelty"]
-        if first:
-            result[0] = scalars.FIRST_NOVELTY
-        return result
-
-    def _score(self, queries: dict[int, np.ndarray], start: int) -> None:
-        """Add what these [Hq, n, D] queries see, the first in slot `start`, to the attention.
-
-        A call takes the logits of all its queries over all slots, twice: so a few rows at a time,
-        where the sum of what they see is what all of them see.
-        """
-        for i, of_layer in queries.items():
-            layer = self.layers[i]
-            runner = self._engine.runner(str(layer.score))
-            new = self._attention[layer.kv_heads]
-            runner.bind({"key": self.cache.keys[i], "attention": new})
-            attention = self.cache.scalar(self._scored_into, i)
-            attention *= self._memory
-            size = self._policy.score_rows(self._queries, of_layer.shape[1])
-            for first in range(0, of_layer.shape[1], size):
-                rows = np.ascontiguousarray(of_layer[:, first : first + size])
-                runner({"queries": rows, "start": np.array([start + first], np.int32)})
-                attention += new
+        known, read = self.novelty.known, len(self.since_cycle)
+        if self._reads_novelty and known < read:
+            novelty = self.novelty.rest(self.since_cycle, first=read == self.tokens)
+            self.cache.note("novelty", self.used - read + known, novelty)
 
     def evict(self, catalyst: Sequence[int], left: int | None = None) -> Cycle:
         """One cycle: score, then keep `budget` entries of every layer; needs used > budget.
@@ -334,13 +298,13 @@ class Executor:
         begin, before = time.perf_counter(), self.used
         self.find_novelty()
         if self._queries == "catalyst":
-            self._score(self._catalyst_queries(catalyst), self.used)
+            self._scoring.add(self._catalyst_queries(catalyst), self.used)
         elif self._queries == "recent":
             self._find_recent()
             count = self.recent.count
-            self._score({i: self.recent.get(i) for i in self._scored}, self.used - count)
-        if self._scored_into == "consensus" and self._scored:
-            self.cache.agree("consensus", self._scored, self.used)
+            newest = {i: self.recent.get(i) for i in self.recent.layers}
+            self._scoring.add(newest, self.used - count)
+        self._scoring.agree(self.used)
         self._find_hidden()
         if self.since_cycle:
             self.cycle_token = self.since_cycle[-1]
@@ -354,7 +318,7 @@ class Executor:
         for i in self.cache.full:
             self._evict_layer(i, numbers)
         self.used, self.since_cycle, self.cycle_hidden = self.config.budget, [], self.hidden
-        self.novel = 0
+        self.novelty.known = 0
         self.recent.clear()
         self.broken = False
         return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
@@ -376,7 +340,9 @@ class Executor:
             part = ids[start : start + size]
             self._run(part, self.used + start, self.tokens + start, fetch_queries=True)
             parts.append({i: queries.copy() for i, queries in self._new_queries.items()})
-        return {i: np.concatenate([part[i] for part in parts], axis=1) for i in self._scored}
+        return {
+            i: np.concatenate([part[i] for part in parts], axis=1) for i in self._scoring.layers
+        }
 
     def _compact(self, window: Window) -> None:
         """Drop what no query sees any more."""
@@ -420,7 +386,8 @@ class Executor:
         if count == 0:
             return
         left = len(self.since_cycle) - count
-        self.since_cycle, self.novel = self.since_cycle[:left], min(self.novel, left)
+        self.since_cycle = self.since_cycle[:left]
+        self.novelty.known = min(self.novelty.known, left)
         self.used, self.tokens = self.used - count, self.tokens - count
         for window in self.windows:
             window.used -= count

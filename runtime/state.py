@@ -283,7 +283,7 @@ def _fill(file: Any, executor: Executor, page: _Page) -> None:
     if queries and next(iter(queries.values())).shape[1] > 0:
         executor.recent.append(queries)
     executor.since_cycle = [int(token) for token in file.get_tensor("since_cycle")]
-    executor.novel = len(executor.since_cycle)
+    executor.novelty.known = len(executor.since_cycle)
     for name in ("hidden", "cycle_hidden"):
         if name in names:
             setattr(executor, name, file.get_tensor(name))

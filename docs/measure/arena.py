@@ -1,9 +1,10 @@
-"""What ONNX Runtime's arenas, and the rows of the LM head's calls, cost in memory and time.
+"""What ONNX Runtime's arenas and threads, and the rows of the LM head's calls, cost.
 
 python docs/measure/arena.py m.lcc BOOK.txt [--rounds 3]
 
 Each variant in a process of its own, in turns: reads 4,096 tokens, writes 64. `shared` is how lcc
-does it: one arena for all programs, 64 MB its first region, 32 rows a call of the LM head.
+does it: one arena for all programs, 64 MB its first region, 32 rows a call of the LM head. `kept`:
+nothing goes back after loading. `one pool`: all programs share the threads of the process.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 
-VARIANTS = ("own", "none", "shared", "small first", "as asked", "trimmed", "64 rows")
+VARIANTS = ("own", "none", "shared", "small first", "as asked", "kept", "one pool", "64 rows")
 ARENAS = {"small first": {}, "as asked": {"arena_extend_strategy": 1}}  # how they grow
 
 
@@ -20,7 +21,8 @@ def change(variant: str) -> None:
     """Make ONNX Runtime and the runtime be as the variant says."""
     import onnxruntime
 
-    from lcc.runtime import engine_onnxruntime, executor
+    import lcc.runtime
+    from lcc.runtime import engine_onnxruntime, novelty
 
     class Options(onnxruntime.SessionOptions):
         def add_session_config_entry(self, name: str, value: str) -> None:
@@ -29,10 +31,25 @@ def change(variant: str) -> None:
             if variant == "none":
                 self.enable_cpu_mem_arena = False
 
+    class Pooled(onnxruntime.SessionOptions):
+        def __init__(self) -> None:
+            super().__init__()
+            self.use_per_session_threads = False
+
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            if name != "session.force_spinning_stop":
+                super().add_session_config_entry(name, value)
+
     if variant in ("own", "none"):
         onnxruntime.SessionOptions = Options
     if variant == "64 rows":
-        executor.HEAD_ROWS = 64
+        novelty.HEAD_ROWS = 64
+    if variant == "kept":
+        lcc.runtime.trim = lambda: None
+        lcc.runtime.page_out = lambda folder: None
+    if variant == "one pool":
+        onnxruntime.set_global_thread_pool_sizes(2, 1)
+        onnxruntime.SessionOptions = Pooled
     if variant in ARENAS:
         kind, memory = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
         place = onnxruntime.OrtMemoryInfo("Cpu", kind.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
@@ -43,8 +60,6 @@ def change(variant: str) -> None:
 
 def run(artifact: str, book: str, variant: str) -> None:
     """Print prefill and decode in tokens/s, and the peak in MB."""
-    import ctypes
-
     import lcc.runtime
     from lcc.runtime.stats import peak_rss_bytes
 
@@ -52,8 +67,6 @@ def run(artifact: str, book: str, variant: str) -> None:
     session = lcc.runtime.load(artifact, threads=2, verify="size")
     with open(book, encoding="utf-8") as file:
         ids = session.encode(file.read(40_000))[:4096]
-    if variant == "trimmed":
-        ctypes.CDLL(None).malloc_trim(0)
     times = [time.perf_counter()]
     session.feed(ids)
     times.append(time.perf_counter())

@@ -2,8 +2,9 @@
 
 python docs/measure/memory_parts.py m.lcc BOOK.txt
 
-A line when everything is imported, when the artifact is loaded, and when 4,096 tokens were read:
-heap and large blocks are what was allocated, files what was read of libraries and weights.
+A line when all is imported, when the artifact is loaded, when 4,096 tokens were read, and when the
+session is gone again: heap and large blocks are what was allocated, files what was read of
+libraries and weights.
 """
 
 import argparse
@@ -49,6 +50,8 @@ def main() -> None:
     with open(options.book, encoding="utf-8") as file:
         session.feed(session.encode(file.read(40_000))[:4096])
     tell("read")
+    del session
+    tell("deleted")
 
 
 if __name__ == "__main__":

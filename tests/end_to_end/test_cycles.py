@@ -20,7 +20,7 @@ from lcc.heads import RetainingHeads, save_heads
 from lcc.passes.eviction import make_policy
 from lcc.passes.graph import ModelGraph
 from lcc.plan import BlockSparse, Full, parse_plan
-from lcc.runtime.scalars import noise
+from lcc.runtime.noise import noise
 from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 from lcc.specialize import specialize

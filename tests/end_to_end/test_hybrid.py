@@ -58,7 +58,7 @@ def test_small_layers_take_little_memory(artifact: Path) -> None:
     assert sparse_row == 43 * entry
     assert rows["cache of full layers"] == 96 * (entry + full.kv_heads * scalars)
     assert sparse_row + rows["cache of full layers"] == session._executor.cache.bytes
-    assert rows["hidden states"] == session._executor._preceding.nbytes > 0
+    assert rows["hidden states"] == session._executor.novelty.hidden.nbytes > 0
     assert "sink_window(sink=2, window=9)" in lcc_command("inspect", artifact)
 
 

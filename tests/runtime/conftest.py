@@ -11,7 +11,7 @@ import lcc.runtime
 from lcc.artifact import write_artifact
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.manifest import LayerEntry, Manifest, ModelEntry, ProgramEntry, TensorEntry
-from lcc.runtime.scalars import noise
+from lcc.runtime.noise import noise
 from lcc.tiny import CHAT_TEMPLATE, END, VOCAB_SIZE, tiny_tokenizer
 
 LAYERS, HQ, HKV, D, H = 2, 4, 2, 4, 8

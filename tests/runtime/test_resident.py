@@ -25,7 +25,9 @@ def mapped(path: Path) -> mmap.mmap:
         file.write(b"\x01" * SIZE)
         file.flush()
         os.fsync(file.fileno())
-        pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | 2)
+        pages = mmap.mmap(
+            file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
     assert sum(pages[:: mmap.PAGESIZE]) == SIZE // mmap.PAGESIZE
     return pages
 

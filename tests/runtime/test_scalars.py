@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcc.runtime.noise import noise
 from lcc.runtime.recent_queries import RecentQueries
-from lcc.runtime.scalars import noise
 
 
 def surprise_of(logits: np.ndarray, token: int) -> float:

@@ -1,8 +1,6 @@
-"""Per-entry numbers that come from no program: noise, and the novelty of the first token."""
+"""Per-entry numbers that come from no program: noise."""
 
 import numpy as np
-
-FIRST_NOVELTY = 1e30  # of a token that nothing came before: higher than any other
 
 
 def noise(seed: int, layers: int, heads: int, first_token: int, count: int) -> np.ndarray:
