@@ -112,6 +112,11 @@ def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list
     return [-dot(unit, anchor) / math.hypot(*anchor) for unit in units]
 
 
+def _length_step(key: Vector) -> int:
+    """Of lengths that differ by rounding alone, the same."""
+    return round(1024 * math.log(max(dot(key, key), 1e-12)))
+
+
 def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
     """Policy consensus: one number per sentence; of a predictable one, age, below all others."""
     ranks: list[float] = []
@@ -138,7 +143,7 @@ RANKS: dict[str, Callable[[PolicyConfig, dict[str, Vector], list[Vector]], Vecto
     "h2o": lambda config, scalars, keys: scalars["attention"],
     "sink_window": lambda config, scalars, keys: [float(slot) for slot in range(len(keys))],
     "keydiff": _key_difference,
-    "knorm": lambda config, scalars, keys: [-math.hypot(*key) for key in keys],
+    "knorm": lambda config, scalars, keys: [-_length_step(key) for key in keys],
     "random": lambda config, scalars, keys: scalars["noise"],
 }
 

@@ -112,6 +112,17 @@ def test_the_policies_choose_differently():
     assert len(set(kept.values())) == len(EVICTING)
 
 
+def test_knorm_keeps_the_newest_of_keys_that_differ_by_rounding():
+    """One word at many places, in the first layer: one length, rounded otherwise at each place."""
+    angle = torch.arange(40) * 0.7
+    key = 3 * torch.stack([angle.cos(), angle.sin()], -1)[None]
+    squared = (key * key).sum(-1)
+    assert squared.unique().numel() > 1  # or there is nothing to see here
+    key[0, 5] *= 0.9  # a shorter one, of another word
+    (kept,) = select(PolicyConfig(name="knorm"), key, {}, used=40, budget=8)
+    assert kept == [5, *range(33, 40)]
+
+
 def test_consensus_keeps_what_says_something_and_then_the_newest():
     """Ten sentences of four tokens; the third and the sixth say something, the others repeat."""
     novelty = torch.full((1, 40), 0.2)
