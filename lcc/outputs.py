@@ -1,4 +1,4 @@
-"""Where a command is told to write: refused before the work, not after it."""
+"""Files that commands write: refused before the work, not after it, and whole or not at all."""
 
 from pathlib import Path
 
@@ -16,3 +16,10 @@ def check_output(path: Path, *suffixes: str) -> None:
         raise ConfigError(f"{path.parent}: no such folder; make it first")
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(f"{path}: wanted a name that ends in {' or '.join(suffixes)}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it meanwhile finds all of the old one or of the new."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 TASK_LIST = "\n".join(f"      {name:<16} {about}" for name, about in ABOUT.items())
 """For `--help`."""
+WRITE_SECONDS = 30.0  # between two writings of what is there so far
 
 
 def names(text: str | None, option: str) -> list[str]:
@@ -179,11 +182,22 @@ class Machine:
         return {"runs": asdict(self)}
 
 
-def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) -> list[str]:
-    """Do the samples that are not done yet; returns what went wrong with which of them."""
+def do(
+    results: Results,
+    units: list[Unit],
+    recipe: Recipe,
+    machine: Machine,
+    write: Callable[[], object],
+) -> list[str]:
+    """Do the samples that are not done yet; returns what went wrong with which of them.
+
+    write       called now and then, to write what is there so far: hours may pass, and a process
+                that is killed writes nothing at its end
+    """
     from lcc.evaluate.workers import run
 
     todo, failures = results.todo(units), list[str]()
+    written = time.monotonic()
     threads = machine.threads or env.default_threads()
     if machine.jobs > 1:
         threads = max(1, (threads or os.cpu_count() or 1) // machine.jobs)
@@ -192,7 +206,7 @@ def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) ->
     with progress_bar(quiet=machine.quiet) as report:
 
         def told(unit: Unit, line: dict[str, Any] | None, failure: str | None) -> None:
-            nonlocal done
+            nonlocal done, written
             if line is not None:
                 results.add(unit, line)
                 done += 1
@@ -202,6 +216,9 @@ def do(results: Results, units: list[Unit], recipe: Recipe, machine: Machine) ->
                 where = f"{cell.subject.name}, {cell.task}, {cell.length}, sample {unit.index}"
                 failures.append(f"{where}: {failure}")
             report(f"{done} of {len(units)} samples", done / len(units))
+            if time.monotonic() - written >= WRITE_SECONDS:
+                write()
+                written = time.monotonic()
 
         report(f"{done} of {len(units)} samples", done / len(units))
         run(todo, recipe, opener, told, jobs=min(machine.jobs, max(len(todo), 1)))

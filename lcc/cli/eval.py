@@ -148,11 +148,16 @@ def command(
         "files": {name: asking.digest(Path(path)) for name, path in files.items()},
     }
     results = Results(output, asked, machine_page() | machine.meta())
-    try:
-        failures = asking.do(results, units_of(cells, counts), recipe, machine)
-    finally:  # what is there is worth a look, however it ended
+
+    def write() -> list[report.Page]:
         pages = results.write(cells)
         report.write(results, pages)
+        return pages
+
+    try:
+        failures = asking.do(results, units_of(cells, counts), recipe, machine, write)
+    finally:  # what is there is worth a look, however it ended
+        pages = write()
     asking.print_cells(pages)
     typer.echo(f"{output / 'report.html'}", err=True)
     asking.told_failures(failures)

@@ -123,12 +123,15 @@ def command(
     results = Results(output, asked, machine_page() | machine.meta())
     cells: list[Cell] = []
 
+    def write(note: str | None = None) -> None:
+        report.write(results, results.write(cells), note)
+
     def scores(subject: Subject) -> list[float]:
         """Of all samples, in the same order for every subject."""
         mine = cells_of([subject], chosen, sizes, settings)
         cells.extend(mine)
         units = units_of(mine, dict.fromkeys(chosen, samples))
-        asking.told_failures(asking.do(results, units, recipe, machine))
+        asking.told_failures(asking.do(results, units, recipe, machine, write))
         lines = [results.lines[unit.key] for unit in units]
         for line in lines:
             if "error" in line:
@@ -152,9 +155,7 @@ def command(
         best = choose(tried)
         note = _advice(best, artifact, capacity, samples)
     finally:
-        pages = results.write(cells)
-        page = report.render(results, pages, note)
-        (output / "report.html").write_text(page, encoding="utf-8")
+        write(note)
     rows: list[tuple[object, ...]] = [("budget", "score", "wanted", "")]
     rows += [(t.budget, f"{t.score:.3f}", f"{t.wanted:.3f}", _verdict(t, best)) for t in tried]
     typer.echo(table(rows, right=(0, 1, 2)))

@@ -11,18 +11,19 @@ from lcc.evaluate.catalog import ABOUT
 from lcc.evaluate.charts import Chart, Line, Point, chart, heat, short
 from lcc.evaluate.grid import unit_of
 from lcc.evaluate.results import Results, failed_text, interval_text, score_text
+from lcc.outputs import write_whole
 
 Page = dict[str, Any]
 ANSWER = 160  # characters of an answer that hovering shows
 
 
-def write(results: Results, cells: list[Page]) -> None:
-    """Write report.html into the folder of the results; `cells` are those of results.json."""
-    (results.folder / "report.html").write_text(render(results, cells), encoding="utf-8")
+def write(results: Results, cells: list[Page], note: str | None = None) -> None:
+    """Write report.html into the folder of the results; see `render`."""
+    write_whole(results.folder / "report.html", render(results, cells, note))
 
 
 def render(results: Results, cells: list[Page], note: str | None = None) -> str:
-    """The page as HTML; `note` stands before everything else."""
+    """The page as HTML; `cells` are those of results.json, `note` stands before all else."""
     from jinja2 import Environment
 
     source = resources.files("lcc.evaluate").joinpath("report.html.j2").read_text("utf-8")

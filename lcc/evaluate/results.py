@@ -3,7 +3,8 @@
 samples.jsonl   a line a sample, appended when it is done: that is what a second run goes on from
 kept.jsonl      what was kept of a few of them, for the report
 run_meta.json   what was asked, by which versions, on which machine
-results.json    a cell for every subject, task, length and setting, with its interval
+results.json    a cell for every subject, task, length and setting, with its interval; of what is
+                there so far, while samples are done
 report.html     `lcc.evaluate.report`
 """
 
@@ -25,6 +26,7 @@ from lcc.evaluate.catalog import PERPLEXITY
 from lcc.evaluate.grid import Cell, Unit, unit_of
 from lcc.evaluate.interval import of_perplexity, of_scores
 from lcc.machine import this_machine, versions
+from lcc.outputs import write_whole
 
 Line = dict[str, Any]
 DISTRIBUTIONS = ("onnxruntime", "numpy", "apache-tvm", "torch", "transformers", "kvpress")
@@ -212,7 +214,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, page: dict[str, Any]) -> None:
-    """All of it or nothing."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(page, indent=2, ensure_ascii=False) + "\n")

@@ -133,6 +133,26 @@ def test_the_same_command_goes_on(
     refused(*command, "--seed", 3, words="seed was 0, now 3; give another -o")
 
 
+def test_what_is_there_is_written_while_the_rest_is_done(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed hours later leaves more than lines of JSON."""
+    found, ask = [], lcc.evaluate.asking.ask
+
+    def watched(session, sample, **options):  # type: ignore[no-untyped-def]
+        page, report = tmp_path / "out/results.json", tmp_path / "out/report.html"
+        assert page.exists() == report.exists()
+        found.append(json.loads(page.read_text())["cells"][0]["n"] if page.exists() else None)
+        return ask(session, sample, **options)
+
+    monkeypatch.setattr(lcc.evaluate.asking, "ask", watched)
+    monkeypatch.setattr(lcc.cli.asking, "WRITE_SECONDS", 0.0)
+    command = ["eval", tiny_artifact, "--tasks", "passkey", "--lengths", 500, "--samples", 3, "-q"]
+    done(*command, "-o", tmp_path / "out")
+    assert found == [None, 1, 2]
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_two_jobs_find_what_one_finds(tiny_artifact: Path, tmp_path: Path) -> None:
     command = ["eval", tiny_artifact, "--tasks", "passkey", "--budgets", "32,64", *QUICK]
     done(*command, "-o", tmp_path / "one")
