@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from lcc.errors import ConfigError
@@ -62,6 +62,17 @@ class ChatTemplate:
         except (self._error, TypeError, AttributeError) as error:
             raise ConfigError(f"chat template: {error}") from None
 
+    def render_turn(self, messages: Sequence[Message], **more: Any) -> tuple[str, str]:
+        """The text of a conversation, and what is put after it to ask for an answer; see `render`.
+
+        Where a template tells a conversation in other words when it asks, all is the first text.
+        """
+        whole = self.render(messages, **more)
+        told = self.render(messages, generation_prompt=False, **more)
+        if not whole.startswith(told):
+            told = whole
+        return told, whole[len(told) :]
+
 
 def check_messages(messages: Sequence[Message]) -> None:
     """Refuse what is no list of {"role": ..., "content": ...}."""
@@ -99,35 +110,71 @@ def load_template(tokenizer: Tokenizer) -> ChatTemplate:
 class Conversation:
     """What a session holds of the conversation it is in.
 
-    size, digest    characters and sha256 of the text up to the generation prompt, as it was read
-    answer          what was generated after it
+    size, digest    characters and sha256 of the text before the prompt, as it was read
+    answer          what was generated after the prompt
     eos             text of the token that ended the answer and is in the session too; None = the
                     answer was cut short
+    prompt          what was put after the text to ask for the answer
+    turn            tokens in the session before the prompt; None = not known
     """
 
     size: int
     digest: str
     answer: str
     eos: str | None
+    prompt: str = ""
+    turn: int | None = None
 
     @classmethod
-    def of(cls, rendered: str, answer: str, eos: str | None) -> "Conversation":
-        """The conversation after an answer to `rendered`."""
-        return cls(len(rendered), _digest(rendered), answer, eos)
+    def of(
+        cls, told: str, prompt: str, answer: str, eos: str | None, turn: int | None
+    ) -> "Conversation":
+        """The conversation after an answer to `told`, asked for by `prompt`."""
+        return cls(len(told), _digest(told), answer, eos, prompt, turn)
+
+    def before_turn(self) -> "Conversation":
+        """The conversation before the answer was asked for."""
+        return replace(self, answer="", eos=None, prompt="")
+
+    def is_retold(self, rendered: str) -> bool:
+        """Whether it goes on from here, but the last answer does not stand there as it was read."""
+        rest = self._rest(rendered)
+        if rest is None:
+            return False
+        turn = rest.removeprefix(self.prompt)
+        as_read = rest.startswith(self.prompt) and turn.lstrip().startswith(self.answer.strip())
+        return not as_read or not turn
 
     def unread(self, rendered: str) -> str | None:
         """The part of a rendered conversation that is new; None if it is not this conversation.
 
-        Templates may strip an answer or not, so spaces around it do not count.
+        Templates may strip an answer or not, so spaces around it do not count. They may leave out
+        what comes before </think>, and an empty thought that they put into the prompt.
         """
+        rest = self._rest(rendered)
+        if rest is None:
+            return None
+        if rest.startswith(self.prompt) and not self.answer.strip():
+            return rest.removeprefix(self.prompt).removeprefix(self.eos or "")
+        head = _common(rest, self.prompt)
+        for said in (self.answer.strip(), self.answer.rpartition("</think>")[2].strip()):
+            for place in range(head, -1, -1):  # the answer may begin as the prompt goes on
+                after = rest[place:].lstrip()
+                if said and after.startswith(said):
+                    return after.removeprefix(said).removeprefix(self.eos or "")
+        return None
+
+    def _rest(self, rendered: str) -> str | None:
+        """What is told behind the text before the prompt; None = another conversation."""
         if _digest(rendered[: self.size]) != self.digest:
             return None
-        rest, answer = rendered[self.size :], self.answer.strip()
-        place = rest.find(answer)
-        if place < 0 or rest[:place].strip():
-            return None
-        rest = rest[place + len(answer) :]
-        return rest.removeprefix(self.eos or "")
+        return rendered[self.size :]
+
+
+def _common(one: str, other: str) -> int:
+    """Length of the longest beginning of both."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _digest(text: str) -> str:

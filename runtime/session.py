@@ -1,45 +1,20 @@
 """What a user sees: feed text of any length, generate, chat, rewind, save, load."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
-import numpy as np
-
-from lcc.errors import CacheError, ConfigError
+from lcc.errors import ConfigError
 from lcc.manifest import fingerprint
 from lcc.runtime import state
 from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template
-from lcc.runtime.detokenize import Detokenizer, StopStrings
-from lcc.runtime.reader import Ids, Reader
-from lcc.runtime.sampling import Sampler, Sampling
+from lcc.runtime.reader import Ids
 from lcc.runtime.stats import Stats, peak_rss_bytes
-
-CONTEXT = 4  # ids decoded along with the first one generated
-
-
-class Options(TypedDict, total=False):
-    """How to generate; what is not given, or None, is as generation_config.json says.
-
-    max_new_tokens  where it says nothing: until the model ends the text
-    temperature, top_k, top_p, min_p, repetition_penalty, seed
-                    see `Sampling`; where it says nothing: greedy
-    eos             ids that end the text; [] = none
-    """
-
-    max_new_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    seed: int | None
-    eos: int | Sequence[int] | None
+from lcc.runtime.writer import Options, Writer
 
 
-class Session(Reader):
+class Session(Writer):
     """One text, read and continued, in a cache of fixed size. For one thread at a time.
 
         session = lcc.runtime.load("smollm2.lcc")
@@ -54,7 +29,6 @@ class Session(Reader):
 
     _conversation: Conversation | None = None
     _template: ChatTemplate | None = None
-    _last: int | None = None  # the token chosen last
 
     def __repr__(self) -> str:
         return (
@@ -75,22 +49,6 @@ class Session(Reader):
         """
         super().rewind(count)
         self._conversation = None
-
-    def generate_ids(
-        self, prompt: str | Ids | None = None, **options: Unpack[Options]
-    ) -> Iterator[int]:
-        """Token ids as they are chosen, the one that ends the text included.
-
-        prompt      read first, as by `feed`
-        options     see `Options`
-
-        Every id given out is part of the session, whether the loop goes on or not.
-
-        Raises:
-            ConfigError: an option out of range, or an empty prompt.
-            CacheError: nothing was read yet, or another call has moved the session meanwhile.
-        """
-        return self._ids(prompt, options)
 
     def generate(
         self,
@@ -131,7 +89,10 @@ class Session(Reader):
 
         messages            [{"role": "user", "content": "..."}, ...]; a list that continues the
                             last one (its messages, the answer, a new message) is read from there
-                            on, any other one as a whole, after what the session holds
+                            on; the last one itself asks for another answer. Where no cycle has run
+                            since, an answer that is not told, or told otherwise, is taken back:
+                            templates leave out what a model thought before it answered. Any other
+                            list is read as a whole, after what the session holds
         template_options    handed to the template, e.g. {"tools": [...]}
 
         Raises:
@@ -139,13 +100,23 @@ class Session(Reader):
         """
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        rendered = self._template.render(messages, **(template_options or {}))
+        told, prompt = self._template.render_turn(messages, **(template_options or {}))
         known = self._conversation
-        text = rendered if known is None else known.unread(rendered)
-        ids = self._ids(rendered if text is None else text, options, prefix=False)
-        return self._answer(self._pieces(ids, stop, callback, options), rendered)
+        if known is not None and known.is_retold(told + prompt):
+            known = self._take_back_turn(known)
+        unread = None if known is None else known.unread(told + prompt)
+        ids = self._ids(unread or told + prompt, options, prefix=False)
+        return self._answer(self._pieces(ids, stop, callback, options), told, prompt)
 
-    def _answer(self, pieces: Iterator[str], rendered: str) -> Iterator[str]:
+    def _take_back_turn(self, known: Conversation) -> Conversation:
+        """Undo the last answer and the prompt for it, if that can still be done."""
+        count = None if known.turn is None else self.tokens - known.turn
+        if count is not None and count <= self._executor.rewindable + len(self._pending):
+            self.rewind(count)
+            known = self._conversation = known.before_turn()
+        return known
+
+    def _answer(self, pieces: Iterator[str], told: str, prompt: str) -> Iterator[str]:
         answer, self._last, before = "", None, self.tokens
         try:
             for piece in pieces:
@@ -157,7 +128,15 @@ class Session(Reader):
             else:
                 ended = self._last in self.tokenizer.eos_ids
                 eos = self.tokenizer.decode([self._last], special=True) if ended else None
-                self._conversation = Conversation.of(rendered, answer, eos)
+                turn = self._before(prompt)
+                self._conversation = Conversation.of(told, prompt, answer, eos, turn)
+
+    def _before(self, prompt: str) -> int | None:
+        """Tokens held before the prompt for this answer; None = its tokens cannot be told apart."""
+        held, ids = [*self._executor.since_cycle, *self._pending], self.encode(prompt)
+        end = len(held) - (self.tokens - self._asked)
+        begin = end - len(ids)
+        return self._asked - len(ids) if begin >= 0 and held[begin:end] == ids else None
 
     def _take_back(self, count: int) -> None:
         """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
@@ -168,102 +147,6 @@ class Session(Reader):
         elif count > 0:
             self.rewind(count)
             self._conversation = known
-
-    def _ends(self, options: Options) -> frozenset[int]:
-        eos = options.get("eos")
-        if eos is None:
-            return self.tokenizer.eos_ids
-        return frozenset([eos] if isinstance(eos, int) else eos)
-
-    def _ids(
-        self, prompt: str | Ids | None, options: Options, *, prefix: bool = True
-    ) -> Iterator[int]:
-        defaults = self.tokenizer.generation_config
-        limit = options.get("max_new_tokens")
-        limit = defaults.get("max_new_tokens") if limit is None else limit
-        if limit is not None and limit < 1:
-            raise ConfigError(f"max_new_tokens is {limit}, wanted 1 or more")
-        asked = {k: v for k, v in options.items() if k not in ("max_new_tokens", "eos")}
-        sampling = Sampling.of(defaults, **asked)
-        if prompt is not None:
-            self._parts(prompt, "prompt")  # says what is wrong with it now, not in the loop
-        elif self.tokens == 0:
-            raise CacheError("nothing was read yet, nothing to go on from; give a prompt")
-        return self._choose(prompt, prefix, limit, self._ends(options), sampling)
-
-    def _choose(
-        self,
-        prompt: str | Ids | None,
-        prefix: bool,
-        limit: int | None,
-        ends: frozenset[int],
-        sampling: Sampling,
-    ) -> Iterator[int]:
-        begin, sampler = time.perf_counter(), Sampler(sampling)
-        seen = np.zeros(self.manifest.model.vocab_size, bool)
-        if prompt is not None:
-            if sampling.repetition_penalty != 1:
-                for part, _ in self._parts(prompt, "prompt"):
-                    seen[part] = True
-            self.feed(prompt, prefix=prefix)
-        self._epoch += 1
-        epoch, count = self._epoch, 0
-        self._clock.first_token_seconds = None
-        while limit is None or count < limit:
-            if self._epoch != epoch:
-                raise CacheError("another call has moved the session; begin a new generate()")
-            start = time.perf_counter()
-            while self._pending:
-                self._advance(self._pending, self._catalyst_ids)
-            token = sampler(self._executor.logits(), np.flatnonzero(seen))
-            self._pending, self._last, seen[token] = [token], token, True
-            now, count = time.perf_counter(), count + 1
-            if count == 1:
-                self._clock.first_token_seconds = now - begin
-            else:  # the first needs no step: its logits came with the prompt
-                self._clock.decode_tokens += 1
-                self._clock.decode_seconds += now - start
-            yield token
-            if token in ends:
-                return
-
-    def _pieces(
-        self,
-        ids: Iterator[int],
-        stop: str | Sequence[str],
-        callback: Callable[[str], object] | None,
-        options: Options,
-    ) -> Iterator[str]:
-        stops = StopStrings([stop] if isinstance(stop, str) else stop)
-        return self._text(ids, stops, callback, self._ends(options))
-
-    def _text(
-        self,
-        ids: Iterator[int],
-        stops: StopStrings,
-        callback: Callable[[str], object] | None,
-        ends: frozenset[int],
-    ) -> Iterator[str]:
-        detokenizer = None
-        for token in ids:
-            if detokenizer is None:
-                context = self._executor.since_cycle[-CONTEXT:]
-                detokenizer = Detokenizer(self.tokenizer.decode, context)
-            if token in ends:
-                break
-            piece = stops.add(detokenizer.add(token))
-            if piece:
-                yield piece
-                if callback is not None and callback(piece) is False:
-                    return
-            if stops.found is not None:
-                return
-        rest = "" if detokenizer is None else stops.add(detokenizer.end())
-        rest += "" if stops.found is not None else stops.end()
-        if rest:
-            yield rest
-            if callback is not None:
-                callback(rest)
 
     def stats(self) -> Stats:
         """Times, rates, cycles, entries and bytes, until now."""

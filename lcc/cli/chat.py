@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 /file PATH    put a text before the next message
+/again        another answer to the last message
 /stats        what was read and written, and the memory held
 /clear        forget everything
 /exit         leave; Ctrl-D does so too, Ctrl-C stops an answer"""
@@ -46,7 +47,9 @@ def command(
     typer.echo("/help lists the commands, /exit leaves", err=True)
     while (line := _ask()) is not None:
         try:
-            if line.startswith("/"):
+            if line == "/again":
+                talk.again(options)
+            elif line.startswith("/"):
                 if not talk.obey(line):
                     return
             elif line:
@@ -84,7 +87,16 @@ class Talk:
     def answer(self, text: str, options: dict) -> None:
         """Answer one message; Ctrl-C ends the answer, and the conversation goes on."""
         content = f"{self.text}{text}"
-        messages = [*self.messages, {"role": "user", "content": content}]
+        self._say([*self.messages, {"role": "user", "content": content}], options)
+        self.text = ""
+
+    def again(self, options: dict) -> None:
+        """Answer the last message once more, as if it had not been answered."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise LccError("/again: nothing was answered yet")
+        self._say(self.messages[:-1], options)
+
+    def _say(self, messages: list[dict[str, str]], options: dict) -> None:
         pieces = []
         try:
             for piece in self.session.chat(messages, **options):
@@ -94,7 +106,6 @@ class Talk:
             pass
         typer.echo()
         self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
-        self.text = ""
 
     def obey(self, line: str) -> bool:
         """Carry out a line that begins with a slash; returns False to leave."""

@@ -246,6 +246,17 @@ def test_chat(tiny_artifact: Path, text: Path) -> None:
     assert lcc("chat", tiny_artifact, stdin="").exit_code == 0
 
 
+def test_chat_answers_again(tiny_artifact: Path) -> None:
+    """As if it had not answered: greedily, in the same words."""
+    lines = "/again\nHello\n/again\n/stats\n"
+    result = lcc("chat", tiny_artifact, "-n", 4, "--temperature", 0, stdin=lines)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "/again: nothing was answered yet" in result.stderr
+    said = result.stdout
+    assert said
+    assert said[: len(said) // 2] * 2 == said
+
+
 def test_inspect(tiny_artifact: Path) -> None:
     shown = lcc("inspect", tiny_artifact).stdout
     for words in (

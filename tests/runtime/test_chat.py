@@ -37,13 +37,37 @@ def test_what_is_no_conversation(messages):
 
 
 def test_what_is_new_in_a_conversation():
-    talk = Conversation.of("U:hi\nA:", " well ", "<e>")
+    talk = Conversation.of("U:hi\n", "A:", " well ", "<e>", 3)
     assert talk.unread("U:hi\nA: well <e>\nU:bye\nA:") == " <e>\nU:bye\nA:"
     assert talk.unread("U:hi\nA:well<e>\nU:bye\nA:") == "\nU:bye\nA:"
-    assert Conversation.of("U:hi\nA:", "we", None).unread("U:hi\nA:we<e>\nU:") == "<e>\nU:"
-    assert talk.unread("U:hi\nA:other<e>\nU:bye") is None
-    assert talk.unread("U:ho\nA:well<e>\nU:bye") is None
-    assert talk.unread("U:") is None
+    assert not talk.is_retold("U:hi\nA:well<e>\nU:bye\nA:")
+    cut = Conversation.of("U:hi\n", "A:", "we", None, 3)
+    assert cut.unread("U:hi\nA:we<e>\nU:") == "<e>\nU:"
+    for other in ("U:ho\nA:well<e>\nU:bye", "U:"):
+        assert talk.unread(other) is None
+        assert not talk.is_retold(other)
+    for retold in ("U:hi\nA:other<e>\nU:bye", "U:hi\nA:"):
+        assert talk.unread(retold) is None
+        assert talk.is_retold(retold)
+        assert talk.before_turn().unread(retold) == retold.removeprefix("U:hi\n")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("A:", "<think>hm, well</think> well"),  # Qwen 3
+        ("A:<think>", "hm, well</think> well"),  # DeepSeek R1
+        ("A:<think></think>", "well"),  # Qwen 3 that was told not to think
+        ("A:<think></think>", "<b>well"),
+    ],
+)
+def test_what_a_model_thought_is_not_told(prompt, answer):
+    """Nor the empty thought in the prompt; what was told of it is not read again."""
+    talk = Conversation.of("U:hi\n", prompt, answer, "<e>", 3)
+    told = "U:hi\nA:" + answer.rpartition("</think>")[2].strip()
+    assert talk.is_retold(told + "<e>\nU:bye\nA:")
+    assert talk.unread(told + "<e>\nU:bye\nA:") == "\nU:bye\nA:"
+    assert talk.unread("U:hi\nA:other<e>\nU:bye\nA:") is None
 
 
 def spoken(session, ids_of_call):
@@ -99,8 +123,72 @@ def test_another_conversation_is_read_as_a_whole(make_session):
     ids: list[int] = []
     spoken(session, ids)
     "".join(session.chat(HELLO, max_new_tokens=3))
-    "".join(session.generate("Hello", chat=True, max_new_tokens=3))
+    "".join(session.generate("Hello!", chat=True, max_new_tokens=3))
     assert session.tokenizer.decode(ids, special=True).count("Hello") == 2
+
+
+def script(session, text):
+    """The session says this text, and ends."""
+    logits = iter([*(np_one_hot(ord(letter)) for letter in text), np_one_hot(END)])
+    session._executor.logits = lambda: next(logits)
+
+
+def held(session):
+    """All that the session holds, where no cycle ran."""
+    return [*session._executor.since_cycle, *session._pending]
+
+
+BYE = {"role": "user", "content": "Bye"}
+THOUGHTLESS = CHAT_TEMPLATE.replace(
+    "message['content']", "message['content'].split('</think>')[-1].strip()"
+)
+
+
+def test_thoughts_are_taken_back(make_session):
+    """A template leaves them out: then the session holds what it tells, no more and no less."""
+    session = make_session(capacity=256)
+    session.tokenizer.config["chat_template"] = THOUGHTLESS
+    script(session, "<think>hm</think> Ha")
+    answer = "".join(session.chat(HELLO))
+    assert answer == "<think>hm</think> Ha"
+    script(session, "Ho")
+    follow = [*HELLO, {"role": "assistant", "content": answer}, BYE]
+    assert "".join(session.chat(follow)) == "Ho"
+    whole = session._template.render(follow) + "Ho<|im_end|>"
+    assert "hm" not in whole
+    assert held(session) == session.encode(whole)
+
+
+def test_thoughts_stay_after_a_cycle(make_session):
+    """What cannot be taken back is left where it is, and nothing is read twice."""
+    session = make_session(capacity=256)
+    session.tokenizer.config["chat_template"] = THOUGHTLESS
+    script(session, "<think>" + "hm" * 10 + "</think> Ha")
+    answer = "".join(session.chat(HELLO))
+    session.distill()
+    assert session.cycles
+    ids: list[int] = []
+    spoken(session, ids)
+    script(session, "Ho")
+    assert "".join(session.chat([*HELLO, {"role": "assistant", "content": answer}, BYE])) == "Ho"
+    after = "\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>"
+    assert [*ids, *session._pending] == session.encode(after)
+
+
+def test_the_same_conversation_gets_another_answer(make_session, tmp_path):
+    session = make_session(capacity=256)
+    for said in ("One", "Two"):
+        script(session, said)
+        assert "".join(session.chat(HELLO)) == said
+        assert held(session) == session.encode(
+            session._template.render(HELLO) + f"{said}<|im_end|>"
+        )
+        session.save(tmp_path / "state")  # what can be taken back is known after a load, too
+        session.load(tmp_path / "state")
+    script(session, "Ho")
+    edited = [*HELLO, {"role": "assistant", "content": "Three"}, BYE]
+    assert "".join(session.chat(edited)) == "Ho", "an answer that somebody corrected"
+    assert held(session) == session.encode(session._template.render(edited) + "Ho<|im_end|>")
 
 
 def test_no_template(make_session, make_artifact):

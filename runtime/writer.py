@@ -1,0 +1,153 @@
+"""The writing half of a session: the next token, until a text ends."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from lcc.errors import CacheError, ConfigError
+from lcc.runtime.detokenize import Detokenizer, StopStrings
+from lcc.runtime.reader import Ids, Reader
+from lcc.runtime.sampling import Sampler, Sampling
+
+CONTEXT = 4  # ids decoded along with the first one generated
+
+
+class Options(TypedDict, total=False):
+    """How to generate; what is not given, or None, is as generation_config.json says.
+
+    max_new_tokens  where it says nothing: until the model ends the text
+    temperature, top_k, top_p, min_p, repetition_penalty, seed
+                    see `Sampling`; where it says nothing: greedy
+    eos             ids that end the text; [] = none
+    """
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+    eos: int | Sequence[int] | None
+
+
+class Writer(Reader):
+    """A text that is read and continued. For one thread at a time."""
+
+    _last: int | None = None  # the token chosen last
+    _asked = 0  # tokens held when the first one was chosen
+
+    def generate_ids(
+        self, prompt: str | Ids | None = None, **options: Unpack[Options]
+    ) -> Iterator[int]:
+        """Token ids as they are chosen, the one that ends the text included.
+
+        prompt      read first, as by `feed`
+        options     see `Options`
+
+        Every id given out is part of the session, whether the loop goes on or not.
+
+        Raises:
+            ConfigError: an option out of range, or an empty prompt.
+            CacheError: nothing was read yet, or another call has moved the session meanwhile.
+        """
+        return self._ids(prompt, options)
+
+    def _ends(self, options: Options) -> frozenset[int]:
+        eos = options.get("eos")
+        if eos is None:
+            return self.tokenizer.eos_ids
+        return frozenset([eos] if isinstance(eos, int) else eos)
+
+    def _ids(
+        self, prompt: str | Ids | None, options: Options, *, prefix: bool = True
+    ) -> Iterator[int]:
+        defaults = self.tokenizer.generation_config
+        limit = options.get("max_new_tokens")
+        limit = defaults.get("max_new_tokens") if limit is None else limit
+        if limit is not None and limit < 1:
+            raise ConfigError(f"max_new_tokens is {limit}, wanted 1 or more")
+        asked = {k: v for k, v in options.items() if k not in ("max_new_tokens", "eos")}
+        sampling = Sampling.of(defaults, **asked)
+        if prompt is not None:
+            self._parts(prompt, "prompt")  # says what is wrong with it now, not in the loop
+        elif self.tokens == 0:
+            raise CacheError("nothing was read yet, nothing to go on from; give a prompt")
+        return self._choose(prompt, prefix, limit, self._ends(options), sampling)
+
+    def _choose(
+        self,
+        prompt: str | Ids | None,
+        prefix: bool,
+        limit: int | None,
+        ends: frozenset[int],
+        sampling: Sampling,
+    ) -> Iterator[int]:
+        begin, sampler = time.perf_counter(), Sampler(sampling)
+        seen = np.zeros(self.manifest.model.vocab_size, bool)
+        if prompt is not None:
+            if sampling.repetition_penalty != 1:
+                for part, _ in self._parts(prompt, "prompt"):
+                    seen[part] = True
+            self.feed(prompt, prefix=prefix)
+        self._asked = self.tokens
+        self._epoch += 1
+        epoch, count = self._epoch, 0
+        self._clock.first_token_seconds = None
+        while limit is None or count < limit:
+            if self._epoch != epoch:
+                raise CacheError("another call has moved the session; begin a new generate()")
+            start = time.perf_counter()
+            while self._pending:
+                self._advance(self._pending, self._catalyst_ids)
+            token = sampler(self._executor.logits(), np.flatnonzero(seen))
+            self._pending, self._last, seen[token] = [token], token, True
+            now, count = time.perf_counter(), count + 1
+            if count == 1:
+                self._clock.first_token_seconds = now - begin
+            else:  # the first needs no step: its logits came with the prompt
+                self._clock.decode_tokens += 1
+                self._clock.decode_seconds += now - start
+            yield token
+            if token in ends:
+                return
+
+    def _pieces(
+        self,
+        ids: Iterator[int],
+        stop: str | Sequence[str],
+        callback: Callable[[str], object] | None,
+        options: Options,
+    ) -> Iterator[str]:
+        stops = StopStrings([stop] if isinstance(stop, str) else stop)
+        return self._text(ids, stops, callback, self._ends(options))
+
+    def _text(
+        self,
+        ids: Iterator[int],
+        stops: StopStrings,
+        callback: Callable[[str], object] | None,
+        ends: frozenset[int],
+    ) -> Iterator[str]:
+        detokenizer = None
+        for token in ids:
+            if detokenizer is None:
+                context = self._executor.since_cycle[-CONTEXT:]
+                detokenizer = Detokenizer(self.tokenizer.decode, context)
+            if token in ends:
+                break
+            piece = stops.add(detokenizer.add(token))
+            if piece:
+                yield piece
+                if callback is not None and callback(piece) is False:
+                    return
+            if stops.found is not None:
+                return
+        rest = "" if detokenizer is None else stops.add(detokenizer.end())
+        rest += "" if stops.found is not None else stops.end()
+        if rest:
+            yield rest
+            if callback is not None:
+                callback(rest)
