@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -65,13 +65,14 @@ class ChatTemplate:
     def render_turn(self, messages: Sequence[Message], **more: Any) -> tuple[str, str]:
         """The text of a conversation, and what is put after it to ask for an answer; see `render`.
 
-        Where a template tells a conversation in other words when it asks, all is the first text.
+        Where a template tells a conversation only to ask, or otherwise, all is the first text.
         """
         whole = self.render(messages, **more)
-        told = self.render(messages, generation_prompt=False, **more)
-        if not whole.startswith(told):
-            told = whole
-        return told, whole[len(told) :]
+        try:
+            told = self.render(messages, **(more | {"generation_prompt": False}))
+        except ConfigError:
+            return whole, ""
+        return (told, whole[len(told) :]) if whole.startswith(told) else (whole, "")
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -111,30 +112,34 @@ class Conversation:
     """What a session holds of the conversation it is in.
 
     size, digest    characters and sha256 of the text before the prompt, as it was read
-    answer          what was generated after the prompt
-    eos             text of the token that ended the answer and is in the session too; None = the
-                    answer was cut short
     prompt          what was put after the text to ask for the answer
     turn            tokens in the session before the prompt; None = not known
+    answer          what was generated then
+    eos             text of the token that ended the answer and is in the session too; None = the
+                    answer was cut short
+    end             tokens in the session behind the answer
     """
 
     size: int
     digest: str
-    answer: str
-    eos: str | None
     prompt: str = ""
     turn: int | None = None
+    answer: str = ""
+    eos: str | None = None
+    end: int | None = None
 
     @classmethod
-    def of(
-        cls, told: str, prompt: str, answer: str, eos: str | None, turn: int | None
-    ) -> "Conversation":
-        """The conversation after an answer to `told`, asked for by `prompt`."""
-        return cls(len(told), _digest(told), answer, eos, prompt, turn)
+    def of(cls, told: str, prompt: str, turn: int | None) -> "Conversation":
+        """The conversation after `prompt` has asked for an answer to `told`."""
+        return cls(len(told), _digest(told), prompt, turn)
+
+    def said(self, answer: str, eos: str | None, end: int) -> "Conversation":
+        """The conversation after this answer."""
+        return replace(self, answer=answer, eos=eos, end=end)
 
     def before_turn(self) -> "Conversation":
         """The conversation before the answer was asked for."""
-        return replace(self, answer="", eos=None, prompt="")
+        return replace(self, prompt="", answer="", eos=None, end=self.turn)
 
     def is_retold(self, rendered: str) -> bool:
         """Whether it goes on from here, but the last answer does not stand there as it was read."""
@@ -142,39 +147,56 @@ class Conversation:
         if rest is None:
             return False
         turn = rest.removeprefix(self.prompt)
-        as_read = rest.startswith(self.prompt) and turn.lstrip().startswith(self.answer.strip())
-        return not as_read or not turn
+        told = rest.startswith(self.prompt) and self._behind(turn, self.answer.strip()) is not None
+        return not told or not turn
 
     def unread(self, rendered: str) -> str | None:
         """The part of a rendered conversation that is new; None if it is not this conversation.
 
         Templates may strip an answer or not, so spaces around it do not count. They may leave out
-        what comes before </think>, and an empty thought that they put into the prompt.
+        what comes before </think>, and a thought that they begin in the prompt. Where the answer is
+        not there at all, another one is wanted: then the prompt is what is new.
         """
         rest = self._rest(rendered)
-        if rest is None:
-            return None
-        if rest.startswith(self.prompt) and not self.answer.strip():
-            return rest.removeprefix(self.prompt).removeprefix(self.eos or "")
-        head = _common(rest, self.prompt)
-        for said in (self.answer.strip(), self.answer.rpartition("</think>")[2].strip()):
-            for place in range(head, -1, -1):  # the answer may begin as the prompt goes on
-                after = rest[place:].lstrip()
-                if said and after.startswith(said):
-                    return after.removeprefix(said).removeprefix(self.eos or "")
+        if rest is None or (rest == self.prompt and rest):
+            return rest
+        answers = (self.answer.strip(), self.answer.rpartition("</think>")[2].strip())
+        for turn in self._turns(rest):
+            for said in answers:
+                if (new := self._behind(turn, said)) is not None:
+                    return new
         return None
+
+    def _turns(self, rest: str) -> Iterator[str]:
+        """What may be the answer and all behind it: a prompt's thought may be there or not."""
+        if rest.startswith(self.prompt):
+            yield rest.removeprefix(self.prompt)
+            return
+        same = next(i for i, letter in enumerate(self.prompt) if rest[i : i + 1] != letter)
+        thought = self.prompt.find("<think>")
+        if thought >= 0:  # the answer may begin with the same letters
+            yield from (rest[place:] for place in range(same, thought - 1, -1))
+
+    def _behind(self, turn: str, said: str) -> str | None:
+        """What follows an answer at the beginning of `turn`; None = it is not there."""
+        if not said and not self.eos:
+            return turn
+        turn = turn.lstrip()
+        if not turn.startswith(said):
+            return None
+        rest = turn.removeprefix(said)
+        if not self.eos:
+            return rest
+        if rest.lstrip().startswith(self.eos):
+            return rest.lstrip().removeprefix(self.eos)
+        # A template may end answers in a way of its own; else this one is longer.
+        return None if self.eos in rest or not said else rest
 
     def _rest(self, rendered: str) -> str | None:
         """What is told behind the text before the prompt; None = another conversation."""
         if _digest(rendered[: self.size]) != self.digest:
             return None
         return rendered[self.size :]
-
-
-def _common(one: str, other: str) -> int:
-    """Length of the longest beginning of both."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _digest(text: str) -> str:

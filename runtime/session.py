@@ -64,7 +64,8 @@ class Session(Writer):
 
         stop        strings that end the text and are not given out
         callback    called with each piece; returning False stops
-        chat        the prompt is a user's message: put it into the model's chat template
+        chat        the prompt is a user's message: put it into the model's chat template, after
+                    whatever the session holds
         prefix      as in `feed`; a rendered chat template has its own
 
         Tokens of a stop string, or of text held back when the loop was left, are in the session.
@@ -73,8 +74,9 @@ class Session(Writer):
             return self._pieces(self._ids(prompt, options, prefix=prefix), stop, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
-        messages = [{"role": "user", "content": prompt}]
-        return self.chat(messages, stop=stop, callback=callback, **options)
+        told, prompt = self._render([{"role": "user", "content": prompt}], {})
+        self._ids(told + prompt, options, prefix=False)
+        return self._answer(told, prompt, stop, callback, options, known=False)
 
     def chat(
         self,
@@ -90,53 +92,89 @@ class Session(Writer):
         messages            [{"role": "user", "content": "..."}, ...]; a list that continues the
                             last one (its messages, the answer, a new message) is read from there
                             on; the last one itself asks for another answer. Where no cycle has run
-                            since, an answer that is not told, or told otherwise, is taken back:
-                            templates leave out what a model thought before it answered. Any other
-                            list is read as a whole, after what the session holds
+                            since and nothing else was read, an answer that is not told, or told
+                            otherwise, is taken back: templates leave out what a model thought
+                            before it answered. Any other list is read as a whole, after what the
+                            session holds
         template_options    handed to the template, e.g. {"tools": [...]}
+
+        Nothing is read or taken back before the first piece is asked for.
 
         Raises:
             ConfigError: the model has no template, or the template refuses the messages.
         """
+        told, prompt = self._render(messages, template_options or {})
+        self._ids(told + prompt, options, prefix=False)  # says what is wrong with them now
+        return self._answer(told, prompt, stop, callback, options)
+
+    def _render(self, messages: Sequence[Message], more: Mapping[str, Any]) -> tuple[str, str]:
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        told, prompt = self._template.render_turn(messages, **(template_options or {}))
-        known = self._conversation
-        if known is not None and known.is_retold(told + prompt):
+        return self._template.render_turn(messages, **more)
+
+    def _answer(
+        self,
+        told: str,
+        prompt: str,
+        stop: str | Sequence[str],
+        callback: Callable[[str], object] | None,
+        options: Options,
+        *,
+        known: bool = True,
+    ) -> Iterator[str]:
+        """Pieces of the answer; `known`: what is held of this conversation is not read again."""
+        text = self._unread(told, prompt) if known else told + prompt
+        chosen: list[int] = []
+        ids = _noted(self._ids(text, options, prefix=False), chosen)
+        answer, before = "", self.tokens
+        talk, epoch = None, None
+        try:
+            for piece in self._pieces(ids, stop, callback, options):
+                answer, epoch = answer + piece, self._epoch
+                talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
+                self._conversation = talk.said(answer, None, self.tokens)
+                yield piece
+        finally:
+            if epoch not in (None, self._epoch):
+                pass  # another call has moved the session since
+            elif not chosen:  # the prompt was not read to its end
+                self._take_back(self.tokens - before)
+            else:
+                talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
+                ended = chosen[-1] in self.tokenizer.eos_ids
+                eos = self.tokenizer.decode([chosen[-1]], special=True) if ended else None
+                self._conversation = talk.said(answer, eos, self.tokens)
+
+    def _unread(self, told: str, prompt: str) -> str | None:
+        """What is to be read of a conversation; None = all of it was, and nothing behind it."""
+        whole, known = told + prompt, self._conversation
+        if known is None:
+            return whole
+        if known.is_retold(whole):
             known = self._take_back_turn(known)
-        unread = None if known is None else known.unread(told + prompt)
-        ids = self._ids(unread or told + prompt, options, prefix=False)
-        return self._answer(self._pieces(ids, stop, callback, options), told, prompt)
+        text = known.unread(whole)
+        if text == "":
+            return None if self.tokens == known.turn else whole
+        return whole if text is None else text
 
     def _take_back_turn(self, known: Conversation) -> Conversation:
-        """Undo the last answer and the prompt for it, if that can still be done."""
+        """Undo the last answer and the prompt for it, if that can be done and they came last."""
         count = None if known.turn is None else self.tokens - known.turn
-        if count is not None and count <= self._executor.rewindable + len(self._pending):
+        available = self._executor.rewindable + len(self._pending)
+        if count is not None and self.tokens == known.end and count <= available:
             self.rewind(count)
             known = self._conversation = known.before_turn()
         return known
 
-    def _answer(self, pieces: Iterator[str], told: str, prompt: str) -> Iterator[str]:
-        answer, self._last, before = "", None, self.tokens
-        try:
-            for piece in pieces:
-                answer += piece
-                yield piece
-        finally:
-            if self._last is None:  # the prompt was not read to its end
-                self._take_back(self.tokens - before)
-            else:
-                ended = self._last in self.tokenizer.eos_ids
-                eos = self.tokenizer.decode([self._last], special=True) if ended else None
-                turn = self._before(prompt)
-                self._conversation = Conversation.of(told, prompt, answer, eos, turn)
-
-    def _before(self, prompt: str) -> int | None:
-        """Tokens held before the prompt for this answer; None = its tokens cannot be told apart."""
-        held, ids = [*self._executor.since_cycle, *self._pending], self.encode(prompt)
-        end = len(held) - (self.tokens - self._asked)
-        begin = end - len(ids)
-        return self._asked - len(ids) if begin >= 0 and held[begin:end] == ids else None
+    def _before(self, prompt: str, answer: int) -> int | None:
+        """Tokens held before the prompt for an answer of so many tokens; None = not known."""
+        held = [*self._executor.since_cycle, *self._pending]
+        held = held[: max(0, len(held) - answer)]
+        for count in range(min(len(held), len(prompt.encode())) + 1):
+            newest = held[len(held) - count :]
+            if self.tokenizer.decode(newest, special=True) == prompt:
+                return self.tokens - answer - count
+        return None
 
     def _take_back(self, count: int) -> None:
         """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
@@ -190,3 +228,10 @@ class Session(Writer):
         pending, conversation = state.load(path, self._executor, fingerprint(self.manifest))
         self._epoch += 1
         self._pending, self._conversation = pending, conversation
+
+
+def _noted(ids: Iterator[int], chosen: list[int]) -> Iterator[int]:
+    """The same ids, each added to `chosen` as it comes."""
+    for token in ids:
+        chosen.append(token)
+        yield token

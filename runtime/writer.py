@@ -36,9 +36,6 @@ class Options(TypedDict, total=False):
 class Writer(Reader):
     """A text that is read and continued. For one thread at a time."""
 
-    _last: int | None = None  # the token chosen last
-    _asked = 0  # tokens held when the first one was chosen
-
     def generate_ids(
         self, prompt: str | Ids | None = None, **options: Unpack[Options]
     ) -> Iterator[int]:
@@ -92,7 +89,6 @@ class Writer(Reader):
                 for part, _ in self._parts(prompt, "prompt"):
                     seen[part] = True
             self.feed(prompt, prefix=prefix)
-        self._asked = self.tokens
         self._epoch += 1
         epoch, count = self._epoch, 0
         self._clock.first_token_seconds = None
@@ -103,7 +99,7 @@ class Writer(Reader):
             while self._pending:
                 self._advance(self._pending, self._catalyst_ids)
             token = sampler(self._executor.logits(), np.flatnonzero(seen))
-            self._pending, self._last, seen[token] = [token], token, True
+            self._pending, seen[token] = [token], True
             now, count = time.perf_counter(), count + 1
             if count == 1:
                 self._clock.first_token_seconds = now - begin

@@ -12,7 +12,8 @@ class KNorm(EvictionPolicy):
     """The shorter a key, the more attention it tends to receive (arXiv 2406.11430).
 
     In the first layer the keys of one word all have the same length, up to rounding: there the
-    newest of them survive, as wherever entries tie, and not those that were rounded down.
+    newest of them survive, as wherever entries tie, and not those that were rounded down. (A cache
+    of float16 rounds by more than a step; there it is still chance for some.)
     """
 
     name = "knorm"

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -253,8 +254,12 @@ def test_chat_answers_again(tiny_artifact: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     assert "/again: nothing was answered yet" in result.stderr
     said = result.stdout
-    assert said
+    assert said.strip()
     assert said[: len(said) // 2] * 2 == said
+    once = lcc("chat", tiny_artifact, "-n", 4, "--temperature", 0, stdin="Hello\n/stats\n")
+    entries = re.search(r"cache +\d+ of", once.stderr)
+    assert entries
+    assert entries[0] in result.stderr, "the first answer is not held any more"
 
 
 def test_inspect(tiny_artifact: Path) -> None:

@@ -36,38 +36,49 @@ def test_what_is_no_conversation(messages):
         check_messages(messages)
 
 
+def after(prompt, answer, eos):
+    return Conversation.of("U:hi\n", prompt, 3).said(answer, eos, 9)
+
+
 def test_what_is_new_in_a_conversation():
-    talk = Conversation.of("U:hi\n", "A:", " well ", "<e>", 3)
-    assert talk.unread("U:hi\nA: well <e>\nU:bye\nA:") == " <e>\nU:bye\nA:"
+    talk = after("A:", " well ", "<e>")
+    assert talk.unread("U:hi\nA: well <e>\nU:bye\nA:") == "\nU:bye\nA:"
     assert talk.unread("U:hi\nA:well<e>\nU:bye\nA:") == "\nU:bye\nA:"
     assert not talk.is_retold("U:hi\nA:well<e>\nU:bye\nA:")
-    cut = Conversation.of("U:hi\n", "A:", "we", None, 3)
-    assert cut.unread("U:hi\nA:we<e>\nU:") == "<e>\nU:"
+    assert after("A:", "we", None).unread("U:hi\nA:we<e>\nU:") == "<e>\nU:"
+    assert after("A:", "well", "<other>").unread("U:hi\nA:well<e>\nU:") == "<e>\nU:"
+    assert after("A:", "", "<e>").unread("U:hi\nA:<e>\nU:") == "\nU:"
     for other in ("U:ho\nA:well<e>\nU:bye", "U:"):
         assert talk.unread(other) is None
         assert not talk.is_retold(other)
-    for retold in ("U:hi\nA:other<e>\nU:bye", "U:hi\nA:"):
-        assert talk.unread(retold) is None
-        assert talk.is_retold(retold)
-        assert talk.before_turn().unread(retold) == retold.removeprefix("U:hi\n")
 
 
+@pytest.mark.parametrize("answer", ["well", "A", ":", ""])
+@pytest.mark.parametrize("told", ["A:other<e>\nU:bye", "A:well, no<e>\nU:", "Awell<e>\nU:", "A:"])
+def test_an_answer_that_is_not_told_as_it_was_read(answer, told):
+    talk = after("A:", answer, "<e>")
+    assert talk.is_retold("U:hi\n" + told)
+    assert talk.unread("U:hi\n" + told) == (told if told == "A:" else None)
+    assert talk.before_turn().unread("U:hi\n" + told) == told
+
+
+@pytest.mark.parametrize("said", ["well", "A", "<b>", "hm"])
 @pytest.mark.parametrize(
-    ("prompt", "answer"),
+    ("prompt", "thought"),
     [
-        ("A:", "<think>hm, well</think> well"),  # Qwen 3
-        ("A:<think>", "hm, well</think> well"),  # DeepSeek R1
-        ("A:<think></think>", "well"),  # Qwen 3 that was told not to think
-        ("A:<think></think>", "<b>well"),
+        ("A:", "<think>hm, well</think> "),  # Qwen 3
+        ("A:<think>", "hm, well</think> "),  # DeepSeek R1
+        ("A:<think></think>", ""),  # Qwen 3 that was told not to think
     ],
 )
-def test_what_a_model_thought_is_not_told(prompt, answer):
+def test_what_a_model_thought_is_not_told(prompt, thought, said):
     """Nor the empty thought in the prompt; what was told of it is not read again."""
-    talk = Conversation.of("U:hi\n", prompt, answer, "<e>", 3)
-    told = "U:hi\nA:" + answer.rpartition("</think>")[2].strip()
-    assert talk.is_retold(told + "<e>\nU:bye\nA:")
-    assert talk.unread(told + "<e>\nU:bye\nA:") == "\nU:bye\nA:"
+    talk = after(prompt, thought + said, "<e>")
+    assert talk.is_retold(f"U:hi\nA:{said}<e>\nU:bye\nA:")
+    assert talk.unread(f"U:hi\nA:{said}<e>\nU:bye\nA:") == "\nU:bye\nA:"
     assert talk.unread("U:hi\nA:other<e>\nU:bye\nA:") is None
+    alone = after("A:", "<think>hm</think>", "<e>")
+    assert alone.unread("U:hi\nA:<e>\nU:bye\nA:") == "\nU:bye\nA:"
 
 
 def spoken(session, ids_of_call):
@@ -123,7 +134,7 @@ def test_another_conversation_is_read_as_a_whole(make_session):
     ids: list[int] = []
     spoken(session, ids)
     "".join(session.chat(HELLO, max_new_tokens=3))
-    "".join(session.generate("Hello!", chat=True, max_new_tokens=3))
+    "".join(session.generate("Hello", chat=True, max_new_tokens=3))
     assert session.tokenizer.decode(ids, special=True).count("Hello") == 2
 
 
@@ -175,8 +186,13 @@ def test_thoughts_stay_after_a_cycle(make_session):
     assert [*ids, *session._pending] == session.encode(after)
 
 
-def test_the_same_conversation_gets_another_answer(make_session, tmp_path):
+INST = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"  # as Llama 2
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, INST])
+def test_the_same_conversation_gets_another_answer(make_session, tmp_path, template):
     session = make_session(capacity=256)
+    session.tokenizer.config["chat_template"] = template
     for said in ("One", "Two"):
         script(session, said)
         assert "".join(session.chat(HELLO)) == said
@@ -229,3 +245,49 @@ def test_a_message_interrupted_while_it_is_read_is_not_read_twice(make_session):
         "".join(session.chat([{"role": "user", "content": "0123"}], max_new_tokens=2))
     assert len(calls) == 2
     assert session.tokens == 0
+
+
+def test_what_was_fed_after_an_answer_is_never_taken_back(make_session):
+    session = make_session(capacity=256)
+    script(session, "One")
+    "".join(session.chat(HELLO))
+    session.feed("a book")
+    script(session, "Two")
+    "".join(session.chat(HELLO))
+    text = session.tokenizer.decode(held(session), special=True)
+    prompt = "<|im_start|>assistant\n"
+    assert text.endswith(f"{prompt}One<|im_end|>a book{prompt}Two<|im_end|>")
+    assert text.count("Hello") == 1
+
+
+def test_an_answer_that_was_left_changes_nothing_later(make_session):
+    """Iterators live on after the session has moved; and one that never began did nothing."""
+    session = make_session(capacity=256)
+    script(session, "One")
+    left = session.chat(HELLO)
+    assert next(left) == "O"
+    script(session, "Two")
+    other = [{"role": "user", "content": "Other"}]
+    "".join(session.chat(other))
+    del left
+    script(session, "Three")
+    session.chat(other)
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        session.chat(other, max_new_tokens=0)
+    assert session.tokenizer.decode(held(session), special=True).endswith("Two<|im_end|>")
+    "".join(session.chat(other))
+    text = session.tokenizer.decode(held(session), special=True)
+    assert "Two" not in text
+    assert text.endswith(
+        "<|im_start|>user\nOther<|im_end|>\n<|im_start|>assistant\nThree<|im_end|>"
+    )
+    assert text.count("Other") == 1
+
+
+def test_a_template_that_only_asks(make_session):
+    """It refuses to tell a conversation without asking; then all is one text."""
+    asks = "{% if not add_generation_prompt %}{{ raise_exception('no') }}{% endif %}" + INST
+    template = ChatTemplate(asks, {})
+    assert template.render_turn(HELLO) == ("[user]Hello", "")
+    other = ChatTemplate(INST + "{% if not add_generation_prompt %}<e>{% endif %}", {})
+    assert other.render_turn(HELLO) == ("[user]Hello", "")

@@ -300,10 +300,13 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     def pretend(self, *arguments: object, **options: object) -> dict:  # type: ignore[no-untyped-def]
         line = ask(self, *arguments, **options)  # type: ignore[arg-type]
+        shown.append((tmp_path / "out/report.html").exists())
         budget = self.session._executor.config.budget
         return line | {"score": float(budget >= 32 or line["depth"] < 50)}
 
+    shown: list[bool] = []
     monkeypatch.setattr(lcc.evaluate.asking.SessionAsker, "ask", pretend)
+    monkeypatch.setattr(lcc.cli.asking, "WRITE_SECONDS", 0.0)
     command = ["tune-budget", tiny_artifact, "--tasks", "passkey", *QUICK, "-o", tmp_path / "out"]
     table = done(*command).splitlines()
     chosen = [row for row in table if row.endswith("chosen")]
@@ -312,6 +315,7 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert f'  lcc.runtime.load("{tiny_artifact}", budget=32)' in table
     assert "  lcc compile MODEL -o SMALLER.lcc --budget 32" in table
     page = Page(tmp_path / "out/report.html")
+    assert shown == [False] + [True] * (len(shown) - 1), "it may be looked at meanwhile"
     assert "Budget 32 reaches the target" in page.text
     assert page.count("svg") == 2, "over length and over budget"
     monkeypatch.setattr(lcc.evaluate.asking, "ask", None)
