@@ -35,7 +35,7 @@ from lcc.tiny import random_heads, tiny_model
 
 SIZES = {"capacity": 24, "budget": 12, "chunk_size": 5, "catalyst_size": 4, "sink_size": 2}
 # Most tokens twice or more: in the first layer their keys tie for `knorm`, up to rounding.
-TEXT = np.random.default_rng(5).integers(0, 40, 61).tolist()
+TEXT = np.random.default_rng(7).integers(0, 50, 61).tolist()
 # For those that go by sentences: many short ones, so that there is a choice.
 SENTENCES = [t for i, each in enumerate(TEXT) for t in ([each, 46] if i % 5 in (1, 4) else [each])]
 HYBRID = (
