@@ -86,6 +86,11 @@ class Reader:
         return self._executor.limits.capacity
 
     @property
+    def rewindable(self) -> int:
+        """How many of the newest tokens `rewind` can take back: those since the last cycle."""
+        return self._executor.rewindable + len(self._pending)
+
+    @property
     def catalyst(self) -> str | list[int]:
         """What is run over the full cache to see how it attends: text or ids; may be set.
 
@@ -305,11 +310,10 @@ class Reader:
             CacheError: some of them were read before the last cycle; says how far one can go.
         """
         self._executor.check()
-        available = self._executor.rewindable + len(self._pending)
-        if not 0 <= count <= available:
+        if not 0 <= count <= self.rewindable:
             raise CacheError(
-                f"rewind({count}): {available} tokens were read since the last cycle, only they "
-                "can be taken back; save() before feeding more, and load() to go further back"
+                f"rewind({count}): {self.rewindable} tokens were read since the last cycle, only "
+                "they can be taken back; save() before feeding more, and load() to go further back"
             )
         self._epoch += 1
         pending = min(count, len(self._pending))

@@ -74,9 +74,8 @@ class Session(Writer):
             return self._pieces(self._ids(prompt, options, prefix=prefix), stop, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
-        told, prompt = self._render([{"role": "user", "content": prompt}], {})
-        self._ids(told + prompt, options, prefix=False)
-        return self._answer(told, prompt, stop, callback, options, known=False)
+        told, asks = self._render([{"role": "user", "content": prompt}], {}, options)
+        return self._answer(told, asks, stop, callback, options, known=False)
 
     def chat(
         self,
@@ -103,14 +102,18 @@ class Session(Writer):
         Raises:
             ConfigError: the model has no template, or the template refuses the messages.
         """
-        told, prompt = self._render(messages, template_options or {})
-        self._ids(told + prompt, options, prefix=False)  # says what is wrong with them now
+        told, prompt = self._render(messages, template_options or {}, options)
         return self._answer(told, prompt, stop, callback, options)
 
-    def _render(self, messages: Sequence[Message], more: Mapping[str, Any]) -> tuple[str, str]:
+    def _render(
+        self, messages: Sequence[Message], more: Mapping[str, Any], options: Options
+    ) -> tuple[str, str]:
+        """The conversation and the prompt for an answer; what is wrong with them is said now."""
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        return self._template.render_turn(messages, **more)
+        told, prompt = self._template.render_turn(messages, **more)
+        self._ids(told + prompt, options, prefix=False)
+        return told, prompt
 
     def _answer(
         self,
@@ -128,11 +131,16 @@ class Session(Writer):
         ids = _noted(self._ids(text, options, prefix=False), chosen)
         answer, before = "", self.tokens
         talk, epoch = None, None
+
+        def note(eos: str | None = None) -> None:
+            nonlocal talk
+            talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
+            self._conversation = talk.said(answer, eos, self.tokens)
+
         try:
             for piece in self._pieces(ids, stop, callback, options):
                 answer, epoch = answer + piece, self._epoch
-                talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
-                self._conversation = talk.said(answer, None, self.tokens)
+                note()
                 yield piece
         finally:
             if epoch not in (None, self._epoch):
@@ -140,10 +148,8 @@ class Session(Writer):
             elif not chosen:  # the prompt was not read to its end
                 self._take_back(self.tokens - before)
             else:
-                talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
                 ended = chosen[-1] in self.tokenizer.eos_ids
-                eos = self.tokenizer.decode([chosen[-1]], special=True) if ended else None
-                self._conversation = talk.said(answer, eos, self.tokens)
+                note(self.tokenizer.decode([chosen[-1]], special=True) if ended else None)
 
     def _unread(self, told: str, prompt: str) -> str | None:
         """What is to be read of a conversation; None = all of it was, and nothing behind it."""
@@ -160,8 +166,7 @@ class Session(Writer):
     def _take_back_turn(self, known: Conversation) -> Conversation:
         """Undo the last answer and the prompt for it, if that can be done and they came last."""
         count = None if known.turn is None else self.tokens - known.turn
-        available = self._executor.rewindable + len(self._pending)
-        if count is not None and self.tokens == known.end and count <= available:
+        if count is not None and self.tokens == known.end and count <= self.rewindable:
             self.rewind(count)
             known = self._conversation = known.before_turn()
         return known
@@ -179,8 +184,7 @@ class Session(Writer):
     def _take_back(self, count: int) -> None:
         """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
         known = self._conversation
-        available = self._executor.rewindable + len(self._pending)
-        if count > available or self._executor.broken:
+        if count > self.rewindable or self._executor.broken:
             self._conversation = None
         elif count > 0:
             self.rewind(count)

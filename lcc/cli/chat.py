@@ -42,18 +42,16 @@ def command(
       printf 'Hello\\n/stats\\n' | lcc chat m.lcc
     """
     session = load_session(artifact, threads=threads, target=target, device=device)
-    talk = Talk(session, system)
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    talk = Talk(session, system, options)
     typer.echo("/help lists the commands, /exit leaves", err=True)
     while (line := _ask()) is not None:
         try:
-            if line == "/again":
-                talk.again(options)
-            elif line.startswith("/"):
+            if line.startswith("/"):
                 if not talk.obey(line):
                     return
             elif line:
-                talk.answer(line, options)
+                talk.answer(line)
         except (LccError, OSError) as error:  # a mistake ends the turn, not the conversation
             typer.echo(f"lcc: error: {error}", err=True)
 
@@ -73,9 +71,9 @@ def _ask() -> str | None:
 class Talk:
     """The conversation: the messages so far, and a session that has read them."""
 
-    def __init__(self, session: "Session", system: str | None) -> None:
-        """Begin with the system prompt, if there is one."""
-        self.session, self.system = session, system
+    def __init__(self, session: "Session", system: str | None, options: dict) -> None:
+        """Begin with the system prompt, if there is one; `options` are those of `Session.chat`."""
+        self.session, self.system, self.options = session, system, options
         self.clear()
 
     def clear(self) -> None:
@@ -84,22 +82,22 @@ class Talk:
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
         self.text = ""
 
-    def answer(self, text: str, options: dict) -> None:
+    def answer(self, text: str) -> None:
         """Answer one message; Ctrl-C ends the answer, and the conversation goes on."""
         content = f"{self.text}{text}"
-        self._say([*self.messages, {"role": "user", "content": content}], options)
+        self._say([*self.messages, {"role": "user", "content": content}])
         self.text = ""
 
-    def again(self, options: dict) -> None:
+    def again(self) -> None:
         """Answer the last message once more, as if it had not been answered."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise LccError("/again: nothing was answered yet")
-        self._say(self.messages[:-1], options)
+        self._say(self.messages[:-1])
 
-    def _say(self, messages: list[dict[str, str]], options: dict) -> None:
+    def _say(self, messages: list[dict[str, str]]) -> None:
         pieces = []
         try:
-            for piece in self.session.chat(messages, **options):
+            for piece in self.session.chat(messages, **self.options):
                 typer.echo(piece, nl=False)
                 pieces.append(piece)
         except KeyboardInterrupt:
@@ -115,6 +113,8 @@ class Talk:
             return False
         if name == "/file" and not argument:
             typer.echo("lcc: error: /file wants a path", err=True)
+        elif name == "/again":
+            self.again()
         elif name == "/help":
             typer.echo(HELP, err=True)
         elif name == "/stats":
