@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lcc.errors import ConfigError, LccError
+from lcc.errors import ConfigError, MissingPackageError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -98,6 +98,6 @@ def needs_extra(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "lcc":
             raise
-        raise LccError(
+        raise MissingPackageError(
             f"{error.name} is not installed; do: pip install 'long-context-compiler[{extra}]'"
         ) from error

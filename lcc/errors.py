@@ -9,6 +9,10 @@ class ConfigError(LccError, ValueError):
     """An option, or a combination of options, that cannot work."""
 
 
+class MissingPackageError(LccError):
+    """A package that is not always installed is wanted; names the command that brings it."""
+
+
 class ModelError(LccError):
     """The model's folder or file is missing, is not a model, or lacks a part."""
 

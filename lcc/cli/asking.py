@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,7 @@ class Machine:
     """On what samples are done; changes no answer but for rounding.
 
     threads     of all jobs together
+    target      of several that the artifact has; this and the device must stay the same in a folder
     """
 
     jobs: int = 1
@@ -179,7 +180,7 @@ class Machine:
 
     def meta(self) -> dict[str, Any]:
         """For run_meta.json."""
-        return {"runs": asdict(self)}
+        return {"jobs": self.jobs, "threads": self.threads}
 
 
 def do(

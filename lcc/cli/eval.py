@@ -19,7 +19,7 @@ from lcc.cli.arguments import (
     ThreadsOfAll,
 )
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK, check_tasks
+from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK, check_tasks, score
 from lcc.evaluate.grid import Subject, cells_of, units_of
 from lcc.evaluate.haystack import read_haystack
 
@@ -110,8 +110,10 @@ def command(
         name = path.name if path.stem in ABOUT else path.stem
         if name in counts:
             raise ConfigError(f"--file {path}: the name {name} is taken; rename it")
-        files[name] = str(path)
-        counts[name] = sum(1 for _ in itertools.islice(read(path), samples))
+        files[name], counts[name] = str(path), 0
+        for sample in itertools.islice(read(path), samples):
+            counts[name] += 1
+            score("-", sample)  # a package that the metric needs is missed now, not after hours
         if not counts[name]:
             raise ConfigError(f"--file {path}: none of its rows can be scored without a judge")
     cells = cells_of(subjects, chosen, sizes, given, files)
@@ -145,6 +147,8 @@ def command(
         "chat": chat,
         "seed": seed,
         "haystack": asking.digest(haystack),
+        "target": target,
+        "device": device,
         "files": {name: asking.digest(Path(path)) for name, path in files.items()},
     }
     results = Results(output, asked, machine_page() | machine.meta())

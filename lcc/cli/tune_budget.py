@@ -119,6 +119,8 @@ def command(
         "chat": chat,
         "seed": seed,
         "haystack": asking.digest(haystack),
+        "target": target,
+        "device": device,
     }
     results = Results(output, asked, machine_page() | machine.meta())
     cells: list[Cell] = []

@@ -85,11 +85,8 @@ class SessionAsker:
         self.session.reset()
         start = time.perf_counter()
         nats = self.session.surprise(ids)
-        stats = self.session.stats()
-        return perplexity_line(nats, time.perf_counter() - start) | {
-            "cycles": stats.cycles,
-            "peak_rss_bytes": stats.peak_rss_bytes,
-        }
+        line = perplexity_line(nats, time.perf_counter() - start)
+        return line | {"cycles": self.session.stats().cycles}
 
 
 def perplexity_line(nats: np.ndarray, seconds: float) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from lcc.errors import LccError
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+LONGEST = 1000  # characters of a sentence
+_PIECE = re.compile(rf" ?(.{{1,{LONGEST}}}(?= |$)|.{{1,{LONGEST}}})")
 
 
 def read_haystack(path: Path, pattern: str = "*.txt") -> list[str]:
@@ -19,8 +21,13 @@ def read_haystack(path: Path, pattern: str = "*.txt") -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split a text after every full stop, question or exclamation mark; line ends become spaces."""
-    return re.split(r"(?<=[.!?]) ", re.sub(r"\s+", " ", text).strip())
+    """Split a text after every full stop, question or exclamation mark; line ends become spaces.
+
+    What has none, such as a table or a log, is cut between words into pieces of `LONGEST`
+    characters: a text of sentences comes as near to a length as its longest one allows.
+    """
+    sentences = re.split(r"(?<=[.!?]) |(?<=[。！？]) ?", re.sub(r"\s+", " ", text).strip())
+    return [piece for sentence in sentences for piece in _PIECE.findall(sentence)]
 
 
 def from_anywhere(draw: random.Random, sentences: list[str]) -> list[str]:

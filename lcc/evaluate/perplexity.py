@@ -15,6 +15,8 @@ from lcc.errors import LccError
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
 
+_AT_ONCE = 200  # sentences that are encoded in one go
+
 
 def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
     """Perplexity of the last `count` of these token ids, read in an empty session.
@@ -47,14 +49,23 @@ def pieces(
     samples: int,
     first_seed: int = 0,
 ) -> list[list[int]]:
-    """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed."""
+    """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed.
+
+    Raises:
+        LccError: the sentences have fewer tokens: what is read a second time is no surprise.
+    """
     texts = []
     for seed in range(first_seed, first_seed + samples):
         start = random.Random(f"perplexity {seed}").randrange(len(sentences))
-        chosen, ids = start, list[int]()
-        while len(ids) < length:
-            part = [sentences[(chosen + i) % len(sentences)] for i in range(200)]
-            ids += encode(" ".join(part) + " ")
-            chosen += 200
+        around, ids = sentences[start:] + sentences[:start], list[int]()
+        for first in range(0, len(around), _AT_ONCE):
+            ids += encode(" ".join(around[first : first + _AT_ONCE]) + " ")
+            if len(ids) >= length:
+                break
+        else:
+            raise LccError(
+                f"the haystack has {len(ids):,} tokens, wanted {length:,} or more for perplexity: "
+                "give a longer --haystack, or shorter --lengths"
+            )
         texts.append(ids[:length])
     return texts

@@ -2,7 +2,7 @@
 
 samples.jsonl   a line a sample, appended when it is done: that is what a second run goes on from
 kept.jsonl      what was kept of a few of them, for the report
-run_meta.json   what was asked, by which versions, on which machine
+run_meta.json   what was asked; and of every run how: versions, machine, processes, threads
 results.json    a cell for every subject, task, length and setting, with its interval; of what is
                 there so far, while samples are done
 report.html     `lcc.evaluate.report`
@@ -40,11 +40,11 @@ class Results:
     failed      `Unit.key` -> why it could not be done now; not written down, so it is tried again
     """
 
-    def __init__(self, folder: Path, asked: dict[str, Any], meta: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, asked: dict[str, Any], run: dict[str, Any]) -> None:
         """Open or begin a folder.
 
         asked       all that decides what a sample is and how it is asked, for JSON
-        meta        what else is worth knowing; not compared
+        run         how, this time; not compared, but every sample notes which run it is of
 
         Raises:
             ConfigError: the folder holds results of something else.
@@ -52,14 +52,18 @@ class Results:
         self.folder = folder
         asked = json.loads(json.dumps(asked))
         page = folder / "run_meta.json"
+        self.meta: dict[str, Any] = {"asked": asked, "runs": []}
         if page.exists():
-            _check_same(folder, _read_json(page).get("asked", {}), asked)
+            self.meta = _read_json(page)
+            _check_same(folder, self.meta, asked)
         elif folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder}: holds other files; wanted a new folder, or results")
         folder.mkdir(parents=True, exist_ok=True)
-        if not page.exists():
-            _write(page, {"asked": asked} | meta)
-        self.meta = _read_json(page)
+        runs, run = self.meta["runs"], json.loads(json.dumps(run))
+        if _how(run) not in map(_how, runs):
+            runs.append(run)
+            _write(page, self.meta)
+        self.run = [_how(each) for each in runs].index(_how(run))
         self.lines = self._read("samples.jsonl")
         self.failed: dict[str, Line] = {}
         self.kept = {key: line["kept"] for key, line in self._read("kept.jsonl").items()}
@@ -89,6 +93,7 @@ class Results:
         if kept is not None:
             self._append("kept.jsonl", unit.fields() | {"kept": kept})
             self.kept[unit.key] = kept
+        line = line | {"run": self.run}
         self._append("samples.jsonl", line)
         self.lines[unit.key] = line
 
@@ -125,7 +130,8 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
     measure             "score" (0 to 1) or "perplexity" (of the last 512 tokens)
     n, score, low, high samples, their mean, its 95 % interval; interval: how it was found
     found               samples of score 1
-    cycles              mean; tokens_per_second: of reading, cycles included
+    cycles              mean
+    tokens_per_second   of reading, cycles included; None = runs differ in threads, say
     by_position         perplexity of stretches of the text: [end of the stretch, perplexity]
     failed, error       samples without score, where there are any; what the first of them says
     """
@@ -154,13 +160,13 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
     cycles = [line["cycles"] for line in lines if line.get("cycles") is not None]
     page["cycles"] = fmean(cycles) if cycles else None
     seconds = sum(line["read_seconds"] for line in lines)
-    page["tokens_per_second"] = sum(line["tokens"] for line in lines) / seconds if seconds else None
-    page["peak_rss_bytes"] = max(line.get("peak_rss_bytes") or 0 for line in lines) or None
+    alike = len({line.get("run") for line in lines}) == 1 and seconds
+    page["tokens_per_second"] = sum(line["tokens"] for line in lines) / seconds if alike else None
     return page
 
 
 def machine() -> dict[str, Any]:
-    """Versions and the machine, for run_meta.json."""
+    """Versions, the machine and the command of a run, for run_meta.json."""
     own = {"lcc": lcc.__version__, "python": platform.python_version()}
     return {
         "versions": own | versions(DISTRIBUTIONS),
@@ -192,7 +198,15 @@ def interval_text(page: dict[str, Any]) -> str:
     return f"{page['low']:.2f} to {page['high']:.2f}"
 
 
-def _check_same(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
+def _how(run: dict[str, Any]) -> dict[str, Any]:
+    """What a speed depends on; the words of the command are not it."""
+    return {name: value for name, value in run.items() if name != "command"}
+
+
+def _check_same(folder: Path, meta: dict[str, Any], asked: dict[str, Any]) -> None:
+    if not isinstance(meta.get("runs"), list):
+        raise ConfigError(f"{folder} holds results of an older lcc; give another -o")
+    known = meta.get("asked", {})
     differ = [
         f"{name} was {json.dumps(known.get(name))}, now {json.dumps(asked.get(name))}"
         for name in sorted({*known, *asked})

@@ -37,7 +37,6 @@ class Outcome:
                     nothing after them could change the score
     read_seconds    reading the text, cycles included
     cycle_seconds   of them, in cycles
-    peak_rss_bytes  the most the whole process ever took; None = the system does not say
     """
 
     view: View
@@ -49,7 +48,6 @@ class Outcome:
     cycles: int
     read_seconds: float
     cycle_seconds: float
-    peak_rss_bytes: int | None
 
     @property
     def found(self) -> bool:
@@ -122,7 +120,6 @@ def ask(
         cycles=cost.cycles,
         read_seconds=cost.seconds,
         cycle_seconds=cost.cycle_seconds,
-        peak_rss_bytes=session.stats().peak_rss_bytes,
     )
 
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from lcc.errors import LccError
+from lcc.errors import LccError, MissingPackageError
 from lcc.evaluate.asking import Asker, Opener
 from lcc.evaluate.catalog import PERPLEXITY, TASKS
 from lcc.evaluate.grid import Cell, Subject, Unit
@@ -57,6 +57,8 @@ class Worker:
             if asker.window is not None and (cell.length or 0) > asker.window:
                 raise LccError(f"made for {asker.window:,} tokens, asked for {cell.length:,}")
             return unit.fields() | self._do(unit, asker)
+        except MissingPackageError:
+            raise  # no sample's nature: it is brought, and the same command goes on
         except LccError as error:
             return unit.fields() | {"error": str(error)}
 
@@ -117,7 +119,7 @@ def run(
     dies: another one goes on.
 
     Raises:
-        LccError: what was to be asked cannot be loaded.
+        LccError: what was to be asked cannot be loaded, or a package is missing.
     """
     if jobs == 1:
         worker = Worker(recipe, open_asker)

@@ -61,10 +61,13 @@ def train_heads(
     Under torchrun, processes share the batches and rank 0 writes.
 
     Raises:
-        ConfigError: no tokenizer, nothing to learn from, or a checkpoint that does not fit.
+        ConfigError: no tokenizer, nothing to learn from, a checkpoint that does not fit, or one
+            that would be lost without `resume`.
     """
     config = config or HeadsConfig()
     check_output(output)
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    _check_checkpoint(checkpoint, resume=resume)
     _check_length(config, loaded)
     device = local_device(device)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
@@ -81,7 +84,6 @@ def train_heads(
     graph.to(torch.device(device))
     trainer = Trainer(graph, activation_of(loaded.module), config, about, device)
     untrained = copy.deepcopy(trainer.heads)
-    checkpoint = output.with_name(f"{output.name}.checkpoint")
     log = output.with_name(f"{output.name}.log.jsonl")
     with processes(device) as (rank, world):
         if config.batch_size % world:
@@ -89,13 +91,9 @@ def train_heads(
                 f"batch_size is {config.batch_size}, wanted a multiple of {world} processes"
             )
         if resume:
-            if not checkpoint.is_file():
-                raise ConfigError(f"{checkpoint}: no such checkpoint; begin without --resume")
             trainer.restore(checkpoint)
         if rank == 0:
             _begin_log(log, trainer.step)
-            if not resume:
-                checkpoint.unlink(missing_ok=True)
         for step, batch in _batches(learned, config, first=trainer.step):
             begin = time.perf_counter()
             rate = trainer.schedule.get_last_lr()[0]
@@ -133,6 +131,17 @@ def train_heads(
             save_heads(output, RetainingHeads(page, _weights(trainer.heads)))
             checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _check_checkpoint(path: Path, *, resume: bool) -> None:
+    """Refuse to go on from nothing, and to lose what a training that was stopped has learned."""
+    if resume and not path.is_file():
+        raise ConfigError(f"{path}: no such checkpoint; begin without --resume")
+    if not resume and path.exists():
+        raise ConfigError(
+            f"{path}: a training was stopped here; --resume goes on from it, or remove it to "
+            "begin anew"
+        )
 
 
 def _check_length(config: HeadsConfig, loaded: LoadedModel) -> None:

@@ -34,6 +34,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
 
     about       digest of model, plan and recipe, but not of where its sources are
     mix         where the sources of the stage stand; None = at their beginning
+    held_out    digest of the sequences that are not learned
     lines       of the log
     measured    nats a held-out token: dense, before, after
     """
@@ -42,6 +43,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     stage: int = 0
     step: int = 0
     mix: list[dict[str, int]] | None = None
+    held_out: str | None = None
     lines: int = 0
     measured: dict[str, float] = {}
 
@@ -159,6 +161,7 @@ class _Run:
         if progress.mix is not None:
             mix.restore(progress.mix)
         held = self._held_out(trainer.loaded)
+        self._check_held_out(held, progress)
         if held and not progress.measured:
             progress.measured["dense"] = trainer.measure(held, dense=True)
             progress.measured["before"] = trainer.measure(held)
@@ -190,6 +193,19 @@ class _Run:
                 self.checkpoint.write(trainer, progress)
             if self.show is not None:
                 self.show(line)
+
+    def _check_held_out(self, held: list[Sequence], progress: Progress) -> None:
+        """Losses compare only on the same texts, from the first step to the last."""
+        told = hashlib.sha256()
+        for each in held:
+            told.update(each.ids.tobytes())
+        if progress.stage == 0 and progress.step == 0:
+            progress.held_out = told.hexdigest()[:16]
+        elif progress.held_out != told.hexdigest()[:16]:
+            raise ConfigError(
+                f"{self.checkpoint.path}: was begun with other held-out texts, or none, than "
+                f"{self.held_out or 'none'} now; go on with those, or begin anew without --resume"
+            )
 
     def _held_out(self, loaded: LoadedModel) -> list[Sequence]:
         """Sequences of texts that are not learned, as many for each process; none twice.

@@ -87,6 +87,8 @@ def test_a_stopped_training_goes_on(loaded: LoadedModel, data: Path, tmp_path: P
     other = HeadsConfig(width=8, length=64, steps=7)
     with pytest.raises(ConfigError, match="another configuration, model or data"):
         train_heads(loaded, data, tmp_path / "parts", other, resume=True)
+    with pytest.raises(ConfigError, match="a training was stopped here; --resume goes on from it"):
+        train_heads(loaded, data, tmp_path / "parts", CONFIG)
     steps: list[Step] = []
     train_heads(loaded, data, tmp_path / "parts", CONFIG, resume=True, progress=steps.append)
     assert [step.step for step in steps] == [4, 5, 6]  # the checkpoint is of step 3

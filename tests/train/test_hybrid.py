@@ -164,6 +164,11 @@ def test_a_stop_changes_nothing(
         train_hybrid(*args, **options)
     with pytest.raises(ConfigError, match="of another model, plan or recipe"):
         train_hybrid(tiny_folder, "dense", recipe, output, resume=True, **options)
+    texts = tmp_path / "other.txt"
+    texts.write_text((data / "held.txt").read_text().replace("9", "8"))
+    for other in (None, texts):
+        with pytest.raises(ConfigError, match="begun with other held-out texts, or none"):
+            train_hybrid(*args, resume=True, held_out=other, device="cpu")
     measured = train_hybrid(*args, resume=True, **options)
     assert measured == trained[1]
     assert losses(output) == losses(trained[0])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def refused(*arguments: object, words: str) -> None:
 
 def lines_of(folder: Path) -> list[dict]:
     """Samples in one order, without what differs from run to run."""
-    times = ("read_seconds", "cycle_seconds", "peak_rss_bytes")
+    times = ("read_seconds", "cycle_seconds", "run")
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     kept = [{k: v for k, v in line.items() if k not in times} for line in lines]
     return sorted(kept, key=lambda line: json.dumps([line["budget"], line["task"], line["index"]]))
@@ -87,8 +88,10 @@ def test_eval(tiny_artifact: Path, haystack: Path, tmp_path: Path) -> None:
     meta = json.loads((folder / "run_meta.json").read_text())
     assert len(meta["asked"]["artifacts"][0]["fingerprint"]) == 64
     assert meta["asked"]["lengths"] == [500]
-    assert {"lcc", "python", "numpy", "onnxruntime"} <= meta["versions"].keys()
-    assert meta["machine"]["cpu"]
+    (run,) = meta["runs"]
+    assert {"lcc", "python", "numpy", "onnxruntime"} <= run["versions"].keys()
+    assert run["machine"]["cpu"]
+    assert (run["jobs"], run["threads"]) == (1, None)
 
     source = (folder / "report.html").read_text(encoding="utf-8")
     assert "http://" not in source
@@ -128,6 +131,7 @@ def test_the_same_command_goes_on(
     done(*command)
     assert asked == [5, 50, 50, 95]
     done(*command, "--threads", 1)
+    refused(*command, "--device", "cuda", words='device was null, now "cuda"')
     assert len(asked) == 4, "nothing is left to do"
     assert lines_of(tmp_path / "out")[0] == first[0]
     refused(*command, "--seed", 3, words="seed was 0, now 3; give another -o")
@@ -193,6 +197,17 @@ def test_benchmark_files(tiny_artifact: Path, tmp_path: Path) -> None:
     assert len(lines_of(tmp_path / "one")) == 1
     page = Page(tmp_path / "one/report.html")
     assert page.count("table", **{"class": "heat"}) == page.count("svg") == 0, "no depth, no length"
+
+
+def test_a_package_that_a_score_needs_is_missed_before_the_first_sample(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"input": "What of it?", "context": "Ann. " * 9, "answers": ["Ann"], "length": 9}
+    path, out = tmp_path / "qmsum.jsonl", tmp_path / "out"
+    path.write_text(json.dumps(row | {"dataset": "qmsum", "all_classes": None}))
+    monkeypatch.setitem(sys.modules, "rouge", None)
+    refused("eval", tiny_artifact, "--file", path, "-q", "-o", out, words="rouge is not installed")
+    assert not out.exists()
 
 
 def test_policy_none_is_the_same_at_every_budget(

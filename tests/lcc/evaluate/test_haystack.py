@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lcc.errors import LccError
-from lcc.evaluate.haystack import from_anywhere, read_haystack, split_sentences
+from lcc.evaluate.haystack import LONGEST, from_anywhere, read_haystack, split_sentences
 
 
 def test_read_haystack(tmp_path: Path) -> None:
@@ -16,6 +16,19 @@ def test_read_haystack(tmp_path: Path) -> None:
     expected = ["First one.", "Second one.", "Third!", "Is it?", "Yes.", "3.5 is no end."]
     assert read_haystack(tmp_path) == expected
     assert split_sentences(" One. ") == ["One."]
+
+
+def test_sentences_without_spaces_between_them() -> None:
+    assert split_sentences("第一句。第二句！ 第三句？") == ["第一句。", "第二句！", "第三句？"]
+
+
+def test_what_has_no_sentences_is_cut_between_words() -> None:
+    log = " ".join(f"2026-11-27 12:{minute % 60} read {minute} rows" for minute in range(500))
+    pieces = split_sentences(f"It begins. {log}\nIt ends!")
+    assert pieces[0] == "It begins."
+    assert all(LONGEST - 40 < len(piece) <= LONGEST for piece in pieces[1:-1])
+    assert " ".join(pieces) == f"It begins. {log} It ends!"
+    assert [len(piece) for piece in split_sentences("x" * 2500)] == [1000, 1000, 500]
 
 
 def test_no_text(tmp_path: Path) -> None:

@@ -28,10 +28,18 @@ def test_perplexity_is_the_models(tiny_artifact: Path) -> None:
 
 def test_pieces_are_texts_of_their_own(tiny_artifact: Path) -> None:
     session = lcc.runtime.load(tiny_artifact)
-    texts = pieces(session.encode, SENTENCES, 5000, samples=3)
-    assert [len(ids) for ids in texts] == [5000] * 3
+    texts = pieces(session.encode, SENTENCES, 1500, samples=3)
+    assert [len(ids) for ids in texts] == [1500] * 3
     assert len({tuple(ids[:50]) for ids in texts}) == 3
-    assert texts == pieces(session.encode, SENTENCES, 5000, samples=3)
+    assert texts == pieces(session.encode, SENTENCES, 1500, samples=3)
+
+
+def test_no_text_is_read_twice(tiny_artifact: Path) -> None:
+    session = lcc.runtime.load(tiny_artifact)
+    everything = len(session.encode(" ".join(SENTENCES) + " "))
+    assert len(pieces(session.encode, SENTENCES, everything - 9, samples=1)[0]) == everything - 9
+    with pytest.raises(LccError, match=r"haystack has [\d,]+ tokens, wanted [\d,]+ or more"):
+        pieces(session.encode, SENTENCES, everything + 9, samples=1)
 
 
 def test_by_position() -> None:

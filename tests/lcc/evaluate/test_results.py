@@ -48,6 +48,23 @@ def test_a_torn_line_is_dropped(tmp_path: Path) -> None:
         Results(tmp_path, {}, {})
 
 
+def test_every_sample_says_how_it_was_run(tmp_path: Path) -> None:
+    """A cell has no speed where its samples were run in different ways."""
+    for number, threads in enumerate((1, 1, 4)):
+        run = {"threads": threads, "command": ["lcc", "eval", str(number)]}
+        results = Results(tmp_path, {}, run)
+        results.add(UNITS[number], line(UNITS[number], read_seconds=1.0 + number))
+        (page,) = results.write([CELL])
+        assert page["tokens_per_second"] == ([700, 1400 / 3, None][number])
+    assert [run["threads"] for run in results.meta["runs"]] == [1, 4]
+    assert json.loads((tmp_path / "run_meta.json").read_text()) == results.meta
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(each)["run"] for each in lines] == [0, 0, 1]
+    (tmp_path / "run_meta.json").write_text('{"asked": {}, "runs": {"jobs": 1}}')
+    with pytest.raises(ConfigError, match="holds results of an older lcc; give another -o"):
+        Results(tmp_path, {}, {})
+
+
 def test_another_command_is_told_apart(tmp_path: Path) -> None:
     Results(tmp_path, {"samples": 3, "seed": 0, "tasks": ["passkey"]}, {})
     with pytest.raises(ConfigError) as told:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import lcc.evaluate.benchmarks
 from lcc.errors import LccError
 from lcc.evaluate.grid import Subject, Unit, cells_of, units_of
+from lcc.evaluate.tasks.words import word_list
 from lcc.evaluate.workers import Recipe, run
 
 RECIPE = Recipe(samples=4, seed=7, chat=False)
@@ -178,6 +180,19 @@ def test_what_cannot_be_loaded_ends_it() -> None:
     for jobs in (1, 2):
         with pytest.raises(LccError, match="no such artifact"):
             done(units("missing"), open_echo, jobs)
+
+
+def test_a_missing_package_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not be missing for ever: no line of the results says that it is."""
+    monkeypatch.setitem(sys.modules, "wonderwords.random_word", None)
+    word_list.cache_clear()
+    subjects = [Subject(kind="artifact", source="x.lcc", policy="a")]
+    todo = units_of(
+        cells_of(subjects, ["niah_single_1"], [600], ["query-agnostic"]), {"niah_single_1": 4}
+    )
+    for jobs in (1, 2):
+        with pytest.raises(LccError, match=r"wonderwords.* is not installed; do: pip install"):
+            done(todo, open_echo, jobs)
 
 
 def test_eager_models_read_a_text_together() -> None:
