@@ -76,6 +76,25 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"must be smaller than budget ({self.budget}); else no ranked entry can be kept"
             )
 
+    def lowered(self, wanted: Budget) -> "CacheConfig":
+        """What a session takes of compiled sizes.
+
+        Raises:
+            ConfigError: more than was compiled, or slots in which the budget leaves no room.
+        """
+        sizes = {name: size for name in ("budget", "capacity") if (size := getattr(wanted, name))}
+        for name, size in sizes.items():
+            if size > (most := getattr(self, name)):
+                raise ConfigError(f"{name} is {size}, it was compiled for {most}; wanted no more")
+        budget, capacity = wanted.budget or self.budget, wanted.capacity or self.capacity
+        needed = budget + self.chunk_size + self.catalyst_size
+        if capacity < needed:
+            raise ConfigError(
+                f"budget {budget} in {capacity} slots, where chunks of {self.chunk_size} and a "
+                f"catalyst of {self.catalyst_size} tokens come, too; wanted {needed} slots or more"
+            )
+        return msgspec.structs.replace(self, **sizes)
+
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which entries an eviction keeps; a policy ignores the options it does not use.

@@ -72,17 +72,8 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
 
 
 def _check_budget(folder: Path, compiled: CacheConfig, wanted: Budget) -> None:
-    sizes = {"budget": wanted.budget}
-    if wanted.capacity is not None:
-        sizes["capacity"] = wanted.capacity
-    for name, size in sizes.items():
-        if size > (most := getattr(compiled, name)):
-            raise ConfigError(
-                f"--budgets: {name} is {size}, {folder} was compiled for {most}; "
-                "wanted no more than that"
-            )
     try:
-        msgspec.structs.replace(compiled, **sizes)
+        compiled.lowered(wanted)
     except ConfigError as error:
         raise ConfigError(f"--budgets: {folder}: {error}") from None
 

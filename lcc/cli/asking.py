@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -80,10 +80,10 @@ def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Su
     cache, policy = manifest.cache, manifest.policy.name
     evicts = policy != "none"
     budget = budget if evicts else None
-    for name, size, most in (("budget", budget, cache.budget), ("capacity", capacity,
-                             cache.capacity)):  # fmt: skip
-        if size is not None and size > most:
-            raise ConfigError(f"{path}: {name} is {size}, it was compiled for {most}; wanted less")
+    try:
+        cache.lowered(Budget(budget, capacity))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return Subject(
         kind="artifact",
         source=str(path),
@@ -101,6 +101,18 @@ def artifact_subjects(path: Path, sizes: list[Budget], capacity: int | None) -> 
         artifact_subject(path, each.budget, each.capacity or capacity)
         for each in sizes or [Budget()]
     ]
+
+
+def check_chat(artifacts: Iterable[Path]) -> None:
+    """Refuse --chat where a model has no template: its texts would be read without one."""
+    from lcc.runtime.chat import load_template
+    from lcc.runtime.text import Tokenizer
+
+    for path in artifacts:
+        try:
+            load_template(Tokenizer(path, read_manifest(path).files))
+        except ConfigError:
+            raise ConfigError(f"--chat: {path} has no chat template; leave it out") from None
 
 
 def artifact_page(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def command(
         typer.Argument(help="Artifacts, folders; none: --model alone.", metavar="ARTIFACT"),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Names, with commas; see below.")] = None,
-    lengths: Annotated[str, typer.Option(help="Tokens of the text; 4k = 4096.")] = "4k",
+    lengths: Annotated[str | None, typer.Option(help="Tokens of a text; 4k = 4096 [4k].")] = None,
     samples: Annotated[int, typer.Option(min=1, help="A cell, depths 5 to 95 %.")] = 10,
     haystack: Haystack = None,
     file: Annotated[
@@ -80,7 +80,7 @@ def command(
     \b
     Examples:
       lcc eval m.lcc --tasks passkey --lengths 4k,16k -o results
-      lcc eval m.lcc --budgets 256:512,512:1024 --tasks passkey --lengths 8k -o curve --jobs 2
+      lcc eval m.lcc --budgets 256:640,512:1024 --tasks passkey --lengths 8k -o curve --jobs 2
       lcc eval a.lcc b.lcc --tasks perplexity --haystack essays/ --lengths 16k --samples 5 -o ppl
       lcc eval m.lcc --model ./my-model --press snapkv,knorm --kept 512 --tasks passkey -o peers
       lcc eval m.lcc --file longbench.jsonl --samples 100 --chat -o longbench
@@ -89,13 +89,25 @@ def command(
     if not chosen and not file:
         raise ConfigError("nothing to measure; give --tasks or --file")
     check_tasks(chosen, haystack=haystack is not None)
-    sizes, given = asking.numbers(lengths, "--lengths"), asking.settings(setting)
+    if lengths is not None and not chosen:
+        raise ConfigError("--lengths is of --tasks; samples of --file are as long as they are")
+    sizes, given = asking.numbers(lengths or "4k", "--lengths"), asking.settings(setting)
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     subjects = [
         subject
         for path in dict.fromkeys(artifacts or [])
         for subject in asking.artifact_subjects(path, asking.budgets(budgets), capacity)
     ]
+    for option, value in (
+        ("--budgets", budgets),
+        ("--capacity", capacity),
+        ("--target", target),
+        ("--device", device),
+    ):
+        if value is not None and not artifacts:
+            raise ConfigError(f"{option} is of artifacts, and there is none; leave it out")
+    if chat:
+        asking.check_chat(artifacts or [])
     twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]
     if twice:
         raise ConfigError(f"two artifacts are called {twice[0]}; rename or link one of them")
@@ -180,6 +192,8 @@ def _peers(
     from lcc.evaluate.peers import check_presses
 
     check_presses(presses)
+    if kept and not presses:
+        raise ConfigError("--kept says what presses keep: give --press, too, or leave it out")
     budgets = asking.numbers(kept, "--kept")
     if presses and not budgets:
         budgets = sorted({each.budget for each in subjects if each.budget is not None})

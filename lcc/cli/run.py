@@ -107,7 +107,7 @@ def command(
     if texts or load:
         question = f"\n\n{prompt or ''}{after}"
     if texts:
-        head = "" if load else before
+        head = "\n\n" if load else before
         _read(session, head + "\n\n".join(texts), prefix=not head, quiet=quiet)
     if save is not None:
         session.save(save)

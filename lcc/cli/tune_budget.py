@@ -85,6 +85,8 @@ def command(
     sizes, settings = asking.numbers(lengths, "--lengths"), asking.settings(setting)
     if len(settings) > 1:
         raise ConfigError(f"--setting {setting}: one budget, one setting; wanted one of them")
+    if chat:
+        asking.check_chat([artifact])
     cache = read_manifest(artifact).cache
     listed = asking.numbers(budgets, "--budgets")
     for budget in listed:

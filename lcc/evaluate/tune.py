@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lcc.errors import LccError
-from lcc.evaluate.interval import student, vary, wilson
+from lcc.evaluate.interval import of_scores, student, vary, wilson
 
 Measure = Callable[[int], Sequence[float]]  # budget -> scores, the same samples in the same order
 
@@ -26,8 +26,9 @@ class Tried:
 
     score       mean over all samples
     wanted      what it had to be
-    sure        the 95 % interval of the mean difference from what was wanted lies above 0;
-                never so of graded scores that all differ alike, whose spread is unknown
+    sure        the 95 % interval of the mean difference from what was wanted lies above 0, or,
+                where nothing is compared, that of the score above what was wanted; never so of
+                graded scores that all differ alike, whose spread is unknown
     """
 
     budget: int
@@ -45,9 +46,11 @@ def judge(
     budget: int, scores: Sequence[float], target: float, reference: Sequence[float] | None
 ) -> Tried:
     """Compare [n] scores with `target` times those of the reference; None = with the target."""
-    wanted = [target * each for each in reference] if reference else [target] * len(scores)
+    if reference is None:
+        return Tried(budget, fmean(scores), target, of_scores(scores).low >= target)
+    wanted = [target * each for each in reference]
     low = -1.0
-    if vary([a - b for a, b in zip(scores, reference or [0.0] * len(scores), strict=True)]):
+    if vary([a - b for a, b in zip(scores, reference, strict=True)]):
         low = student([a - b for a, b in zip(scores, wanted, strict=True)])[0]
     elif all(score in (0, 1) for score in scores):
         others = 1 - wilson(len(scores), len(scores))[0]  # may yet differ, and each lose 1

@@ -169,6 +169,20 @@ def test_run_with_a_catalyst(
     assert seen[::2] == ["What matters?", "Who?", "Numbers"]
 
 
+def test_what_is_read_after_a_loaded_state_begins_a_paragraph(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    state, texts = tmp_path / "a.state", [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, words in zip(texts, ("The last word is alpha", "beta is the first"), strict=True):
+        path.write_text(words)
+    lcc("run", tiny_artifact, "--file", texts[0], "--save", state, "-q")
+    ask = ("--file", texts[1], "--prompt", "Which?", "--json", "-q")
+    later = json.loads(lcc("run", tiny_artifact, "--load", state, *ask).stdout)
+    together = json.loads(lcc("run", tiny_artifact, "--file", texts[0], *ask).stdout)
+    assert later["stats"]["tokens"] == together["stats"]["tokens"]
+    assert later["answer"] == together["answer"]
+
+
 def test_run_saves_and_loads(tiny_artifact: Path, text: Path, tmp_path: Path) -> None:
     state = tmp_path / "text.lccstate"
     saved = lcc("run", tiny_artifact, "--file", text, "--save", state)

@@ -280,7 +280,7 @@ def test_a_model_alone(tiny_folder: Path, tmp_path: Path) -> None:
     assert rows[0].startswith("tiny-llama full cache  passkey ")
 
 
-def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_refusals(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     start = ["eval", tiny_artifact, "-o", tmp_path / "out"]
     (tmp_path / "empty").mkdir()
     hay = ["--tasks", "perplexity", "--haystack", tmp_path / "empty"]
@@ -297,7 +297,25 @@ def test_refusals(tiny_artifact: Path, tmp_path: Path) -> None:
     refused(*start, "--tasks", "passkey", "--lengths", "4x", words="'4x' is no number of tokens")
     refused(*start, "--tasks", "passkey", "--setting", "generic", words="wanted query-agnostic or")
     refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, it was compiled")
+    small = "64:100"
+    words = (
+        "budget 64 in 100 slots, where chunks of 16 and a catalyst of 32 tokens come, too; wanted"
+    )
+    refused(*start, "--tasks", "passkey", "--budgets", f"64,{small}", words=f"{words} 112 slots")
+    refused(*start, "--tasks", "passkey", "--budgets", "64,4", words="must be smaller than budget")
+    tune = ["tune-budget", *start[1:], "--tasks", "passkey"]
+    refused(*tune, "--budgets", 4, words="must be smaller than budget (4)")
     refused(*start, "--tasks", "passkey", "--press", "knorm", words="give --model, too")
+    model = ["eval", "--model", tiny_folder, *start[2:]]
+    refused(*model, "--tasks", "passkey", "--kept", 64, words="give --press, too")
+    for option in ("--budgets", "--capacity", "--target", "--device"):
+        refused(*model, "--tasks", "passkey", option, 64, words=f"{option} is of artifacts")
+    refused(*start, "--file", tmp_path / "s.jsonl", "--lengths", "4k", words="is of --tasks; sam")
+    shutil.copytree(tiny_artifact, silent := tmp_path / "silent.lcc")
+    (silent / "chat_template.jinja").unlink()
+    for command in ("eval", "tune-budget"):
+        asks = [command, silent, *start[2:], "--tasks", "passkey", "--chat"]
+        refused(*asks, words="silent.lcc has no chat template; leave it out")
     refused("eval", *start[2:], "--tasks", "passkey", words="nobody to ask; give artifacts, or")
     shutil.copytree(tiny_artifact, tmp_path / tiny_artifact.name)
     refused(*start, tmp_path / tiny_artifact.name, "--tasks", "passkey", words="two artifacts are")

@@ -68,6 +68,8 @@ def test_sureness_where_no_sample_differs() -> None:
         assert same.sure is sure, "0.025 may be lost"
         assert judge(64, [1.0] * count, 0.95, None).sure is sure, "0.05 may be"
     assert not judge(64, [1.0], 0.5, None).sure
+    assert not judge(64, [1.0] * 98 + [0.0] * 2, 0.95, None).sure, "Wilson's: 0.930 to 0.994"
+    assert judge(64, [1.0] * 98 + [0.0] * 2, 0.92, None).sure
     assert not judge(64, [0.6] * 9, 0.5, None).sure, "graded: of its spread nothing is known"
     assert judge(64, [0.6, 0.7] * 9, 0.5, None).sure
 
