@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from lcc.errors import ArtifactError
+from lcc.errors import ArtifactError, ConfigError
 from lcc.manifest import MANIFEST, FileEntry, Manifest, check, manifest_bytes
 
 
@@ -34,7 +34,10 @@ def verify_files(
 
     Raises:
         ArtifactError: names the first file that is not as it was written.
+        ConfigError: a level that is none of the two.
     """
+    if level not in ("full", "size"):
+        raise ConfigError(f'verify is {level!r}, wanted "full" or "size"')
     root = Path(folder).resolve()
     for name, entry in sorted(manifest.files.items()):
         path = root / name

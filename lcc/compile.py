@@ -36,7 +36,8 @@ def compile_model(
     """Compile a decoder language model into an artifact folder, in one step or not at all.
 
     source      a folder, hub name, GGUF file or package; a loaded model; or a plain module that
-                maps (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]
+                maps (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]. One
+                without a tokenizer is fed token ids
     output      the artifact's folder; replaced only when the new one is whole
     config      target, cache and policy; the defaults read text of any length
     progress    called with what is being done and the share of the work that is done, 0 to 1
@@ -57,6 +58,11 @@ def compile_model(
     loaded = _loaded(source)
     if heads is not None:
         check_model(heads, loaded.module, loaded.name, config.heads)
+    if "sentence" in policy.scalars and "tokenizer.json" not in loaded.files:
+        raise ConfigError(
+            f"policy {policy.name} goes by sentences and {loaded.name} has no tokenizer to tell "
+            "them; wanted another --policy, or a LoadedModel with tokenizer.json among its files"
+        )
     if policy.queries == "catalyst":
         _check_catalyst(config, loaded)
     report("capture", 0.3)

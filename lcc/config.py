@@ -178,3 +178,8 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     precision: Precision = "fp32"
     kv_precision: KvPrecision = "fp32"
     cpu: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("chunk_size", "budget"):  # torch.export takes a size of 1 for a constant
+            if (size := getattr(self.cache, name)) < 2:
+                raise ConfigError(f"{name} is {size}, wanted 2 or more to compile")

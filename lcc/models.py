@@ -36,6 +36,7 @@ GENERATION_KEYS = (
     "top_p",
 )
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 
 # GGUF names the rule that splits text before merging; transformers 5 does not know these, whose
 # merges were learned with every digit apart.
@@ -225,7 +226,8 @@ def _text_files(folder: str, options: dict[str, Any], module: Any) -> dict[str, 
 
     tokenizer = None
     # A folder without a tokenizer is a model all the same: its artifact is fed token ids.
-    if options or not Path(folder).is_dir() or any(Path(folder).glob("tokenizer*")):
+    here = [path for name in TOKENIZER_FILES for path in Path(folder).glob(name)]
+    if options or not Path(folder).is_dir() or here:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
     generation = _generation_config(module, tokenizer)
     files = {"generation_config.json": _json_bytes(generation)}

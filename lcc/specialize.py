@@ -171,7 +171,9 @@ def specialize_within_memory(
             f"that fits is {fitting.budget} with capacity {fitting.capacity}"
         )
     config = msgspec.structs.replace(config, cache=fitting)
-    return specialize(captured, config, *facts, targets=targets)
+    special = specialize(captured, config, *facts, targets=targets)
+    _check_window(fitting, special.model)
+    return special
 
 
 def _check_heads(policy: EvictionPolicy, heads: RetainingHeads | None) -> None:

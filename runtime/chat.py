@@ -77,8 +77,11 @@ class ChatTemplate:
 
 def check_messages(messages: Sequence[Message]) -> None:
     """Refuse what is no list of {"role": ..., "content": ...}."""
-    if isinstance(messages, str | Mapping) or not messages:
-        raise ConfigError('messages: wanted a list like [{"role": "user", "content": "Hello"}]')
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
+        raise ConfigError(
+            f"messages is {type(messages).__name__}, wanted a list with something in it, like "
+            '[{"role": "user", "content": "Hello"}]'
+        )
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ConfigError(

@@ -104,6 +104,8 @@ class Executor:
             self._step.bind(window.buffers)
             self._decode.bind(window.buffers)
         self._head = engine.runner("head")
+        for name in manifest.programs:  # the first cycle must not depend on what became of a file
+            engine.runner(name)
         self._reads_novelty = "novelty" in manifest.scalars
         waiting = self.limits.usable if self._reads_novelty else 0
         self.novelty = Novelty(self._head, waiting, manifest.model.hidden_size)

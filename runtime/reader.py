@@ -56,7 +56,7 @@ class Reader:
         self._epoch = 0  # of the last call that moved the session
         self._catalyst: str | list[int] = manifest.policy.catalyst
         self._catalyst_ids: list[int] = []
-        self._separator = tokenizer.encode("\n\n")
+        self._separator = tokenizer.encode("\n\n") if tokenizer.knows_text else []
         if manifest.queries == "catalyst":
             self.catalyst = manifest.policy.catalyst
         self.reset()
@@ -293,6 +293,8 @@ class Reader:
 
     def kept_tokens(self, layer: int) -> np.ndarray:
         """[Hkv, used] int64: the place in the text of every entry of a layer, ascending; a copy."""
+        if layer not in range(count := len(self.manifest.model.layers)):
+            raise ConfigError(f"layer is {layer}, the model has {count}; wanted 0 to {count - 1}")
         return self._executor.kept_tokens(layer)
 
     def reset(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            whole = name in ("top_k", "seed")
+            if value is not None and not isinstance(value, Integral if whole else Real):
+                kind = "a whole number" if whole else "a number"
+                raise ConfigError(f"{name} is {value!r}, wanted {kind}")
         checks = {
             "temperature": (self.temperature >= 0, "0 or more"),
             "top_k": (self.top_k >= 0, "0 or more"),

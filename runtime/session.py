@@ -54,7 +54,7 @@ class Session(Writer):
         self,
         prompt: str | Ids | None = None,
         *,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         callback: Callable[[str], object] | None = None,
         chat: bool = False,
         prefix: bool = True,
@@ -81,7 +81,7 @@ class Session(Writer):
         self,
         messages: Sequence[Message],
         *,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         callback: Callable[[str], object] | None = None,
         template_options: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
@@ -119,7 +119,7 @@ class Session(Writer):
         self,
         told: str,
         prompt: str,
-        stop: str | Sequence[str],
+        stop: str | Sequence[str] | None,
         callback: Callable[[str], object] | None,
         options: Options,
         *,
@@ -210,6 +210,7 @@ class Session(Writer):
                     float16 is half the size of float32
 
         Raises:
+            ArtifactError: the folder is not there, or the disk refuses.
             ConfigError: another dtype, or keys too large for float16.
         """
         self._executor.check()

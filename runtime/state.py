@@ -70,6 +70,7 @@ def save(
                 to 11 bits
 
     Raises:
+        ArtifactError: the folder is not there, or the disk refuses.
         ConfigError: a dtype that is none of the two, or keys too large for float16.
     """
     dtype = dtype or executor.cache.dtype  # type: ignore[assignment]  # one of the two
@@ -116,6 +117,8 @@ def save(
             for name, array in _arrays(executor):
                 file.write(_cast(name, array, dtype).tobytes())
         os.replace(staging, path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         staging.unlink(missing_ok=True)
 

@@ -27,30 +27,46 @@ AGREE = 16  # tokens
 
 
 class Tokenizer:
-    """The model's own tokenizer, from the files of the artifact."""
+    """The model's own tokenizer, from the files of the artifact.
+
+    Of a model that was compiled without one it knows the end of a text only: ids go in and out.
+    """
 
     def __init__(self, folder: str | Path, files: Collection[str] | None = None) -> None:
         """Read tokenizer.json, and tokenizer_config.json and generation_config.json if there.
 
         files       names of the artifact's files: another one is not opened; None = any
         """
-        from tokenizers import Tokenizer as Backend
-
         self._folder, self._files = Path(folder), files
         path = self.path("tokenizer.json")
-        if path is None:
-            raise ArtifactError(f"{folder}: no tokenizer.json; the model was compiled without one")
-        try:
-            self.backend: Any = Backend.from_file(str(path))
-        except Exception as error:  # the library raises Exception itself
-            raise ArtifactError(f"{path}: {error}") from None
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self._backend = None if path is None else _backend(path)
         self.config = self._json("tokenizer_config.json")
         self.generation_config = self._json("generation_config.json")
-        self.prefix = self._prefix()
-        self._splits = len(set(self.backend.encode("a b\nc, 1").word_ids)) > 1  # has pre-tokens
+        self.prefix, self._splits = list[int](), False
+        if self.knows_text:
+            self.prefix = self._prefix()
+            words = self.backend.encode("a b\nc, 1").word_ids
+            self._splits = len(set(words)) > 1  # has pre-tokens
         self.eos_ids = self._eos_ids()
+
+    @property
+    def knows_text(self) -> bool:
+        """Whether there is a tokenizer at all."""
+        return self._backend is not None
+
+    @property
+    def backend(self) -> Any:
+        """The library's tokenizer.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self._backend is None:
+            raise ConfigError(
+                f"{self._folder}: the model was compiled without a tokenizer; give token ids in "
+                "place of text, and take them from generate_ids()"
+            )
+        return self._backend
 
     def vocabulary(self, size: int) -> list[str]:
         """The text of every token id below `size`, one by one, special tokens included."""
@@ -93,7 +109,8 @@ class Tokenizer:
     def _eos_ids(self) -> frozenset[int]:
         """Tokens that end a generated text."""
         value = self.generation_config.get("eos_token_id")
-        if value is None and (eos := self.special("eos_token")) is not None:
+        eos = self.special("eos_token")
+        if value is None and eos is not None and self.knows_text:
             value = self.backend.token_to_id(eos)
         return frozenset(value if isinstance(value, list) else [] if value is None else [value])
 
@@ -150,6 +167,18 @@ class Tokenizer:
         offsets = [start + a for a, _ in encoding.offsets]
         borders = [i == 0 or words[i - 1] != words[i] for i in range(len(words))]
         return _Window(list(encoding.ids), offsets, borders, end)
+
+
+def _backend(path: Path) -> Any:
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ArtifactError(f"{path}: {error}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def _valid(text: str) -> str:

@@ -57,10 +57,12 @@ class Window:
         return chunk_size - tokens % chunk_size if isinstance(self.kind, BlockSparse) else None
 
     def is_due(self, tokens: int, chunk_size: int, count: int) -> bool:
-        """Whether entries are dropped before a step of `count` tokens is read behind `tokens`."""
-        if isinstance(self.kind, BlockSparse):
-            return tokens % chunk_size == 0
-        return self.used + count > self.slots
+        """Whether entries are dropped before a step of `count` tokens is read behind `tokens`.
+
+        Blocks are where there is no room, too: a state may come from a session of larger chunks.
+        """
+        due = isinstance(self.kind, BlockSparse) and tokens % chunk_size == 0
+        return due or self.used + count > self.slots
 
     @property
     def rewindable(self) -> int:

@@ -1,7 +1,8 @@
 """The writing half of a session: the next token, until a text ends."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -56,7 +57,10 @@ class Writer(Reader):
         eos = options.get("eos")
         if eos is None:
             return self.tokenizer.eos_ids
-        return frozenset([eos] if isinstance(eos, int) else eos)
+        ids = list(eos) if isinstance(eos, Iterable) else [eos]
+        if not all(isinstance(each, Integral) for each in ids):
+            raise ConfigError(f"eos is {eos!r}, wanted token ids; a text goes to stop")
+        return frozenset(int(each) for each in ids)
 
     def _ids(
         self, prompt: str | Ids | None, options: Options, *, prefix: bool = True
@@ -64,8 +68,8 @@ class Writer(Reader):
         defaults = self.tokenizer.generation_config
         limit = options.get("max_new_tokens")
         limit = defaults.get("max_new_tokens") if limit is None else limit
-        if limit is not None and limit < 1:
-            raise ConfigError(f"max_new_tokens is {limit}, wanted 1 or more")
+        if limit is not None and (not isinstance(limit, Integral) or limit < 1):
+            raise ConfigError(f"max_new_tokens is {limit!r}, wanted a whole number, 1 or more")
         asked = {k: v for k, v in options.items() if k not in ("max_new_tokens", "eos")}
         sampling = Sampling.of(defaults, **asked)
         if prompt is not None:
@@ -113,11 +117,11 @@ class Writer(Reader):
     def _pieces(
         self,
         ids: Iterator[int],
-        stop: str | Sequence[str],
+        stop: str | Sequence[str] | None,
         callback: Callable[[str], object] | None,
         options: Options,
     ) -> Iterator[str]:
-        stops = StopStrings([stop] if isinstance(stop, str) else stop)
+        stops = StopStrings([stop] if isinstance(stop, str) else stop or ())
         return self._text(ids, stops, callback, self._ends(options))
 
     def _text(

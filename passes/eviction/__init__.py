@@ -1,9 +1,11 @@
 """Eviction policies: one short file each, and the programs made of them."""
 
 from collections.abc import Callable
+from typing import get_args
 
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
+from lcc.manifest import Scalar
 from lcc.passes.eviction.base import Entries, EvictionPolicy
 from lcc.passes.eviction.consensus import Consensus
 from lcc.passes.eviction.h2o import H2O
@@ -44,4 +46,26 @@ def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPo
         raise ConfigError(f"policy is {config.name!r}, wanted one of {', '.join(POLICIES)}")
     policy = POLICIES[config.name]
     build: Callable[..., EvictionPolicy] = policy
-    return build(config, with_heads=with_heads) if policy.heads == "may" else build(config)
+    made = build(config, with_heads=with_heads) if policy.heads == "may" else build(config)
+    _check(made)
+    return made
+
+
+def _check(policy: EvictionPolicy) -> None:
+    """Refuse what nobody would fill: a scalar that stays 0 makes any policy keep the newest."""
+    known, reads = get_args(Scalar), set(policy.scalars)
+    if unknown := [name for name in policy.scalars if name not in known]:
+        raise ConfigError(f"policy {policy.name}: scalar {unknown[0]!r}, wanted {', '.join(known)}")
+    attention = reads & {"attention", "consensus"}
+    if policy.queries is not None and not attention:
+        raise ConfigError(
+            f"policy {policy.name}: queries is {policy.queries!r} and no scalar reads their "
+            "attention; wanted attention or consensus among the scalars, or queries = None"
+        )
+    if policy.queries is None and attention and (policy.heads == "never" or "attention" in reads):
+        raise ConfigError(
+            f"policy {policy.name}: scalar {min(attention)} and no queries; wanted queries = "
+            "'catalyst', 'recent' or 'all'"
+        )
+    if "retaining" in reads and policy.heads == "never":
+        raise ConfigError(f"policy {policy.name}: scalar retaining, wanted heads = 'must' or 'may'")

@@ -106,6 +106,19 @@ def test_verify(either: Path) -> None:
     assert "compact_0" in output
 
 
+def test_verify_a_plan_that_sees_next_to_nothing(artifact: Path, tmp_path: Path) -> None:
+    """Nothing can be compared with the model itself behind what a layer sees of a text."""
+    sizes = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 32 --recent-size 8".split()
+    for number, plan in enumerate(
+        ["block_sparse(block=8, stride=4, local=1, reach=8)", "sink_window(sink=0, window=2)"]
+    ):
+        model, folder = artifact.parent / "model", tmp_path / f"{number}.lcc"
+        lcc_command("compile", model, "-o", folder, "--plan", f"0: {plan}; 1: full", *sizes)
+        output = lcc_command("verify", folder, "--model", model)
+        assert "prefill_chunk + head" in output
+        assert "entries kept by 2 cycles" in output
+
+
 def test_a_state_goes_on_as_if_there_had_been_none(
     either: Path, session: Session, tmp_path: Path
 ) -> None:
@@ -121,6 +134,37 @@ def test_a_state_goes_on_as_if_there_had_been_none(
     assert session.kept_tokens(0)[0].tolist()[:2] == [0, 1]
     newest = session.kept_tokens(0)[:, -8:].tolist()
     assert newest == [list(range(142, 150))] * len(newest)
+
+
+def test_a_state_of_larger_chunks(artifact: Path, tmp_path: Path) -> None:
+    """A smaller device reads on in smaller chunks; all that a query sees is held all the same."""
+    sizes = "--capacity 96 --budget 40 --chunk-size 32 --catalyst-size 4 --recent-size 8".split()
+    folder = tmp_path / "m.lcc"
+    lcc_command(
+        "compile",
+        artifact.parent / "model",
+        "-o",
+        folder,
+        "--plan",
+        BLOCKS,
+        "--policy",
+        "knorm",
+        *sizes,
+    )
+    whole = lcc.runtime.load(folder)
+    for chunk in (8, 20, 24, 31):
+        session = lcc.runtime.load(folder, chunk_size=chunk)
+        (window,) = session._executor.windows
+        for length in (31, 63, 90):
+            whole.reset()
+            whole.feed(TEXT[:length], prefix=False)
+            whole.save(tmp_path / "s")
+            session.load(tmp_path / "s")
+            session.feed(TEXT[:60], prefix=False)
+            heads, tokens = np.arange(window.heads)[:, None], np.arange(length + 60)[None]
+            seen = window.kind.sees(tokens[:, -1:], np.repeat(tokens, window.heads, 0), heads)
+            for head, places in enumerate(window.places[:, : window.used]):
+                assert {*np.flatnonzero(seen[head])} <= {*places}
 
 
 def test_rewinding_reaches_back_to_what_was_dropped(session: Session) -> None:
@@ -151,4 +195,12 @@ def test_plans_that_do_not_fit_are_refused(artifact: Path, tmp_path: Path) -> No
     result = CliRunner().invoke(app, [*command, "longgen(sink=4, window=4096)"])
     assert isinstance(result.exception, SystemExit | ConfigError)
     assert "was trained on positions below 512" in result.output
+    for option in ("--chunk-size", "--budget"):
+        small = ["dense", option, "1", "--sink-size", "0", "--recent-size", "0"]
+        assert (
+            "is 1, wanted 2 or more to compile"
+            in CliRunner().invoke(app, [*command, *small]).output
+        )
+    chosen = ["0: sink_window(sink=4, window=600); 1: full", "--memory", "1GB"]
+    assert "trained on positions below 512" in CliRunner().invoke(app, [*command, *chosen]).output
     assert not (tmp_path / "m").exists()

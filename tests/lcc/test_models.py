@@ -7,7 +7,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from lcc.errors import LccError, ModelError
+import lcc.runtime
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.errors import ConfigError, LccError, ModelError
 from lcc.models import load_model
 from lcc.tiny import ARCHITECTURES, CHAT_TEMPLATE, END, save_tiny, tiny_model, tiny_tokenizer
 
@@ -78,6 +81,36 @@ def test_same_model_same_bytes(folder: Path) -> None:
 def test_folder_without_tokenizer(tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path)
     assert set(load_model(tmp_path).files) == {"generation_config.json"}
+
+
+def test_a_tokenizer_of_other_files(tmp_path: Path) -> None:
+    """As GPT-2 was first published: vocab.json and merges.txt."""
+    tiny_model("gpt2").save_pretrained(tmp_path)
+    letters = {letter: i for i, letter in enumerate("abcdefgh")}
+    (tmp_path / "vocab.json").write_text(json.dumps(letters | {"ab": 8, "<|endoftext|>": 9}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    assert "tokenizer.json" in load_model(tmp_path).files
+
+
+def test_a_model_without_tokenizer_is_fed_ids(tmp_path: Path) -> None:
+    cache = CacheConfig(capacity=64, budget=32, chunk_size=8, catalyst_size=8, recent_size=4)
+    module, output = tiny_model("llama"), tmp_path / "m.lcc"
+    with pytest.raises(
+        ConfigError, match=r"policy consensus goes by sentences and .* no tokenizer"
+    ):
+        compile_model(module, output, CompileConfig(cache=cache))
+    ids = list(range(5, 150))
+    for policy in ("snapkv", "infinipot"):
+        config = CompileConfig(cache=cache, policy=PolicyConfig(name=policy))
+        compile_model(module, output, config)
+        session = lcc.runtime.load(output)
+        session.feed(ids)
+        assert session.cycles
+        assert len(list(session.generate_ids(ids[:9], max_new_tokens=5))) == 5
+        with pytest.raises(ConfigError, match="compiled without a tokenizer; give token ids"):
+            session.feed("text")
+        with pytest.raises(ConfigError, match="compiled without a tokenizer"):
+            list(session.generate(max_new_tokens=2))
 
 
 def test_every_end_of_an_answer_is_known(tmp_path: Path) -> None:

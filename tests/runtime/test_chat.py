@@ -30,7 +30,11 @@ def test_refusals():
         ChatTemplate("{% set _ = messages.append(1) %}", {}).render(HELLO)
 
 
-@pytest.mark.parametrize("messages", ["Hello", [], {"role": "user"}, [{"content": "x"}], ["Hello"]])
+@pytest.mark.parametrize(
+    "messages",
+    ["Hello", [], {"role": "user"}, [{"content": "x"}], ["Hello"], iter(HELLO)],
+    ids=lambda messages: type(messages).__name__,
+)
 def test_what_is_no_conversation(messages):
     with pytest.raises(ConfigError, match="messages"):
         check_messages(messages)

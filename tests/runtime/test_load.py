@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -42,6 +43,22 @@ def test_sizes_that_cannot_be(make_session, make_artifact):
     ):
         with pytest.raises(kind, match=message):
             make_session(load=sizes)
+
+
+def test_nothing_is_read_after_loading(tiny_artifact, tmp_path, monkeypatch):
+    """The first cycle comes hours later: another folder, or another artifact in its place."""
+    shutil.copytree(tiny_artifact, tmp_path / "m.lcc")
+    monkeypatch.chdir(tmp_path)
+    session = lcc.runtime.load("m.lcc")
+    shutil.rmtree("m.lcc")
+    monkeypatch.chdir("/")
+    session.feed("A text of more than one cycle. " * 20)
+    assert session.cycles
+
+
+def test_a_check_that_is_misspelt(tiny_artifact):
+    with pytest.raises(ConfigError, match='verify is \'Full\', wanted "full" or "size"'):
+        lcc.runtime.load(tiny_artifact, verify="Full")
 
 
 def test_files_that_the_manifest_does_not_list_are_never_opened(make_session):

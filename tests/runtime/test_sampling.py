@@ -92,6 +92,8 @@ def test_defaults_and_what_is_asked():
         ("repetition_penalty", 0),
         ("seed", -1),
         ("temperature", math.nan),
+        ("temperature", "0.5"),
+        ("top_k", 2.5),
     ],
 )
 def test_out_of_range(name, value):

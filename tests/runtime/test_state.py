@@ -192,6 +192,16 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
     assert list(session.generate_ids(max_new_tokens=3, eos=[])) == expected
 
 
+def test_where_nothing_can_be_written(make_session, tmp_path):
+    session = make_session()
+    session.feed(TEXT)
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "none/a", tmp_path / "folder"):
+        with pytest.raises(ArtifactError, match=f"{place.name}: cannot be written: "):
+            session.save(place)
+    assert not any(path.name.endswith(".partial") for path in tmp_path.iterdir())
+
+
 def test_a_protected_prefix_that_a_smaller_budget_cannot_keep(make_session, tmp_path):
     session = make_session()
     session.feed("a" * 7, protect=True)

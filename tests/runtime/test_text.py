@@ -122,7 +122,7 @@ def test_parts_give_the_ids_of_one_go(tokenizer, backend, small_windows):
 @given(st.text(st.sampled_from("ab .,\n\t1é中😀'"), min_size=300, max_size=900))
 def test_any_text_in_parts(text):
     tokenizer = LccTokenizer.__new__(LccTokenizer)
-    tokenizer.backend, tokenizer._splits = BYTE_LEVEL, True
+    tokenizer._backend, tokenizer._splits = BYTE_LEVEL, True
     window, overlap = text_module.WINDOW, text_module.OVERLAP
     text_module.WINDOW, text_module.OVERLAP = 120, 40
     try:
@@ -208,8 +208,13 @@ def test_eos_ids(tmp_path):
 
 
 def test_no_tokenizer(tmp_path):
-    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
-        LccTokenizer(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [4, 5]}')
+    tokenizer = LccTokenizer(tmp_path)
+    assert (tokenizer.knows_text, tokenizer.prefix) == (False, [])
+    assert tokenizer.eos_ids == {4, 5}
+    for call in (lambda: tokenizer.encode("a"), lambda: tokenizer.decode([1])):
+        with pytest.raises(ConfigError, match="compiled without a tokenizer; give token ids in"):
+            call()
 
 
 def test_text_of_another_type(tokenizer):

@@ -9,6 +9,7 @@ import torch
 
 from lcc import testing
 from lcc.config import PolicyConfig
+from lcc.errors import ConfigError
 from lcc.passes.eviction import POLICIES, make_policy
 from lcc.passes.eviction.programs import (
     EVICT_OUTPUTS,
@@ -98,6 +99,23 @@ def test_score_in_onnx_of_any_size(tmp_path):
         expected = score(**feeds)
         assert torch.equal(program.module()(**feeds), expected)
         np.testing.assert_allclose(run(onnx, feeds)[0], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("scalars", "queries", "words"),
+    [
+        (("position",), None, "scalar 'position', wanted attention, consensus"),
+        (("attention",), None, "scalar attention and no queries"),
+        (("consensus",), None, "scalar consensus and no queries"),
+        (("retaining",), None, "scalar retaining, wanted heads = 'must' or 'may'"),
+        (("novelty",), "catalyst", "no scalar reads their attention"),
+    ],
+)
+def test_scalars_that_nobody_would_fill(scalars, queries, words, monkeypatch):
+    own = type("Own", (POLICIES["knorm"],), {"scalars": scalars, "queries": queries})
+    monkeypatch.setitem(POLICIES, "own", own)
+    with pytest.raises(ConfigError, match=words):
+        make_policy(PolicyConfig(name="own"))
 
 
 # --- evict ----------------------------------------------------------------------------------------
