@@ -82,11 +82,12 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Raises:
             ConfigError: more than was compiled, or slots in which the budget leaves no room.
         """
-        sizes = {name: size for name in ("budget", "capacity") if (size := getattr(wanted, name))}
+        given = {"budget": wanted.budget, "capacity": wanted.capacity}
+        sizes = {name: size for name, size in given.items() if size is not None}
         for name, size in sizes.items():
             if size > (most := getattr(self, name)):
                 raise ConfigError(f"{name} is {size}, it was compiled for {most}; wanted no more")
-        budget, capacity = wanted.budget or self.budget, wanted.capacity or self.capacity
+        budget, capacity = sizes.get("budget", self.budget), sizes.get("capacity", self.capacity)
         needed = budget + self.chunk_size + self.catalyst_size
         if capacity < needed:
             raise ConfigError(

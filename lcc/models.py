@@ -36,7 +36,14 @@ GENERATION_KEYS = (
     "top_p",
 )
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "qwen.tiktoken",
+)
 
 # GGUF names the rule that splits text before merging; transformers 5 does not know these, whose
 # merges were learned with every digit apart.

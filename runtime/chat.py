@@ -90,18 +90,13 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def load_template(tokenizer: Tokenizer) -> ChatTemplate:
-    """The template of an artifact: chat_template.jinja, else tokenizer_config.json's.
+    """The template of an artifact.
 
     Raises:
         ConfigError: the model has none.
     """
-    path = tokenizer.path("chat_template.jinja")
-    source = tokenizer.config.get("chat_template")
-    if path is not None:
-        source = path.read_text(encoding="utf-8")
-    elif isinstance(source, list):  # several, by name
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
-    if not isinstance(source, str):
+    source = tokenizer.chat_template
+    if source is None:
         raise ConfigError(
             "this model has no chat template; use feed() and generate(), or put a "
             "chat_template.jinja beside the model and compile anew"

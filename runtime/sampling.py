@@ -59,6 +59,7 @@ class Sampling:
             ConfigError: a value out of range, or a choice among tokens asked for a greedy answer.
         """
         options = {name: value for name, value in asked.items() if value is not None}
+        cls(**options)  # says what is wrong with what was asked for
         drawing = ("temperature", "top_k", "top_p", "min_p")
         if options.get("temperature", 1 if defaults.get("do_sample") else 0) > 0:
             known = {name: defaults[name] for name in drawing if defaults.get(name) is not None}

@@ -19,6 +19,7 @@ A safetensors file. Of every layer the first `used` rows, its own number where i
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -120,7 +121,8 @@ def save(
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        staging.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
 
 
 def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

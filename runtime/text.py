@@ -41,6 +41,8 @@ class Tokenizer:
         path = self.path("tokenizer.json")
         self._backend = None if path is None else _backend(path)
         self.config = self._json("tokenizer_config.json")
+        template = self.path("chat_template.jinja")
+        self._template = None if template is None else template.read_text(encoding="utf-8")
         self.generation_config = self._json("generation_config.json")
         self.prefix, self._splits = list[int](), False
         if self.knows_text:
@@ -61,12 +63,20 @@ class Tokenizer:
         Raises:
             ConfigError: there is none.
         """
-        if self._backend is None:
-            raise ConfigError(
-                f"{self._folder}: the model was compiled without a tokenizer; give token ids in "
-                "place of text, and take them from generate_ids()"
-            )
+        self.check_text()
         return self._backend
+
+    def check_text(self) -> None:
+        """Refuse text, asked for or given, where there is no tokenizer.
+
+        Raises:
+            ConfigError: says what to do in place of it.
+        """
+        if not self.knows_text:
+            raise ConfigError(
+                f"{self._folder}: the model has no tokenizer; give token ids in place of text, and "
+                "take them from generate_ids()"
+            )
 
     def vocabulary(self, size: int) -> list[str]:
         """The text of every token id below `size`, one by one, special tokens included."""
@@ -90,6 +100,14 @@ class Tokenizer:
         if not isinstance(page, dict):
             raise ArtifactError(f"{path}: wanted a JSON object")
         return page
+
+    @property
+    def chat_template(self) -> str | None:
+        """What is in chat_template.jinja, else in tokenizer_config.json; None = there is none."""
+        source = self._template or self.config.get("chat_template")
+        if isinstance(source, list):  # several, by name
+            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        return source if isinstance(source, str) else None
 
     def _prefix(self) -> list[int]:
         """Ids that the tokenizer puts before a text, e.g. the beginning-of-sequence token."""

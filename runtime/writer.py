@@ -1,9 +1,9 @@
 """The writing half of a session: the next token, until a text ends."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -57,8 +57,8 @@ class Writer(Reader):
         eos = options.get("eos")
         if eos is None:
             return self.tokenizer.eos_ids
-        ids = list(eos) if isinstance(eos, Iterable) else [eos]
-        if not all(isinstance(each, Integral) for each in ids):
+        ids = [eos] if isinstance(eos, Integral) else _listed(eos)
+        if ids is None or not all(isinstance(each, Integral) for each in ids):
             raise ConfigError(f"eos is {eos!r}, wanted token ids; a text goes to stop")
         return frozenset(int(each) for each in ids)
 
@@ -121,6 +121,7 @@ class Writer(Reader):
         callback: Callable[[str], object] | None,
         options: Options,
     ) -> Iterator[str]:
+        self.tokenizer.check_text()
         stops = StopStrings([stop] if isinstance(stop, str) else stop or ())
         return self._text(ids, stops, callback, self._ends(options))
 
@@ -151,3 +152,13 @@ class Writer(Reader):
             yield rest
             if callback is not None:
                 callback(rest)
+
+
+def _listed(eos: object) -> list[Any] | None:
+    """Ids that may be asked for more than once; None = a text, an iterator, or nothing to list."""
+    if isinstance(eos, str | Iterator):
+        return None
+    try:
+        return list(eos)  # type: ignore[call-overload]
+    except TypeError:
+        return None

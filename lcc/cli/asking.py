@@ -173,6 +173,7 @@ def open_asker(
         target=target,
         device=device,
     )
+    session.tokenizer.check_text()
     return SessionAsker(session)
 
 
@@ -192,7 +193,12 @@ class Machine:
 
     def meta(self) -> dict[str, Any]:
         """For run_meta.json."""
-        return {"jobs": self.jobs, "threads": self.threads}
+        return {"jobs": self.jobs, "threads": self.all_threads}
+
+    @property
+    def all_threads(self) -> int | None:
+        """Those that were given, or LCC_THREADS; None = the engine decides."""
+        return self.threads or env.default_threads()
 
 
 def do(
@@ -211,7 +217,7 @@ def do(
 
     todo, failures = results.todo(units), list[str]()
     written = time.monotonic()
-    threads = machine.threads or env.default_threads()
+    threads = machine.all_threads
     if machine.jobs > 1:
         threads = max(1, (threads or os.cpu_count() or 1) // machine.jobs)
     opener = partial(open_asker, threads=threads, target=machine.target, device=machine.device)

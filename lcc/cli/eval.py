@@ -18,6 +18,7 @@ from lcc.cli.arguments import (
     Target,
     ThreadsOfAll,
 )
+from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK, check_tasks, score
 from lcc.evaluate.grid import Subject, cells_of, units_of
@@ -106,6 +107,7 @@ def command(
     ):
         if value is not None and not artifacts:
             raise ConfigError(f"{option} is of artifacts, and there is none; leave it out")
+    on_cpu(device)  # a mistake is told before anything is loaded
     if chat:
         asking.check_chat(artifacts or [])
     twice = [a.name for a, b in itertools.combinations(subjects, 2) if a.name == b.name]

@@ -18,6 +18,7 @@ from lcc.cli.arguments import (
     ThreadsOfAll,
 )
 from lcc.cli.frame import table
+from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import NEED_HAYSTACK, PERPLEXITY, check_tasks
 from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
@@ -102,6 +103,7 @@ def command(
 
     if not NEED_HAYSTACK & {*chosen}:
         haystack = None
+    on_cpu(device)  # a mistake is told before anything is loaded
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     recipe = Recipe(
         samples=samples,

@@ -182,4 +182,6 @@ def _text_of(files: dict[str, bytes]) -> tuple[Tokenizer, tuple[str, str]]:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
         tokenizer = Tokenizer(folder)
+        if not tokenizer.knows_text:
+            raise LccError("the model has no tokenizer; wanted one that reads text")
         return tokenizer, halves(tokenizer)

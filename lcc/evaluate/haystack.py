@@ -2,12 +2,15 @@
 
 import random
 import re
+import unicodedata
 from pathlib import Path
 
 from lcc.errors import LccError
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 LONGEST = 1000  # characters of a sentence
+WIDE, CLOSING = "。！？", "”’」』）》"
+_END = re.compile(rf"(?<=[.!?]) |(?<=[{WIDE}])(?![{WIDE}{CLOSING}]) ?")
 _PIECE = re.compile(rf" ?(.{{1,{LONGEST}}}(?= |$)|.{{1,{LONGEST}}})")
 
 
@@ -26,8 +29,14 @@ def split_sentences(text: str) -> list[str]:
     What has none, such as a table or a log, is cut between words into pieces of `LONGEST`
     characters: a text of sentences comes as near to a length as its longest one allows.
     """
-    sentences = re.split(r"(?<=[.!?]) |(?<=[。！？]) ?", re.sub(r"\s+", " ", text).strip())
+    sentences = _END.split(re.sub(r"\s+", " ", text).strip())
     return [piece for sentence in sentences for piece in _PIECE.findall(sentence)]
+
+
+def joined(sentences: list[str]) -> str:
+    """One text again: a space after each sentence, but for scripts that write without."""
+    wide = [unicodedata.east_asian_width(each[-1]) in "WF" for each in sentences]
+    return "".join(each + " " * (not w) for each, w in zip(sentences, wide, strict=True))
 
 
 def from_anywhere(draw: random.Random, sentences: list[str]) -> list[str]:

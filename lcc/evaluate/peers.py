@@ -75,6 +75,8 @@ class PeerAsker:
         A query-aware press sees the question before the context, as an artifact does, and behind
         it: there presses look for what to keep (kvpress' own evaluation puts it there).
         """
+        if chat and self.model.tokenizer.chat_template is None:
+            raise LccError("the model has no chat template; leave out --chat")
         before, after = self.model.turn if chat else ("", "")
         if setting == "query-aware":
             sample = question_first(sample, lambda text: len(self.encode(text)))

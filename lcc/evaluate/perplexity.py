@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcc.errors import LccError
+from lcc.evaluate.haystack import joined
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
@@ -59,7 +60,7 @@ def pieces(
         start = random.Random(f"perplexity {seed}").randrange(len(sentences))
         around, ids = sentences[start:] + sentences[:start], list[int]()
         for first in range(0, len(around), _AT_ONCE):
-            ids += encode(" ".join(around[first : first + _AT_ONCE]) + " ")
+            ids += encode(joined(around[first : first + _AT_ONCE]))
             if len(ids) >= length:
                 break
         else:

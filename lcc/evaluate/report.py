@@ -18,7 +18,9 @@ ANSWER = 160  # characters of an answer that hovering shows
 
 
 def write(results: Results, cells: list[Page], note: str | None = None) -> None:
-    """Write report.html into the folder of the results; see `render`."""
+    """Write report.html into the folder of the results, if there are any; see `render`."""
+    if not results.begun:
+        return
     write_whole(results.folder / "report.html", render(results, cells, note))
 
 

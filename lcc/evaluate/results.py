@@ -41,7 +41,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, asked: dict[str, Any], run: dict[str, Any]) -> None:
-        """Open or begin a folder.
+        """Open a folder; a new one is made when there is something to write into it.
 
         asked       all that decides what a sample is and how it is asked, for JSON
         run         how, this time; not compared, but every sample notes which run it is of
@@ -58,15 +58,24 @@ class Results:
             _check_same(folder, self.meta, asked)
         elif folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder}: holds other files; wanted a new folder, or results")
-        folder.mkdir(parents=True, exist_ok=True)
-        runs, run = self.meta["runs"], json.loads(json.dumps(run))
-        if _how(run) not in map(_how, runs):
-            runs.append(run)
-            _write(page, self.meta)
-        self.run = [_how(each) for each in runs].index(_how(run))
+        self._run = json.loads(json.dumps(run))
         self.lines = self._read("samples.jsonl")
         self.failed: dict[str, Line] = {}
         self.kept = {key: line["kept"] for key, line in self._read("kept.jsonl").items()}
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.lines or self.failed)
+
+    def _number(self) -> int:
+        """The place of this run among all; it is written down before its first sample."""
+        runs, how = self.meta["runs"], _how(self._run)
+        if how not in map(_how, runs):
+            runs.append(self._run)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "run_meta.json", self.meta)
+        return [_how(each) for each in runs].index(how)
 
     def _read(self, name: str) -> dict[str, Line]:
         """All whole lines; a last one that was torn when the process was killed is cut off."""
@@ -89,16 +98,17 @@ class Results:
 
     def add(self, unit: Unit, line: Line) -> None:
         """Write down a sample that is done."""
-        kept = line.pop("kept", None)
+        number, kept = self._number(), line.pop("kept", None)
         if kept is not None:
             self._append("kept.jsonl", unit.fields() | {"kept": kept})
             self.kept[unit.key] = kept
-        line = line | {"run": self.run}
+        line = line | {"run": number}
         self._append("samples.jsonl", line)
         self.lines[unit.key] = line
 
     def fail(self, unit: Unit, why: str) -> None:
         """Note for the table and the report what went wrong with a sample."""
+        self._number()
         self.failed[unit.key] = unit.fields() | {"error": why}
 
     def _append(self, name: str, line: Line) -> None:
@@ -118,8 +128,10 @@ class Results:
         return [cell_page(cell, of_cell.get(cell, [])) for cell in cells]
 
     def write(self, cells: list[Cell]) -> list[dict[str, Any]]:
-        """Write results.json and return its cells."""
+        """Write results.json, if there is anything to show, and return its cells."""
         pages = self.cells(cells)
+        if not self.begun:
+            return pages
         _write(self.folder / "results.json", {"cells": pages})
         return pages
 

@@ -203,8 +203,9 @@ class _Run:
             progress.held_out = told.hexdigest()[:16]
         elif progress.held_out != told.hexdigest()[:16]:
             raise ConfigError(
-                f"{self.checkpoint.path}: was begun with other held-out texts, or none, than "
-                f"{self.held_out or 'none'} now; go on with those, or begin anew without --resume"
+                f"{self.checkpoint.path}: was begun with other held-out texts than now "
+                f"({self.held_out or 'none'}), or another number of processes; go on with those, "
+                "or begin anew without --resume"
             )
 
     def _held_out(self, loaded: LoadedModel) -> list[Sequence]:

@@ -47,11 +47,11 @@ def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPo
     policy = POLICIES[config.name]
     build: Callable[..., EvictionPolicy] = policy
     made = build(config, with_heads=with_heads) if policy.heads == "may" else build(config)
-    _check(made)
+    _check(made, heads=policy.heads == "must" or (policy.heads == "may" and with_heads))
     return made
 
 
-def _check(policy: EvictionPolicy) -> None:
+def _check(policy: EvictionPolicy, *, heads: bool) -> None:
     """Refuse what nobody would fill: a scalar that stays 0 makes any policy keep the newest."""
     known, reads = get_args(Scalar), set(policy.scalars)
     if unknown := [name for name in policy.scalars if name not in known]:
@@ -62,10 +62,10 @@ def _check(policy: EvictionPolicy) -> None:
             f"policy {policy.name}: queries is {policy.queries!r} and no scalar reads their "
             "attention; wanted attention or consensus among the scalars, or queries = None"
         )
-    if policy.queries is None and attention and (policy.heads == "never" or "attention" in reads):
+    if policy.queries is None and ("attention" in reads or (attention and not heads)):
         raise ConfigError(
             f"policy {policy.name}: scalar {min(attention)} and no queries; wanted queries = "
             "'catalyst', 'recent' or 'all'"
         )
-    if "retaining" in reads and policy.heads == "never":
-        raise ConfigError(f"policy {policy.name}: scalar retaining, wanted heads = 'must' or 'may'")
+    if "retaining" in reads and not heads:
+        raise ConfigError(f"policy {policy.name}: scalar retaining and no heads; wanted --heads")

@@ -54,6 +54,7 @@ def test_nothing_is_read_after_loading(tiny_artifact, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     session.feed("A text of more than one cycle. " * 20)
     assert session.cycles
+    list(session.chat([{"role": "user", "content": "Hello"}], max_new_tokens=2))
 
 
 def test_a_check_that_is_misspelt(tiny_artifact):

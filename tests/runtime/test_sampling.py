@@ -99,3 +99,5 @@ def test_defaults_and_what_is_asked():
 def test_out_of_range(name, value):
     with pytest.raises(ConfigError, match=f"{name} is "):
         Sampling(**{name: value})
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        Sampling.of({"do_sample": True}, **{name: value})

@@ -413,7 +413,7 @@ def test_the_end_is_part_of_the_session(make_session, monkeypatch):
     for eos in (np.int64(first), np.array([first])):
         session.reset()
         assert list(session.generate_ids("abc", eos=eos, max_new_tokens=9)) == [first]
-    for eos in ("text", ["text"], [1.5]):
+    for eos in ("text", "", ["text"], [1.5], iter([first]), np.array(first)):
         with pytest.raises(ConfigError, match=r"eos is .*, wanted token ids; a text goes to stop"):
             session.generate_ids("abc", eos=eos)
     with pytest.raises(ConfigError, match=r"max_new_tokens is 2.5, wanted a whole number, 1"):

@@ -196,7 +196,8 @@ def test_where_nothing_can_be_written(make_session, tmp_path):
     session = make_session()
     session.feed(TEXT)
     (tmp_path / "folder").mkdir()
-    for place in (tmp_path / "none/a", tmp_path / "folder"):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "none/a", tmp_path / "folder", tmp_path / "file/a"):
         with pytest.raises(ArtifactError, match=f"{place.name}: cannot be written: "):
             session.save(place)
     assert not any(path.name.endswith(".partial") for path in tmp_path.iterdir())

@@ -213,7 +213,7 @@ def test_no_tokenizer(tmp_path):
     assert (tokenizer.knows_text, tokenizer.prefix) == (False, [])
     assert tokenizer.eos_ids == {4, 5}
     for call in (lambda: tokenizer.encode("a"), lambda: tokenizer.decode([1])):
-        with pytest.raises(ConfigError, match="compiled without a tokenizer; give token ids in"):
+        with pytest.raises(ConfigError, match="no tokenizer; give token ids in place of text"):
             call()
 
 

@@ -131,7 +131,7 @@ def test_the_same_command_goes_on(
     done(*command)
     assert asked == [5, 50, 50, 95]
     done(*command, "--threads", 1)
-    refused(*command, "--device", "cuda", words='device was null, now "cuda"')
+    refused(*command, "--device", "cpu", words='device was null, now "cpu"')
     assert len(asked) == 4, "nothing is left to do"
     assert lines_of(tmp_path / "out")[0] == first[0]
     refused(*command, "--seed", 3, words="seed was 0, now 3; give another -o")
@@ -219,7 +219,13 @@ def test_policy_none_is_the_same_at_every_budget(
     manifest["policy"]["name"] = "none"
     manifest["cache"]["budget"] = 48  # means nothing: it may be less than what is asked of others
     (none / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(lcc.cli.asking, "do", lambda *_: [])  # which cells there are is enough
+
+    def fail(results, units, *_: object) -> list:  # type: ignore[no-untyped-def]
+        for unit in units:
+            results.fail(unit, "not asked: which cells there are is enough")
+        return []
+
+    monkeypatch.setattr(lcc.cli.asking, "do", fail)
     command = ["eval", none, tiny_artifact, "--tasks", "passkey", "--budgets", "16:100,32,64"]
     command += ["--capacity", 120]
     assert lcc_(*command, "-o", tmp_path / "out").exit_code == 1, "no cell has a score"
@@ -273,6 +279,15 @@ def test_another_model_or_version_is_another_command(
     refused(*command, words='now "99"')
 
 
+def test_a_model_without_chat_template(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, silent := tmp_path / "silent")
+    (silent / "chat_template.jinja").unlink()
+    command = ["eval", "--model", silent, "--tasks", "passkey", "--chat", *QUICK]
+    result = lcc_(*command, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "2 failed: the model has no chat template; leave out --chat" in result.stdout
+
+
 def test_a_model_alone(tiny_folder: Path, tmp_path: Path) -> None:
     command = ["eval", "--model", tiny_folder, "--tasks", "passkey", *QUICK]
     (_, *rows) = done(*command, "-o", tmp_path / "out").splitlines()
@@ -304,6 +319,10 @@ def test_refusals(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> Non
     refused(*start, "--tasks", "passkey", "--budgets", f"64,{small}", words=f"{words} 112 slots")
     refused(*start, "--tasks", "passkey", "--budgets", "64,4", words="must be smaller than budget")
     tune = ["tune-budget", *start[1:], "--tasks", "passkey"]
+    for command in (start, tune[:-2]):
+        refused(*command, "--tasks", "passkey", "--capacity", 0, words="in 0 slots")
+        refused(*command, "--tasks", "passkey", "--device", "cuda", words="wanted cpu, or nothing")
+    refused(*start, "--tasks", "passkey", "--target", "tvm:cpu", words="not compiled for tvm:cpu")
     refused(*tune, "--budgets", 4, words="must be smaller than budget (4)")
     refused(*start, "--tasks", "passkey", "--press", "knorm", words="give --model, too")
     model = ["eval", "--model", tiny_folder, *start[2:]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lcc.errors import LccError
-from lcc.evaluate.haystack import LONGEST, from_anywhere, read_haystack, split_sentences
+from lcc.evaluate.haystack import LONGEST, from_anywhere, joined, read_haystack, split_sentences
 
 
 def test_read_haystack(tmp_path: Path) -> None:
@@ -20,6 +20,10 @@ def test_read_haystack(tmp_path: Path) -> None:
 
 def test_sentences_without_spaces_between_them() -> None:
     assert split_sentences("第一句。第二句！ 第三句？") == ["第一句。", "第二句！", "第三句？"]
+    text = "他说：“你好。”她笑了。真的？！是的。。。好！"
+    assert split_sentences(text) == ["他说：“你好。”她笑了。", "真的？！", "是的。。。", "好！"]
+    assert joined(split_sentences(text)) == text
+    assert joined(["One.", "Two."]) == "One. Two. "
 
 
 def test_what_has_no_sentences_is_cut_between_words() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lcc.errors import ConfigError, LccError
 from lcc.evaluate.grid import Cell, Subject, Unit, units_of
-from lcc.evaluate.report import over_length, render
+from lcc.evaluate.report import over_length, render, write
 from lcc.evaluate.results import Results, cell_page, failed_text
 
 SUBJECT = Subject(kind="artifact", source="a/m.lcc", policy="snapkv", budget=64)
@@ -25,6 +25,9 @@ def line(unit: Unit, **fields: object) -> dict:
 def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
     results = Results(tmp_path / "r", {"samples": 3}, {})
     assert results.todo(UNITS) == UNITS
+    results.write([CELL])
+    write(results, [])
+    assert not (tmp_path / "r").exists(), "what never began is no other command"
     results.add(UNITS[1], line(UNITS[1], kept={"heads": 4}))
     again = Results(tmp_path / "r", {"samples": 3}, {})
     assert again.todo(UNITS) == [UNITS[0], UNITS[2]]
@@ -66,7 +69,8 @@ def test_every_sample_says_how_it_was_run(tmp_path: Path) -> None:
 
 
 def test_another_command_is_told_apart(tmp_path: Path) -> None:
-    Results(tmp_path, {"samples": 3, "seed": 0, "tasks": ["passkey"]}, {})
+    results = Results(tmp_path, {"samples": 3, "seed": 0, "tasks": ["passkey"]}, {})
+    results.add(UNITS[0], line(UNITS[0]))
     with pytest.raises(ConfigError) as told:
         Results(tmp_path, {"samples": 4, "seed": 0, "tasks": ["vt"]}, {})
     assert 'samples was 3, now 4; tasks was ["passkey"], now ["vt"]' in str(told.value)

@@ -107,15 +107,21 @@ def test_score_in_onnx_of_any_size(tmp_path):
         (("position",), None, "scalar 'position', wanted attention, consensus"),
         (("attention",), None, "scalar attention and no queries"),
         (("consensus",), None, "scalar consensus and no queries"),
-        (("retaining",), None, "scalar retaining, wanted heads = 'must' or 'may'"),
+        (("retaining",), None, "scalar retaining and no heads; wanted --heads"),
         (("novelty",), "catalyst", "no scalar reads their attention"),
     ],
 )
 def test_scalars_that_nobody_would_fill(scalars, queries, words, monkeypatch):
-    own = type("Own", (POLICIES["knorm"],), {"scalars": scalars, "queries": queries})
-    monkeypatch.setitem(POLICIES, "own", own)
-    with pytest.raises(ConfigError, match=words):
-        make_policy(PolicyConfig(name="own"))
+    def build(self, config, with_heads=False):
+        POLICIES["knorm"].__init__(self, config)
+
+    for heads in ("never", "may"):
+        fields = {"scalars": scalars, "queries": queries, "heads": heads, "__init__": build}
+        monkeypatch.setitem(POLICIES, "own", type("Own", (POLICIES["knorm"],), fields))
+        with pytest.raises(ConfigError, match=words):
+            make_policy(PolicyConfig(name="own"))
+    if scalars[0] in ("consensus", "retaining"):
+        assert make_policy(PolicyConfig(name="own"), with_heads=True).scalars == scalars
 
 
 # --- evict ----------------------------------------------------------------------------------------
