@@ -59,12 +59,21 @@ def main() -> None:
         ids = session.encode(sample.context)
         session.reset()
         session.feed(ids, last=True)
-        held = [ids[place] for place in kept(session)]
+        places = kept(session)
+        held = [ids[place] for place in places]
+        wanted = session.encode(sample.answers[0])
+        end = len(wanted)
+        at = next(place for place in range(len(ids)) if ids[place : place + end] == wanted)
+        there = len({*range(at, at + end)} & {*places})
         whole.reset()
         whole.feed(held, last=True)
         both = right(session, sample), right(whole, sample)
         counts[both] += 1
-        print(f"{depth:3.0f} %, {len(held)} of {len(ids)} held: cache, anew = {both}", flush=True)
+        print(
+            f"{depth:3.0f} %, {len(held)} of {len(ids)} held, of the answer {there} of {end}: "
+            f"cache, anew = {both}",
+            flush=True,
+        )
     print(
         f"both right {counts[True, True]}, the cache alone {counts[True, False]}, "
         f"anew alone {counts[False, True]}, neither {counts[False, False]}"
