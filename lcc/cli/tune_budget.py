@@ -69,7 +69,7 @@ def command(
     {TASKS}
 
     The folder is that of `lcc eval`, with the report; the same command goes on where it stopped,
-    and with another target, or other --budgets, uses the samples that are there.
+    and with another --target-accuracy, or other --budgets, uses the samples that are there.
 
     \b
     Examples:
