@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from lcc.errors import ConfigError
+from lcc.errors import CacheError, ConfigError
 
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
@@ -67,7 +67,7 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f"budget + chunk_size + catalyst_size ({self.budget} + {self.chunk_size} + "
                 f"{self.catalyst_size} = {needed}) exceeds capacity ({self.capacity}); "
-                f"raise --capacity to {needed} or lower --chunk-size"
+                f"wanted {needed} slots or more, or smaller chunks"
             )
         protected = self.sink_size + self.recent_size
         if protected >= self.budget:
@@ -76,24 +76,22 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"must be smaller than budget ({self.budget}); else no ranked entry can be kept"
             )
 
-    def lowered(self, wanted: Budget) -> "CacheConfig":
-        """What a session takes of compiled sizes.
+    def lowered(self, **asked: int | None) -> "CacheConfig":
+        """What a session takes of these compiled sizes.
+
+        asked       capacity, budget, chunk_size; None = as compiled
 
         Raises:
-            ConfigError: more than was compiled, or slots in which the budget leaves no room.
+            CacheError: more than was compiled.
+            ConfigError: slots in which the budget leaves no room.
         """
-        given = {"budget": wanted.budget, "capacity": wanted.capacity}
-        sizes = {name: size for name, size in given.items() if size is not None}
+        sizes = {name: size for name, size in asked.items() if size is not None}
         for name, size in sizes.items():
             if size > (most := getattr(self, name)):
-                raise ConfigError(f"{name} is {size}, it was compiled for {most}; wanted no more")
-        budget, capacity = sizes.get("budget", self.budget), sizes.get("capacity", self.capacity)
-        needed = budget + self.chunk_size + self.catalyst_size
-        if capacity < needed:
-            raise ConfigError(
-                f"budget {budget} in {capacity} slots, where chunks of {self.chunk_size} and a "
-                f"catalyst of {self.catalyst_size} tokens come, too; wanted {needed} slots or more"
-            )
+                raise CacheError(
+                    f"{name} is {size}, the artifact was compiled for {most}; ask for no more than "
+                    f"that, or compile with --{name.replace('_', '-')} {size}"
+                )
         return msgspec.structs.replace(self, **sizes)
 
 

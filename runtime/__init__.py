@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from lcc.artifact import verify_files
 from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
@@ -57,8 +55,7 @@ def load(
     verify_files(folder, whole, level=verify)
     if engine is None:
         manifest, engine = _choose(folder, whole, target, threads, device)
-    asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
-    cache = _lowered(manifest, {name: size for name, size in asked.items() if size is not None})
+    cache = _lowered(manifest, capacity=capacity, budget=budget, chunk_size=chunk_size)
     tokenizer = Tokenizer(folder, manifest.files)
     session = Session(manifest, cache, tokenizer, engine)
     trim()
@@ -97,20 +94,16 @@ def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device:
     return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
 
 
-def _lowered(manifest: Manifest, sizes: dict[str, int]) -> CacheConfig:
-    """The compiled sizes with some of them lowered."""
-    for name, size in sizes.items():
-        compiled = getattr(manifest.cache, name)
-        if size > compiled:
+def _lowered(manifest: Manifest, **sizes: int | None) -> CacheConfig:
+    """The compiled sizes with some of them lowered, none of which the target has fixed."""
+    lowered, compiled = manifest.cache.lowered(**sizes), manifest.cache
+    for name in _fixed(manifest) if lowered != compiled else ():
+        size, most = getattr(lowered, name), getattr(compiled, name)
+        if size < most:
             raise CacheError(
-                f"{name} is {size}, the artifact was compiled for {compiled}; ask for no more than "
-                f"that, or compile with --{name.replace('_', '-')} {size}"
+                f"{name} is {size}, and {manifest.target} has it fixed at {most}; compile anew"
             )
-        if size < compiled and name in _fixed(manifest):
-            raise CacheError(
-                f"{name} is {size}, and {manifest.target} has it fixed at {compiled}; compile anew"
-            )
-    return msgspec.structs.replace(manifest.cache, **sizes)
+    return lowered
 
 
 def _fixed(manifest: Manifest) -> set[str]:

@@ -292,7 +292,11 @@ class Reader:
                 self.on_cycle(cycle)
 
     def kept_tokens(self, layer: int) -> np.ndarray:
-        """[Hkv, used] int64: the place in the text of every entry of a layer, ascending; a copy."""
+        """[Hkv, used] int64: the place in the text of every entry of a layer, ascending; a copy.
+
+        Raises:
+            ConfigError: the model has no such layer.
+        """
         if layer not in range(count := len(self.manifest.model.layers)):
             raise ConfigError(f"layer is {layer}, the model has {count}; wanted 0 to {count - 1}")
         return self._executor.kept_tokens(layer)

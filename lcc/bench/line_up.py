@@ -73,8 +73,8 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contes
 
 def _check_budget(folder: Path, compiled: CacheConfig, wanted: Budget) -> None:
     try:
-        compiled.lowered(wanted)
-    except ConfigError as error:
+        compiled.lowered(budget=wanted.budget, capacity=wanted.capacity)
+    except LccError as error:
         raise ConfigError(f"--budgets: {folder}: {error}") from None
 
 

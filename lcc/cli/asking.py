@@ -81,8 +81,8 @@ def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Su
     evicts = policy != "none"
     budget = budget if evicts else None
     try:
-        cache.lowered(Budget(budget, capacity))
-    except ConfigError as error:
+        cache.lowered(budget=budget, capacity=capacity)
+    except LccError as error:
         raise ConfigError(f"{path}: {error}") from None
     return Subject(
         kind="artifact",
@@ -105,14 +105,11 @@ def artifact_subjects(path: Path, sizes: list[Budget], capacity: int | None) -> 
 
 def check_chat(artifacts: Iterable[Path]) -> None:
     """Refuse --chat where a model has no template: its texts would be read without one."""
-    from lcc.runtime.chat import load_template
     from lcc.runtime.text import Tokenizer
 
     for path in artifacts:
-        try:
-            load_template(Tokenizer(path, read_manifest(path).files))
-        except ConfigError:
-            raise ConfigError(f"--chat: {path} has no chat template; leave it out") from None
+        if Tokenizer(path, read_manifest(path).files).chat_template is None:
+            raise ConfigError(f"--chat: {path} has no chat template; leave it out")
 
 
 def artifact_page(path: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Results:
         """Whether there is anything to show."""
         return bool(self.lines or self.failed)
 
-    def _number(self) -> int:
+    def _note_run(self) -> int:
         """The place of this run among all; it is written down before its first sample."""
         runs, how = self.meta["runs"], _how(self._run)
         if how not in map(_how, runs):
@@ -98,7 +98,7 @@ class Results:
 
     def add(self, unit: Unit, line: Line) -> None:
         """Write down a sample that is done."""
-        number, kept = self._number(), line.pop("kept", None)
+        number, kept = self._note_run(), line.pop("kept", None)
         if kept is not None:
             self._append("kept.jsonl", unit.fields() | {"kept": kept})
             self.kept[unit.key] = kept
@@ -108,7 +108,7 @@ class Results:
 
     def fail(self, unit: Unit, why: str) -> None:
         """Note for the table and the report what went wrong with a sample."""
-        self._number()
+        self._note_run()
         self.failed[unit.key] = unit.fields() | {"error": why}
 
     def _append(self, name: str, line: Line) -> None:

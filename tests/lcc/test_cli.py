@@ -100,7 +100,7 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     case(tmp_path / "full", words="it has no config.json")
     case(tmp_path / "bert", words="encoder-decoder")
     case(tiny_folder, "--budget", 4096, words="budget (4096) must be smaller than capacity (2048)")
-    case(tiny_folder, "--chunk-size", 4096, words="raise --capacity to 5184")
+    case(tiny_folder, "--chunk-size", 4096, words="wanted 5184 slots or more, or smaller chunks")
     case(tiny_folder, "--policy", "magic", words="policy is 'magic', wanted one of consensus, ")
     case(tiny_folder, "--target", "magic", words="target is 'magic', wanted one of onnxruntime:cpu")
     case(tiny_folder, "--positions", "magic", words="Invalid enum value 'magic' - at `$.cache.pos")

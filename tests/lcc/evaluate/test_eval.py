@@ -311,16 +311,13 @@ def test_refusals(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> Non
     refused(*start, "--tasks", "perplexity", words="task perplexity needs a text to hide in: give")
     refused(*start, "--tasks", "passkey", "--lengths", "4x", words="'4x' is no number of tokens")
     refused(*start, "--tasks", "passkey", "--setting", "generic", words="wanted query-agnostic or")
-    refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, it was compiled")
-    small = "64:100"
-    words = (
-        "budget 64 in 100 slots, where chunks of 16 and a catalyst of 32 tokens come, too; wanted"
-    )
-    refused(*start, "--tasks", "passkey", "--budgets", f"64,{small}", words=f"{words} 112 slots")
+    refused(*start, "--tasks", "passkey", "--budgets", "65", words="budget is 65, the artifact was")
+    words = "exceeds capacity (100); wanted 112 slots or more, or smaller chunks"
+    refused(*start, "--tasks", "passkey", "--budgets", "64,64:100", words=words)
     refused(*start, "--tasks", "passkey", "--budgets", "64,4", words="must be smaller than budget")
     tune = ["tune-budget", *start[1:], "--tasks", "passkey"]
     for command in (start, tune[:-2]):
-        refused(*command, "--tasks", "passkey", "--capacity", 0, words="in 0 slots")
+        refused(*command, "--tasks", "passkey", "--capacity", 0, words="capacity is 0, wanted 1")
         refused(*command, "--tasks", "passkey", "--device", "cuda", words="wanted cpu, or nothing")
     refused(*start, "--tasks", "passkey", "--target", "tvm:cpu", words="not compiled for tvm:cpu")
     refused(*tune, "--budgets", 4, words="must be smaller than budget (4)")
