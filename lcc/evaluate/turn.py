@@ -35,14 +35,16 @@ def asked(sample: Sample, after: str) -> str:
 
 
 def halves(tokenizer: Tokenizer) -> tuple[str, str]:
-    """What `user_turn` returns, from the files of a model."""
+    """What `user_turn` returns, from the files of a model.
+
+    Raises:
+        ConfigError: a template that cannot be rendered, or leaves out what the user says.
+    """
     from lcc.runtime.chat import load_template
 
-    try:
-        template = load_template(tokenizer)
-    except ConfigError:  # the model has none: it goes on from where the question ends
+    if tokenizer.chat_template is None:  # the model goes on from where the question ends
         return "", "\n"
-    rendered = template.render([{"role": "user", "content": _MARK}])
+    rendered = load_template(tokenizer).render([{"role": "user", "content": _MARK}])
     before, found, after = rendered.partition(_MARK)
     if not found:
         raise ConfigError("chat template: it leaves out the user's words; use --raw")

@@ -102,6 +102,13 @@ def test_chat_template(session: Session, monkeypatch: pytest.MonkeyPatch) -> Non
     after = "<|im_end|>\n<|im_start|>assistant\n"
     assert user_turn(session) == ("<|im_start|>user\n", after)
     assert user_turn(session, raw=True) == ("", "")
+    for template, found in ((None, ("", "\n")), ("{% for %}", None), ("nothing", None)):
+        monkeypatch.setattr(session.tokenizer, "_template", template)
+        if found is not None:
+            assert user_turn(session) == found
+            continue
+        with pytest.raises(ConfigError, match="chat template: "):
+            user_turn(session)
 
 
 def test_view_needs_a_catalyst(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
