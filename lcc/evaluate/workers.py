@@ -129,6 +129,7 @@ def run(
     context: Any = multiprocessing.get_context(method)
     texts = [list(group) for _, group in itertools.groupby(units, key=lambda unit: unit.text_key)]
     waiting, busy = deque(texts), dict[Connection, tuple[Any, list[Unit]]]()
+    ending = []  # they are waited for: at exit they would be killed while they free their memory
     try:
         for _ in range(min(jobs, len(texts))):
             _start(context, recipe, open_asker, waiting.popleft(), busy)
@@ -153,7 +154,10 @@ def run(
                     connection.send(busy[connection][1][0])
                 else:
                     connection.send(None)
+                    ending.append(process)
                     del busy[connection]
+        for process in ending:
+            process.join()
     finally:
         for process, _ in busy.values():
             process.terminate()

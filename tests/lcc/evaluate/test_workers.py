@@ -137,6 +137,16 @@ def test_processes_that_are_ended_leave_nothing(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_processes_end_by_themselves(tmp_path: Path) -> None:
+    class Slow(Echo):
+        def __del__(self) -> None:
+            time.sleep(0.5)
+            (tmp_path / str(os.getpid())).touch()
+
+    done(units("a"), lambda _: Slow(), 2)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_an_exception_takes_one_sample_along_in_one_process_too() -> None:
     class Broken(Echo):
         def ask(self, sample: Any, setting: str, *, chat: bool, kept_map: bool) -> dict:
