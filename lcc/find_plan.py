@@ -137,6 +137,8 @@ def _how_many_full(
 def _pieces(
     loaded: LoadedModel, text: str, kind: Sparse, length: int, pieces: int
 ) -> list[list[int]]:
+    if pieces < 1:
+        raise ConfigError(f"pieces is {pieces}, wanted 1 or more")
     if all(kind.sees(length - 2, key, 0) for key in range(length - 1)):
         raise ConfigError(
             f"{kind} sees all of a piece of {length} tokens; wanted longer pieces or a smaller "

@@ -12,6 +12,7 @@ from lcc.runtime.text import Tokenizer
 
 Message = Mapping[str, Any]
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+OWN = {"messages", "generation_prompt", "add_generation_prompt"}  # no options of a template
 
 
 class ChatTemplate:
@@ -62,11 +63,19 @@ class ChatTemplate:
         except (self._error, TypeError, AttributeError) as error:
             raise ConfigError(f"chat template: {error}") from None
 
-    def render_turn(self, messages: Sequence[Message], **more: Any) -> tuple[str, str]:
+    def render_turn(
+        self, messages: Sequence[Message], more: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
         """The text of a conversation, and what is put after it to ask for an answer; see `render`.
 
         Where a template tells a conversation only to ask, or otherwise, all is the first text.
         """
+        more = dict(more or {})
+        if taken := OWN & more.keys():
+            raise ConfigError(
+                f"template_options has {', '.join(sorted(taken))}, which chat() says itself; "
+                "leave it out"
+            )
         whole = self.render(messages, **more)
         try:
             told = self.render(messages, **(more | {"generation_prompt": False}))

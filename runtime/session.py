@@ -100,7 +100,8 @@ class Session(Writer):
         Nothing is read or taken back before the first piece is asked for.
 
         Raises:
-            ConfigError: the model has no template, or the template refuses the messages.
+            ConfigError: the model has no template, or the template refuses the messages; or an
+                option that is not its own.
         """
         told, prompt = self._render(messages, template_options or {}, options)
         return self._answer(told, prompt, stop, callback, options)
@@ -111,7 +112,7 @@ class Session(Writer):
         """The conversation and the prompt for an answer; what is wrong with them is said now."""
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        told, prompt = self._template.render_turn(messages, **more)
+        told, prompt = self._template.render_turn(messages, more)
         self._ids(told + prompt, options, prefix=False)
         return told, prompt
 

@@ -19,9 +19,9 @@ from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.load import load_session
 from lcc.config import Budget
 from lcc.errors import ConfigError, LccError
-from lcc.evaluate.catalog import ABOUT
+from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK
 from lcc.evaluate.grid import SETTINGS, Setting, Subject
-from lcc.manifest import fingerprint, read_manifest
+from lcc.manifest import fingerprint, for_target, read_manifest
 
 if TYPE_CHECKING:
     from lcc.evaluate.asking import Asker
@@ -103,6 +103,14 @@ def artifact_subjects(path: Path, sizes: list[Budget], capacity: int | None) -> 
     ]
 
 
+def used_haystack(haystack: Path | None, tasks: list[str]) -> Path | None:
+    """The haystack, if one of the tasks hides something in it; else None, and that is said."""
+    if haystack is None or NEED_HAYSTACK & {*tasks}:
+        return haystack
+    typer.echo(f"--haystack {haystack}: none of these tasks reads it", err=True)
+    return None
+
+
 def check_chat(artifacts: Iterable[Path]) -> None:
     """Refuse --chat where a model has no template: its texts would be read without one."""
     from lcc.runtime.text import Tokenizer
@@ -112,14 +120,14 @@ def check_chat(artifacts: Iterable[Path]) -> None:
             raise ConfigError(f"--chat: {path} has no chat template; leave it out")
 
 
-def artifact_page(path: Path) -> dict[str, Any]:
-    """What run_meta.json says of an artifact."""
+def artifact_page(path: Path, target: str | None) -> dict[str, Any]:
+    """What run_meta.json says of an artifact, run for this target or, None, for its first one."""
     manifest = read_manifest(path)
     return {
         "path": str(path),
         "fingerprint": fingerprint(manifest),
         "model": manifest.model.name,
-        "target": manifest.target,
+        "target": for_target(manifest, target or manifest.target).target,
     }
 
 

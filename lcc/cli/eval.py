@@ -20,7 +20,7 @@ from lcc.cli.arguments import (
 )
 from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK, check_tasks, score
+from lcc.evaluate.catalog import ABOUT, check_tasks, score
 from lcc.evaluate.grid import Subject, cells_of, units_of
 from lcc.evaluate.haystack import read_haystack
 
@@ -139,8 +139,7 @@ def command(
     from lcc.evaluate.results import machine as machine_page
     from lcc.evaluate.workers import Recipe
 
-    if not NEED_HAYSTACK & {*chosen}:
-        haystack = None
+    haystack = asking.used_haystack(haystack, chosen)
     recipe = Recipe(
         samples=samples,
         seed=seed,
@@ -150,7 +149,9 @@ def command(
     )
     asked = {
         "lcc": lcc.__version__,
-        "artifacts": [asking.artifact_page(path) for path in dict.fromkeys(artifacts or [])],
+        "artifacts": [
+            asking.artifact_page(path, target) for path in dict.fromkeys(artifacts or [])
+        ],
         "subjects": [subject.name for subject in subjects],
         "capacity": capacity,
         "model": asking.model_page(model),
@@ -161,7 +162,6 @@ def command(
         "chat": chat,
         "seed": seed,
         "haystack": asking.digest(haystack),
-        "target": target,
         "device": device,
         "files": {name: asking.digest(Path(path)) for name, path in files.items()},
     }

@@ -20,7 +20,7 @@ from lcc.cli.arguments import (
 from lcc.cli.frame import table
 from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import NEED_HAYSTACK, PERPLEXITY, check_tasks
+from lcc.evaluate.catalog import PERPLEXITY, check_tasks
 from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
 from lcc.evaluate.haystack import read_haystack
 from lcc.manifest import read_manifest
@@ -101,8 +101,7 @@ def command(
     from lcc.evaluate.tune import choose, search
     from lcc.evaluate.workers import Recipe
 
-    if not NEED_HAYSTACK & {*chosen}:
-        haystack = None
+    haystack = asking.used_haystack(haystack, chosen)
     on_cpu(device)  # a mistake is told before anything is loaded
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     recipe = Recipe(
@@ -113,7 +112,7 @@ def command(
     )
     asked = {
         "lcc": lcc.__version__,
-        "artifacts": [asking.artifact_page(artifact)],
+        "artifacts": [asking.artifact_page(artifact, target)],
         "capacity": capacity,
         "model": asking.model_page(model),
         "tasks": chosen,
@@ -123,7 +122,6 @@ def command(
         "chat": chat,
         "seed": seed,
         "haystack": asking.digest(haystack),
-        "target": target,
         "device": device,
     }
     results = Results(output, asked, machine_page() | machine.meta())

@@ -252,6 +252,7 @@ def test_what_cannot_be_found(tiny_folder: Path, tmp_path: Path) -> None:
         ({"length": 600}, "was trained to read 512 tokens"),
         ({"length": 400, "pieces": 9}, "9 pieces of 400 are 3600"),
         ({"length": 40, "full": 2}, "layers that stay full: 2, wanted 0 to 1"),
+        ({"length": 40, "pieces": 0}, "pieces is 0, wanted 1 or more"),
         ({"length": 40, "kv_limit": 10**9}, "all 2 layers fit as they are"),
         (
             {

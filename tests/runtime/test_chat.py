@@ -28,6 +28,9 @@ def test_refusals():
         ChatTemplate("{{ messages.__class__.__mro__ }}", {}).render(HELLO)
     with pytest.raises(ConfigError, match="chat template: "):
         ChatTemplate("{% set _ = messages.append(1) %}", {}).render(HELLO)
+    for name in ("messages", "generation_prompt", "add_generation_prompt"):
+        with pytest.raises(ConfigError, match=f"template_options has {name}, which chat"):
+            ChatTemplate(CHAT_TEMPLATE, {}).render_turn(HELLO, {"tools": [], name: HELLO})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import lcc.evaluate.asking
 from lcc.cli import app
 from lcc.errors import LccError
 from lcc.evaluate.catalog import ABOUT
+from lcc.manifest import read_manifest
 
 QUICK = ("--lengths", "500", "--samples", "2", "-q")
 
@@ -131,6 +132,7 @@ def test_the_same_command_goes_on(
     done(*command)
     assert asked == [5, 50, 50, 95]
     done(*command, "--threads", 1)
+    done(*command, "--target", read_manifest(tiny_artifact).target)
     refused(*command, "--device", "cpu", words='device was null, now "cpu"')
     assert len(asked) == 4, "nothing is left to do"
     assert lines_of(tmp_path / "out")[0] == first[0]
@@ -259,6 +261,17 @@ def test_what_cannot_be_asked_is_told_beside_the_score(
     result = lcc_(*command, "-o", tmp_path / "none")
     assert result.exit_code == 1, "no cell has a score"
     assert result.stdout.splitlines()[1].endswith("3 failed: too long")
+
+
+def test_a_haystack_that_nothing_hides_in(
+    tiny_artifact: Path, haystack: Path, tmp_path: Path
+) -> None:
+    task = ["--tasks", "passkey", "--haystack", haystack, "--budgets", 64, *QUICK]
+    for command in ("eval", "tune-budget"):
+        result = lcc_(command, tiny_artifact, *task, "-o", tmp_path / command)
+        assert f"--haystack {haystack}: none of these tasks reads it" in result.stderr
+    meta = json.loads((tmp_path / "eval/run_meta.json").read_text())
+    assert meta["asked"]["haystack"] is None
 
 
 def test_another_model_or_version_is_another_command(
