@@ -44,7 +44,12 @@ class Entries:
         return value
 
     def guard(self, rank: Tensor) -> Tensor:
-        """`rank` [Hkv, S] with protected entries above all others, and empty slots below."""
+        """`rank` [Hkv, S] with protected entries above all others, and empty slots below.
+
+        A policy's infinities are the largest and the lowest number, and no number is the lowest.
+        """
+        limits = torch.finfo(rank.dtype)
+        rank = rank.masked_fill(rank.isnan(), limits.min).clamp(limits.min, limits.max)
         return rank.masked_fill(self.protected, torch.inf).masked_fill(~self.valid, -torch.inf)
 
 
@@ -117,7 +122,8 @@ class EvictionPolicy(ABC):
     def rank(self, entries: Entries) -> Tensor:
         """How much each entry is worth, [Hkv, S] float32: the higher survives.
 
-        What it says of empty and of protected slots does not matter.
+        What it says of empty and of protected slots does not matter. Entries that it calls no
+        number (NaN) go first.
         """
 
     def select(self, entries: Entries) -> Tensor:

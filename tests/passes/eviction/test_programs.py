@@ -215,6 +215,31 @@ def test_evict_in_onnx_of_any_size(name, tmp_path):
             assert np.array_equal(value, expected[2])
 
 
+@pytest.mark.parametrize("odd", [-math.inf, math.inf, math.nan])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_rank_that_is_no_number(odd, share, tmp_path):
+    """Random's rank is the scalar itself; neither an empty slot nor a protected one gives way."""
+    evict = Evict(make_policy(PolicyConfig(name="random")), table(128))
+    program = export_evict(evict, kv_heads=HEADS, head_size=D, slots=24, budget=10)
+    onnx = session(program, tmp_path / "evict.onnx", EVICT_OUTPUTS)
+    slots, used, budget, prefix, recent = 30, 25, 16, 2, 3
+    feeds = case(evict.policy, slots=slots, used=used, budget=budget, prefix=prefix, recent=recent)
+    noise = feeds["noise"]
+    noise[torch.rand(noise.shape, generator=torch.Generator().manual_seed(3)) < share] = odd
+
+    def worth(row, slot):
+        rank = row[slot].item()
+        safe = slot < prefix or slot >= used - recent
+        return safe, -math.inf if math.isnan(rank) else rank, slot
+
+    expected = [
+        sorted(sorted(range(used), key=lambda slot: worth(row, slot))[-budget:])  # noqa: B023
+        for row in noise
+    ]
+    assert evict(**feeds)[0].tolist() == expected
+    assert run(onnx, feeds)[0].tolist() == expected
+
+
 def test_static_sizes_are_fixed():
     policy = make_policy(PolicyConfig(name="infinipot"))
     sizes = {"kv_heads": HEADS, "head_size": D, "slots": 24, "budget": 10}
