@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lcc.config import PolicyConfig
+from lcc.errors import ConfigError
 from lcc.manifest import Queries, Scalar
 
 
@@ -120,7 +121,7 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def rank(self, entries: Entries) -> Tensor:
-        """How much each entry is worth, [Hkv, S] float32: the higher survives.
+        """How much each entry is worth, [Hkv, S], compared in float32: the higher survives.
 
         What it says of empty and of protected slots does not matter. Entries that it calls no
         number (NaN) go first.
@@ -130,9 +131,19 @@ class EvictionPolicy(ABC):
         """The slots kept in each head, [Hkv, budget] int64 ascending.
 
         Needs more than `budget` slots in use and at most `budget` protected ones.
+
+        Raises:
+            ConfigError: `rank` gave something else than a number for each entry.
         """
-        keep = top_mask(entries.guard(self.rank(entries)), entries.budget, entries.budget)
-        slots = entries.valid.shape[0]
+        rank = self.rank(entries)
+        heads, slots = entries.key.shape[:2]
+        shape = tuple(rank.shape) if isinstance(rank, Tensor) else type(rank).__name__
+        if shape != (heads, slots):
+            raise ConfigError(
+                f"policy {self.name}: rank() gave {shape}, wanted a tensor ({heads}, {slots}): "
+                "a number for each entry of each KV head"
+            )
+        keep = top_mask(entries.guard(rank.float()), entries.budget, entries.budget)
         # Slots counted from the end, so that the largest come first and an empty place is 0.
         from_end = torch.where(keep, slots - entries.slot, 0)
         return slots - torch.topk(from_end, entries.budget, dim=1).values

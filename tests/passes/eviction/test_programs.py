@@ -233,8 +233,7 @@ def test_a_rank_that_is_no_number(odd, share, tmp_path):
         return safe, -math.inf if math.isnan(rank) else rank, slot
 
     expected = [
-        sorted(sorted(range(used), key=lambda slot: worth(row, slot))[-budget:])
-        for row in noise
+        sorted(sorted(range(used), key=lambda slot: worth(row, slot))[-budget:]) for row in noise
     ]
     assert evict(**feeds)[0].tolist() == expected
     assert run(onnx, feeds)[0].tolist() == expected

@@ -227,6 +227,31 @@ def test_unknown_policy_lists_the_names():
         make_policy(PolicyConfig(name="snapkw"))
 
 
+@pytest.mark.parametrize(
+    ("rank", "gave"),
+    [
+        (lambda entries: entries.slot, r"\(10,\)"),
+        (lambda entries: entries.key.norm(dim=-1).mean(1, keepdim=True), r"\(2, 1\)"),
+        (lambda entries: entries.key, r"\(2, 10, 4\)"),
+        (lambda entries: None, "NoneType"),
+    ],
+)
+def test_a_rank_of_another_shape(rank, gave, monkeypatch):
+    own = type("Own", (POLICIES["knorm"],), {"name": "own", "rank": lambda _, x: rank(x)})
+    monkeypatch.setitem(POLICIES, "own", own)
+    wanted = rf"policy own: rank\(\) gave {gave}, wanted a tensor \(2, 10\): a number for each"
+    with pytest.raises(ConfigError, match=wanted):
+        select(PolicyConfig(name="own"), torch.ones(2, 10, 4), {}, used=9, budget=4)
+
+
+def test_ranks_may_be_whole_numbers(monkeypatch):
+    rank = {"name": "own", "rank": lambda _, entries: -entries.slot.expand(2, -1)}
+    monkeypatch.setitem(POLICIES, "own", type("Own", (POLICIES["knorm"],), rank))
+    limits = {"used": 9, "budget": 4, "recent": 1}
+    kept = select(PolicyConfig(name="own"), torch.ones(2, 10, 4), {}, **limits)
+    assert kept == [[0, 1, 2, 8]] * 2
+
+
 def test_none_evicts_nothing():
     policy = make_policy(PolicyConfig(name="none"))
     assert not policy.evicts
