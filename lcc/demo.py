@@ -133,6 +133,7 @@ def ask(artifact: Path, sample: Sample, *, catalyst: str | None, progress: Progr
 def serve(artifact: Path, request: dict[str, Any], tell: Callable[[dict], None]) -> None:
     """Do the second process' work; `tell` gets one page for each step of the reading."""
     import lcc.runtime
+    from lcc.runtime.writer import GREEDY
 
     session = lcc.runtime.load(artifact, threads=env.default_threads())
     sample = request["sample"]
@@ -148,7 +149,7 @@ def serve(artifact: Path, request: dict[str, Any], tell: Callable[[dict], None])
 
     session.feed(sample["context"], progress=step)
     question = f"\n{sample['question']} {sample['answer_prefix']}"
-    answer = "".join(session.generate(question, max_new_tokens=ANSWER_TOKENS))
+    answer = "".join(session.generate(question, max_new_tokens=ANSWER_TOKENS, **GREEDY))
     heavy = [name for name in ("torch", "transformers", "onnx") if name in sys.modules]
     tell({"answer": answer, "stats": session.stats().to_dict(), "modules": heavy})
 

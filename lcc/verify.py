@@ -22,6 +22,7 @@ from lcc.models import LoadedModel, load_model
 from lcc.plan import show_plan
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
+from lcc.runtime.writer import GREEDY
 from lcc.specialize import Specialized, specialize
 from lcc.targets.reference import ReferenceEngine
 
@@ -296,7 +297,7 @@ def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -
     if count < 1 or not ids:
         return []
     session.reset()
-    written = list(session.generate_ids(ids, max_new_tokens=count, eos=[], temperature=0.0))
+    written = list(session.generate_ids(ids, max_new_tokens=count, eos=[], **GREEDY))
     begin = session.tokens - len(written) - len(ids)  # tokens put before the text
     whole = [*session.tokenizer.prefix[:begin], *ids, *written]
     chosen = _eager(loaded, whole[:-1])[-len(written) :].argmax(-1)

@@ -34,6 +34,15 @@ class Options(TypedDict, total=False):
     eos: int | Sequence[int] | None
 
 
+class _Greedy(TypedDict):
+    temperature: float
+    repetition_penalty: float
+
+
+GREEDY = _Greedy(temperature=0.0, repetition_penalty=1.0)
+"""The most probable token, whatever generation_config.json says: to compare with others."""
+
+
 class Writer(Reader):
     """A text that is read and continued. For one thread at a time."""
 

@@ -18,6 +18,7 @@ import lcc.runtime
 from lcc.env import needs_extra
 from lcc.errors import CacheError, LccError
 from lcc.runtime.chat import load_template
+from lcc.runtime.writer import GREEDY
 
 with needs_extra("harness"):
     from lm_eval.api.model import TemplateLM
@@ -26,7 +27,8 @@ with needs_extra("harness"):
     from tqdm import tqdm
 
 MAX_NEW_TOKENS = 256  # where a task says nothing
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+DRAWN = ("temperature", "top_k", "top_p", "min_p")
+SAMPLING = (*DRAWN, "repetition_penalty", "seed")
 
 Scored = tuple[Any, list[int], list[int]]  # texts, ids of the context, ids of the continuation
 
@@ -131,12 +133,14 @@ class ArtifactLM(TemplateLM):
         for context, asked in tqdm([each.args for each in requests], disable=disable_tqdm):
             options = dict(normalize_gen_kwargs(asked, MAX_NEW_TOKENS))
             stop, limit = options.pop("until"), options.pop("max_gen_toks")
-            options.pop("do_sample")
+            draws = options.pop("do_sample")
             if unknown := options.keys() - set(SAMPLING):
                 raise LccError(
                     f"generation options: {', '.join(sorted(unknown))}; wanted until, do_sample, "
                     f"max_gen_toks, {', '.join(SAMPLING)}"
                 )
+            if not draws:  # whatever the model's generation_config.json says
+                options = dict(GREEDY) | {k: v for k, v in options.items() if k not in DRAWN}
             self._read(self.tok_encode(context) or [self.prefix_token_id])
             stops = [each for each in stop if each]
             pieces = self.session.generate(stop=stops, max_new_tokens=limit, **options)

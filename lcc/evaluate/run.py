@@ -87,6 +87,8 @@ def ask(
             f"view is {view!r}, but policy {session.manifest.policy.name!r} reads no catalyst; "
             "wanted generic"
         )
+    from lcc.runtime.writer import GREEDY
+
     own = session.catalyst
     if view != "generic":
         session.catalyst = _shortened(session, sample.task if view == "task" else sample.question)
@@ -103,7 +105,7 @@ def ask(
             when_read()
         limit = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
         answer = ""
-        for piece in session.generate(question, max_new_tokens=limit):
+        for piece in session.generate(question, max_new_tokens=limit, **GREEDY):
             answer += piece
             if settled(answer, sample):
                 break

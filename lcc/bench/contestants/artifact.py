@@ -11,7 +11,9 @@ class Artifact:
     def __init__(self, request: Request) -> None:
         """Load it; the request's options are those of `lcc.runtime.load`."""
         import lcc.runtime
+        from lcc.runtime.writer import GREEDY
 
+        self._greedy = GREEDY
         self.session = lcc.runtime.load(
             request.source, threads=request.threads, verify="size", **request.options
         )
@@ -20,8 +22,7 @@ class Artifact:
         """Read and write."""
         self.session.reset()
         self.session.feed(ids)
-        greedy: dict[str, Any] = {"temperature": 0.0, "repetition_penalty": 1.0}
-        for token in self.session.generate_ids(max_new_tokens=count, eos=[], **greedy):
+        for token in self.session.generate_ids(max_new_tokens=count, eos=[], **self._greedy):
             on_token(token)
 
     def facts(self) -> dict[str, Any]:

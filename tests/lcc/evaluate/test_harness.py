@@ -109,6 +109,12 @@ def test_generation_stops(model: ArtifactLM, tiny_artifact: Path) -> None:
         requests("generate_until", ("Tell me", options), ("Tell me", until)), True
     )
     assert found == [whole, whole[: whole.index(whole[2])]]
+    says = {"do_sample": True, "temperature": 50.0, "repetition_penalty": 3.0}
+    model.session.tokenizer.generation_config |= says
+    asked = [("Tell me", {**unsaid, "max_gen_toks": 20}) for unsaid in ({}, {"top_p": 1.0})]
+    assert model.generate_until(requests("generate_until", *asked), True) == [whole, whole]
+    penalty = ("Tell me", {**options, "repetition_penalty": 50.0})
+    assert model.generate_until(requests("generate_until", penalty), True) != [whole]
     wrong = requests("generate_until", ("Tell me", {"num_beams": 3}))
     with pytest.raises(LccError, match="generation options: num_beams; wanted until, do_sample"):
         model.generate_until(wrong, True)

@@ -61,10 +61,18 @@ def test_samples_are_apart(session: Session) -> None:
     assert first.cycles == second.cycles
 
 
+def test_the_answer_is_greedy_whatever_the_model_says(session: Session) -> None:
+    expected = ask(session, SAMPLE, max_new_tokens=8).answer
+    says = {"do_sample": True, "temperature": 50.0, "repetition_penalty": 3.0}
+    session.tokenizer.generation_config |= says
+    assert ask(session, SAMPLE, max_new_tokens=8).answer == expected
+
+
 def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(self: Session, prompt: str, max_new_tokens: int) -> list[str]:
+    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> list[str]:
+        assert how == {"temperature": 0, "repetition_penalty": 1}
         asked.append((prompt, max_new_tokens))
         return [" ", "7", "."]
 
@@ -82,7 +90,7 @@ def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_question_without_a_prefix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(self: Session, prompt: str, max_new_tokens: int) -> list[str]:
+    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> list[str]:
         asked.append(prompt)
         return []
 
