@@ -103,7 +103,16 @@ def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
 
 
 def _replaceable(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
+    return folder.is_dir() and (not any(folder.iterdir()) or _is_ours(folder / MANIFEST))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a manifest is lcc's, of any version: many other things have a file of that name."""
+    try:
+        page = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(page, dict) and page.get("format") == "lcc"
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -1,5 +1,7 @@
 """nn.Module -> graph of logits = model(input_ids, position_ids), of any length."""
 
+import re
+
 import torch
 from torch import fx, nn
 
@@ -14,6 +16,7 @@ _CASTS = (
     aten.to.other,
     aten._to_copy.default,
 )
+_OURS = re.compile(r"(tokens|positions|query_rows|lengths|(used|key|value|places)(_\d+)?)")
 # Views of views that passes know by name; others are decomposed.
 _VIEWS = (aten.reshape.default, aten.contiguous.default, aten.chunk.default)
 
@@ -29,6 +32,12 @@ class _Logits(nn.Module):
         return self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
 
 
+def function_of(model: nn.Module) -> nn.Module:
+    """What maps (input_ids, position_ids), both [1, Q] int64, to logits [1, Q, V]."""
+    is_hugging_face = hasattr(model, "config") and hasattr(model.config, "model_type")
+    return _Logits(model) if is_hugging_face else model
+
+
 def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     """Capture a decoder with `torch.export`, with a symbolic length; weights are referenced.
 
@@ -36,11 +45,17 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
                 (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]
     max_length  bound of the symbolic length, in tokens
 
-    Raises CaptureError with what the export stumbled over.
+    The module is in evaluation mode afterwards.
+
+    Raises CaptureError with what the export stumbled over, or for weights that are not float32.
     """
-    is_hugging_face = hasattr(model, "config") and hasattr(model.config, "model_type")
-    function = _Logits(model) if is_hugging_face else model
-    name = type(model).__name__
+    function, name = function_of(model), type(model).__name__
+    for what, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            raise CaptureError(
+                f"{name}: {what} is {str(weight.dtype).removeprefix('torch.')}, wanted float32: "
+                "call float() on the model; --precision says what is stored"
+            )
     ids = torch.arange(EXAMPLE_LENGTH)[None] % 7
     positions = torch.arange(EXAMPLE_LENGTH)[None]
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
@@ -79,6 +94,15 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     ):
         if node.name != wanted:
             node.name = node.target = wanted
+    return _without_our_names(graph)
+
+
+def _without_our_names(graph: ModelGraph) -> ModelGraph:
+    """Parameters of a model that are called as an input of ours get another name in the graph."""
+    for node in graph.graph.find_nodes(op="get_attr"):
+        if _OURS.fullmatch(node.name):
+            node._rename(f"model_{node.name}")
+    graph = graph.copy()  # which forgets the old names
     graph.clean()
     return graph
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -37,7 +38,7 @@ def compile_model(
 
     source      a folder, hub name, GGUF file or package; a loaded model; or a plain module that
                 maps (input_ids [1, Q] int64, position_ids [1, Q] int64) to logits [1, Q, V]. One
-                without a tokenizer is fed token ids
+                without a tokenizer is fed token ids. A module is in evaluation mode afterwards
     output      the artifact's folder; replaced only when the new one is whole
     config      target, cache and policy; the defaults read text of any length
     progress    called with what is being done and the share of the work that is done, 0 to 1
@@ -55,7 +56,7 @@ def compile_model(
         )
     heads = load_heads(config.heads) if config.heads else None
     report("load the model", 0.0)
-    loaded = _loaded(source)
+    loaded = loaded_model(source)
     if heads is not None:
         check_model(heads, loaded.module, loaded.name, config.heads)
     if "sentence" in policy.scalars and "tokenizer.json" not in loaded.files:
@@ -142,12 +143,17 @@ def _check_catalyst(config: CompileConfig, loaded: LoadedModel) -> None:
         )
 
 
-def _loaded(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
+def loaded_model(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
+    """What `compile_model` takes, loaded."""
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, nn.Module):
         name = type(source).__name__
-        return LoadedModel(module=source, name=name, architecture=name)
+        config: Any = getattr(source, "config", None)
+        if not hasattr(config, "get_text_config"):
+            return LoadedModel(module=source, name=name, architecture=name)
+        window = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return LoadedModel(source, name, config.model_type, trained_window=window)
     return load_model(os.fspath(source) if isinstance(source, Path) else source)
 
 

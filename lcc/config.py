@@ -182,3 +182,5 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name in ("chunk_size", "budget"):  # torch.export takes a size of 1 for a constant
             if (size := getattr(self.cache, name)) < 2:
                 raise ConfigError(f"{name} is {size}, wanted 2 or more to compile")
+        if self.cache.capacity < 8:  # the least that the evict programs are made for
+            raise ConfigError(f"capacity is {self.cache.capacity}, wanted 8 or more to compile")

@@ -223,14 +223,17 @@ def parse_kind(text: str, default: Kind | None = None) -> Kind:
         raise ConfigError(f"plan: no kind {name!r}; wanted one of {', '.join(KINDS)}")
     if not options.endswith(")"):
         raise ConfigError(f"plan: {text.strip()!r} has no closing parenthesis")
-    fields: dict[str, Any] = {} if default is None else msgspec.structs.asdict(default)
+    given: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in options.strip()[1:-1].split(","))):
         key, _, value = part.partition("=")
         if not re.fullmatch(r"\s*\d+\s*", value):
             raise ConfigError(f"plan: {name}{options}: {part!r} is not NAME=NUMBER")
-        fields[key.strip()] = int(value)
+        if key.strip() in given:
+            raise ConfigError(f"plan: {name}{options}: {key.strip()} is given twice")
+        given[key.strip()] = int(value)
+    fields: dict[str, Any] = {} if default is None else msgspec.structs.asdict(default)
     try:
-        return msgspec.convert({"type": name, **fields}, KINDS[name])
+        return msgspec.convert({"type": name, **fields, **given}, KINDS[name])
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None

@@ -9,16 +9,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 import lcc.runtime
-from lcc.capture import capture
-from lcc.compile import program_entries
+from lcc.capture import capture, function_of
+from lcc.compile import loaded_model, program_entries
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.heads import RetainingHeads, load_heads
 from lcc.loss import divergence, perplexity
 from lcc.manifest import Manifest, ProgramEntry, cache_dtype, read_manifest
-from lcc.models import LoadedModel, load_model
+from lcc.models import LoadedModel
 from lcc.plan import show_plan
 from lcc.runtime.engine import Engine
 from lcc.runtime.session import Session
@@ -64,7 +65,7 @@ class Report:
 
 def verify(
     artifact: str | Path,
-    source: str | Path | LoadedModel,
+    source: str | Path | LoadedModel | nn.Module,
     *,
     heads: str | Path | None = None,
     target: str | None = None,
@@ -100,7 +101,7 @@ def verify(
     session = lcc.runtime.load(artifact, target=target, device=device)
     manifest = session.manifest
     report("load the model", 0.1)
-    loaded = source if isinstance(source, LoadedModel) else load_model(source)
+    loaded = loaded_model(source)
     report("specialize", 0.4)
     special = _specialized(manifest, loaded, trained)
     exact = msgspec.structs.replace(manifest, programs=program_entries(special.programs, {}))
@@ -197,9 +198,8 @@ def _specialized(
 @torch.no_grad()
 def _eager(loaded: LoadedModel, ids: list[int]) -> np.ndarray:
     """Logits [n, V] of the unmodified model."""
-    tokens = torch.tensor([ids])
-    result = loaded.module(tokens, position_ids=torch.arange(len(ids))[None])
-    return getattr(result, "logits", result)[0].float().numpy()
+    logits = function_of(loaded.module)(torch.tensor([ids]), torch.arange(len(ids))[None])
+    return logits[0].float().numpy()
 
 
 def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
@@ -248,10 +248,10 @@ def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Ses
     draw, cache = np.random.default_rng(0), session._executor.config
     sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
     counts = {
-        "used": cache.capacity - 5,
+        "used": max(cache.budget + 1, cache.capacity - 5),
         "prefix": cache.sink_size,
         "recent": cache.recent_size,
-        "start": cache.capacity - 16,
+        "start": max(0, cache.capacity - 16),
     }
     feeds: dict[str, np.ndarray] = {}
     for tensor in entry.inputs:

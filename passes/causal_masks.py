@@ -5,8 +5,10 @@ from torch import fx
 
 from lcc.errors import PassError
 from lcc.passes.graph import ModelGraph, ancestors, attribute, evaluate
+from lcc.passes.position_table import position_table
 
 SMALL_LENGTH = 37
+TRIED = 2048, 4096  # a mask is computed for a text as long as the cache, within these
 LARGEST_LENGTH = 16384
 NO_NUMBER = 1 << 30  # ends of slices, "infinity"
 
@@ -34,15 +36,25 @@ def _evaluate_mask(graph: ModelGraph, mask: fx.Node, length: int) -> torch.Tenso
     return allowed.reshape(length, length)
 
 
-def window_of(graph: ModelGraph, mask: fx.Node | None) -> int:
+def window_of(graph: ModelGraph, mask: fx.Node | None, capacity: int) -> int:
     """Keys a query sees under a mask, itself included; 0 = all that came before.
 
     The mask is computed for a short text, then for one longer than every whole number that occurs
-    in its formula, so that a window of any size shows. Raises PassError for any other pattern, and
-    for numbers too large to try.
+    in its formula, so that a window of any size shows; and for one longer than the cache, where a
+    formula hides its numbers. No text is longer than the tables that the mask is read from.
+
+    capacity    of the cache, in tokens; of a larger one than 4,096 so many are tried
+
+    Raises PassError for any other pattern, and for numbers too large to try.
     """
     if mask is None:
         return 0
+    tried = min(max(capacity, TRIED[0]), TRIED[1]) + 1
+    tables = [
+        tuple(attribute(graph, node).shape) for node in ancestors(mask) if node.op == "get_attr"
+    ]
+    ends = [position_table(graph), *(table[-1] for table in tables if len(table) > 1)]
+    end = min((end for end in ends if end is not None and end > 1), default=NO_NUMBER)
     numbers = {
         abs(argument)
         for node in ancestors(mask)
@@ -62,8 +74,8 @@ def window_of(graph: ModelGraph, mask: fx.Node | None) -> int:
             f"find_attention: mask {mask.name} is made with the number {longest}; a window of more "
             f"than {LARGEST_LENGTH} tokens is not supported"
         )
-    for length in sorted({SMALL_LENGTH, longest + 3}):
-        allowed = _evaluate_mask(graph, mask, max(length, SMALL_LENGTH))
+    for length in sorted({SMALL_LENGTH, max(SMALL_LENGTH, longest + 3, tried)}):
+        allowed = _evaluate_mask(graph, mask, min(length, end))
     size = len(allowed)
     window = int(allowed[-1].sum())
     query, key = torch.arange(size)[:, None], torch.arange(size)[None, :]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, fx
 
 from lcc.config import CacheConfig, PolicyConfig
+from lcc.errors import PassError
 from lcc.manifest import LayerEntry
 from lcc.passes.eviction import EvictionPolicy
 from lcc.passes.eviction.programs import (
@@ -25,7 +26,10 @@ from lcc.program import Program
 
 
 class EvictOldest(Evict):
-    """For a layer with a window of the model's own: what counts is the newest entries, unbroken."""
+    """For a layer with a window of the model's own: what counts is the newest entries, unbroken.
+
+    Of a window larger than the budget the newest `budget` entries are left, as of any full layer.
+    """
 
     def forward(  # type: ignore[override]  # it reads no scalars
         self,
@@ -143,7 +147,14 @@ class _Programs:
         """What turns a key that moves to another slot."""
         if rotation < 0 or self.cache.positions == "absolute":
             return None
-        return self.graph.rotations[rotation]
+        table = self.graph.rotations[rotation]
+        if error := table.off_by():
+            raise PassError(
+                f"eviction: rotation {rotation} at position a + b is not that at a, turned by b "
+                f"more (off by {error:.2g}), so that entries cannot move up; wanted one that goes "
+                "by differences of positions, or --positions absolute"
+            )
+        return table
 
     def score(self, scale: float, softcap: float, sizes: tuple[int, int, int]) -> str:
         """The name of the program that scores such a layer."""

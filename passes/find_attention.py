@@ -19,6 +19,7 @@ from lcc.passes.find_rotation import (
     unit_input,
 )
 from lcc.passes.graph import ModelGraph, ancestors, aten, emit, is_call, reached_from, shape
+from lcc.passes.position_table import position_table
 from lcc.passes.rotation import Rotation
 
 
@@ -34,7 +35,8 @@ class FindAttention(Pass):
     repetition of KV heads is dropped too. What cannot be recognised is a PassError that names the
     node: nothing falls back to dense attention.
 
-    table_size  positions for which rotation tables are made, for re-rotating kept entries
+    table_size  positions for which rotation tables are made, for re-rotating kept entries; fewer
+                where the model has a table of its own that ends before
 
     Ensures     no softmax is left, and positions enter by rotations or by a learned embedding only.
     """
@@ -47,7 +49,9 @@ class FindAttention(Pass):
         sites = attention_sites(graph)
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])
         positions = reached_from(graph.graph, [graph.placeholder("position_ids")])
-        rotations = _Rotations(graph, positions - texts, self.table_size)
+        rows = position_table(graph)
+        table_size = self.table_size if rows is None else min(self.table_size, rows)
+        rotations = _Rotations(graph, positions - texts, table_size)
         windows: dict[fx.Node | None, int] = {}
         for site in sites:
             if site.mask is not None and site.mask in texts:
@@ -56,7 +60,7 @@ class FindAttention(Pass):
                     "mask of padding does; wanted one that depends on their places only"
                 )
             if site.mask not in windows:
-                windows[site.mask] = window_of(graph, site.mask)
+                windows[site.mask] = window_of(graph, site.mask, self.table_size)
             found_q = find_rotation(graph, site.q, positions - texts, texts)
             found_k = find_rotation(graph, site.k, positions - texts, texts)
             with graph.graph.inserting_before(site.output):
@@ -156,7 +160,7 @@ class _Rotations:
                 f"find_attention: the length of {found.rotated.name} changes with the position (by "
                 f"{error:.2g} below {self.table_size}); wanted a rotation"
             )
-        self.tables.append(Rotation(cos.float(), sin.float(), found.interleaved))
+        self.tables.append(Rotation.between(cos, sin, interleaved=found.interleaved))
         return (index, *self._emit_angles(found, unit, index))
 
     def _emit_angles(

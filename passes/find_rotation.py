@@ -13,8 +13,9 @@ from torch import fx
 
 from lcc.errors import PassError
 from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call, shape
+from lcc.passes.position_table import position_table
 
-_PROBES = (1, 1009)  # positions at which the rotation is looked at
+_PROBES = (1, 1009)  # positions at which the rotation is looked at, or the last of its table
 TOLERANCE = 1e-5
 _LINEAR = {
     aten.add.Tensor,
@@ -157,7 +158,8 @@ def find_rotation(
         )
     size = shape(rotated)[-1]
     identity = torch.eye(size, dtype=torch.float64)
-    for position in _PROBES:
+    rows = position_table(graph)
+    for position in _PROBES if rows is None else (1, max(1, min(_PROBES[1], rows - 1))):
         where = torch.full((size,), position)
         matrix = images(graph, source, rotated, where, identity)  # row i: image of unit i
         if position == _PROBES[0]:

@@ -11,9 +11,9 @@ class Rotation:
     """The rotation of one layer's keys and queries, by position.
 
     A unit rotation: an attention scaling (YaRN) that a model multiplies into its tables is divided
-    out, so that turning by a difference of positions is exact: R(b) = R(b - a) R(a).
+    out, so that turning by a difference of positions is exact: R(b) = T(b - a) R(a).
 
-    cos, sin      [M, R/2]  float32, rounded from float64; row p turns by position p
+    cos, sin      [M, R/2]  float32, rounded from float64; row d turns by d positions
     interleaved   pairs are (0, 1), (2, 3), ...; otherwise (0, R/2), (1, R/2 + 1), ...
 
     Only the first R of the D numbers of a head turn; the rest passes (partial rotary).
@@ -22,6 +22,32 @@ class Rotation:
     cos: Tensor
     sin: Tensor
     interleaved: bool = False
+
+    @classmethod
+    def between(cls, cos: Tensor, sin: Tensor, *, interleaved: bool) -> "Rotation":
+        """T(d) = R(d) R(0)^-1, of a model's own R, which may begin at any angle.
+
+        cos, sin      [M, R/2]  float64; row p is R(p)
+        """
+        first, first_sin = cos[:1], sin[:1]
+        turned = cos * first + sin * first_sin, sin * first - cos * first_sin
+        return cls(turned[0].float(), turned[1].float(), interleaved)
+
+    def off_by(self) -> float:
+        """How far T(a + b) is from T(a) T(b), at most, beyond what rounding explains.
+
+        0 where only differences of positions count, as they must where entries move up. A model
+        that makes its angles in float32 is off by the rounding of its largest ones.
+        """
+        cos, sin = self.cos.double(), self.sin.double()
+        rows, worst = len(cos), 0.0
+        for step in {1, rows // 2} if rows > 1 else ():
+            turned = cos[:-step] * cos[step] - sin[:-step] * sin[step]
+            turned_sin = sin[:-step] * cos[step] + cos[:-step] * sin[step]
+            error = torch.hypot(turned - cos[step:], turned_sin - sin[step:]).amax(1)
+            rounding = 1e-5 + torch.arange(step, rows) * 2.0**-22
+            worst = max(worst, float((error - rounding).max()))
+        return max(worst, 0.0)
 
     @classmethod
     def from_frequencies(

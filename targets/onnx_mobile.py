@@ -70,6 +70,10 @@ class OnnxAccelerator(OnnxRuntime):
         self.name, self.device = f"onnxruntime:{device}", device
         self.note = "run on a CPU, never on a device"
 
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """None: standard operators take heads of any size."""
+        return []
+
     def adapt(self, programs: list[Program]) -> list[Program]:
         """The step as prefill_chunk and decode, each of one length, with the whole capacity."""
         return [

@@ -107,6 +107,13 @@ class _Graph:
 def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
     """[.., Q, K] float32 -> [.., Q, N]: each token and each column of weights has its own scale."""
     levels, scales = columns_of_8_bits(weight)
+    sizes = None
+    if x.shape is None or len(x.shape) > 3:  # one row of levels after the other, and back
+        sizes = graph.add("Shape", (x,), end=-1)
+        if ("rows", x) not in graph.shared:
+            rows = graph.constant(f"rows_of_{len(weight)}", np.array([-1, len(weight)], np.int64))
+            graph.shared["rows", x] = graph.add("Reshape", (x, rows))
+        x = graph.shared["rows", x]
     if ("int8", x) not in graph.shared:
         graph.shared["int8", x] = _tokens_of_8_bits(graph, x)
     x_levels, x_scales = graph.shared["int8", x]
@@ -118,7 +125,11 @@ def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
         graph.constant("middle", np.array(128, np.uint8)),
     )
     product = graph.add("MatMulIntegerToFloat", inputs, _MICROSOFT)
-    return graph.add("Mul", (product, x_scales))
+    product = graph.add("Mul", (product, x_scales))
+    if sizes is None:
+        return product
+    width = graph.constant(f"{name}.outputs", np.array([weight.shape[1]], np.int64))
+    return graph.add("Reshape", (product, graph.add("Concat", (sizes, width), axis=0)))
 
 
 def _tokens_of_8_bits(graph: _Graph, x: ir.Value) -> tuple[ir.Value, ir.Value]:

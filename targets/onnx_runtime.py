@@ -14,6 +14,8 @@ import torch
 from onnx_ir.passes import common as passes
 
 from lcc.config import KvPrecision, Precision
+from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.passes.graph import is_call, shape
 from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
@@ -33,6 +35,17 @@ class OnnxRuntime(Target):
     name = "onnxruntime:cpu"
     precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
     kv_precisions: tuple[KvPrecision, ...] = ("fp32", "fp16")
+
+    def refusals(self, programs: list[Program]) -> list[str]:
+        """Heads that the kernel of attention does not take."""
+        kernel = (torch.ops.lcc.cached_attention.default, torch.ops.lcc.cached_sink_window.default)
+        nodes = [node for program in programs for node in program.exported.graph.nodes]
+        sizes = {shape(node.args[0])[3] for node in nodes if is_call(node, *kernel)}
+        return [
+            f"heads of {size} numbers; ONNX Runtime's attention takes multiples of 8"
+            for size in sorted(sizes)
+            if size % 8
+        ]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name."""

@@ -5,7 +5,7 @@ from typing import get_args
 
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
-from lcc.manifest import Scalar
+from lcc.manifest import Queries, Scalar
 from lcc.passes.eviction.base import Entries, EvictionPolicy
 from lcc.passes.eviction.consensus import Consensus
 from lcc.passes.eviction.h2o import H2O
@@ -54,6 +54,18 @@ def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPo
 def _check(policy: EvictionPolicy, *, heads: bool) -> None:
     """Refuse what nobody would fill: a scalar that stays 0 makes any policy keep the newest."""
     known, reads = get_args(Scalar), set(policy.scalars)
+    if len(reads) < len(policy.scalars):
+        raise ConfigError(f"policy {policy.name}: scalars {', '.join(policy.scalars)}: one twice")
+    for name, wanted in (
+        ("queries", (None, *get_args(Queries))),
+        ("query_pool", ("sum", "max")),
+        ("group_pool", ("mean", "max")),
+    ):
+        if (value := getattr(policy, name)) not in wanted:
+            raise ConfigError(
+                f"policy {policy.name}: {name} is {value!r}, wanted one of "
+                f"{', '.join(map(repr, wanted))}"
+            )
     if unknown := [name for name in policy.scalars if name not in known]:
         raise ConfigError(f"policy {policy.name}: scalar {unknown[0]!r}, wanted {', '.join(known)}")
     attention = reads & {"attention", "consensus"}

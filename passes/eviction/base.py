@@ -40,8 +40,9 @@ class Entries:
 
     def scalar(self, name: str) -> Tensor:
         """[Hkv, S] float32, of those that the policy asked for."""
-        value = self.scalars[name]
-        assert value is not None, f"the policy reads {name} but does not list it in `scalars`"
+        value = self.scalars.get(name)
+        if value is None:
+            raise ConfigError(f"the policy reads {name} but does not list it in `scalars`")
         return value
 
     def guard(self, rank: Tensor) -> Tensor:

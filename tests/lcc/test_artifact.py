@@ -256,6 +256,11 @@ def test_never_replaces_what_is_no_artifact(tmp_path):
     with pytest.raises(ArtifactError, match="exists and is no artifact"):
         write_artifact(tmp_path / "home", fill)
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    for manifest in ('{"name": "my web app"}', "[]", "{"):  # other things have one, too
+        (tmp_path / "home" / "manifest.json").write_text(manifest)
+        with pytest.raises(ArtifactError, match="exists and is no artifact"):
+            write_artifact(tmp_path / "home", fill)
+        assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
 
 def test_links_are_not_written(tmp_path):

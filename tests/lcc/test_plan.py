@@ -82,6 +82,7 @@ def test_blocks_go_by_places_in_the_text() -> None:
         ("0-9: block_sparse(stride=0)", "wanted block, stride and local 1 or more"),
         ("0-9: block_sparse(window=9)", "unknown field `window`"),
         ("longgen_blocks(window=9)", "unknown field `window`"),
+        ("0-9: sink_window(window=8, window=9)", "window is given twice"),
         ("dense(window=2)", "dense has no options"),
     ],
 )

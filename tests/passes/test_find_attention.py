@@ -128,6 +128,10 @@ class Toy(nn.Module):
         self.embed = nn.Embedding(64, 32)
         self.qkv = nn.Linear(32, 96)
         self.head = nn.Linear(32, 64)
+        place = torch.arange(200)
+        gap = place[:, None] - place
+        self.register_buffer("band", (gap >= 0) & (gap < 50))
+        self.register_buffer("angles", place[:40, None] * 100.0 ** (-torch.arange(8) / 8))
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         x = self.embed(input_ids)
@@ -136,7 +140,13 @@ class Toy(nn.Module):
         places = position_ids
         if self.kind == "length":
             places = torch.arange(input_ids.shape[1])[None]
+        elif self.kind == "offset":
+            places = position_ids + 3
+        elif self.kind == "clamped":
+            places = position_ids.clamp(max=20)
         angles = places[..., None].float() * frequencies
+        if self.kind == "table":
+            angles = self.angles[position_ids]
         q, k = (self.turn(t, angles) for t in (q, k))
         if self.kind == "bidirectional":
             out = nn.functional.scaled_dot_product_attention(q, k, v)
@@ -150,6 +160,15 @@ class Toy(nn.Module):
             place = position_ids[0]
             gap = place[:, None] - place[None, :]
             mask = (gap >= 0) & (gap % 3 == 0)
+            out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        elif self.kind in ("floats", "blocks", "band"):
+            place = position_ids[0]
+            gap = place[:, None] - place[None, :]
+            mask = (gap >= 0) & (gap < 50.0)
+            if self.kind == "blocks":
+                mask = (gap >= 0) & (place[:, None] // 16 - place[None, :] // 16 < 4)
+            elif self.kind == "band":
+                mask = self.band[place][:, place]
             out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -197,6 +216,7 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
     [
         ("bidirectional", "without a mask and not causal"),
         ("alibi", "ALiBi"),
+        ("blocks", "neither causal nor a causal window: token "),
         ("strided", "neither causal nor a causal window: token 1 "),
         ("shear", "not by a rotation of pairs"),
         ("heads", "does not turn all heads of .* alike"),
@@ -208,6 +228,28 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
 def test_what_cannot_be_handled_is_refused_by_name(kind: str, reason: str) -> None:
     with pytest.raises(PassError, match=reason):
         FindAttention(table_size=64)(capture(Toy(kind).eval()))
+
+
+@pytest.mark.parametrize("kind", ["floats", "band"])
+def test_windows_that_no_whole_number_tells(kind: str) -> None:
+    found = FindAttention(table_size=64)(capture(Toy(kind).eval())).graph
+    assert [call.args[4] for call in found.calls(attention)] == [50]
+
+
+def test_rotations_turn_by_differences() -> None:
+    """However large a model's first angle is; where differences do not tell, that is told."""
+    rotations = {}
+    for kind in ("plain", "offset", "clamped", "table"):
+        graph = FindAttention(table_size=64)(capture(Toy(kind).eval())).graph
+        rotations[kind] = graph.rotations[0]
+    plain = rotations["plain"]
+    assert (plain.cos[0] == 1).all()
+    assert (plain.sin[0] == 0).all()
+    torch.testing.assert_close(rotations["offset"].cos, plain.cos, atol=1e-6, rtol=0)
+    torch.testing.assert_close(rotations["offset"].sin, plain.sin, atol=1e-6, rtol=0)
+    assert len(rotations["table"].cos) == 40, "the model has no more"
+    assert [rotations[kind].off_by() for kind in ("plain", "offset", "table")] == [0, 0, 0]
+    assert rotations["clamped"].off_by() > 0.5
 
 
 def test_no_attention_is_an_error_that_counts_nodes() -> None:

@@ -109,6 +109,8 @@ def test_score_in_onnx_of_any_size(tmp_path):
         (("consensus",), None, "scalar consensus and no queries"),
         (("retaining",), None, "scalar retaining and no heads; wanted --heads"),
         (("novelty",), "catalyst", "no scalar reads their attention"),
+        (("attention",), "last", "queries is 'last', wanted one of None, 'catalyst', 'recent'"),
+        (("noise", "noise"), None, "scalars noise, noise: one twice"),
     ],
 )
 def test_scalars_that_nobody_would_fill(scalars, queries, words, monkeypatch):

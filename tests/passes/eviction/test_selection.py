@@ -244,6 +244,20 @@ def test_a_rank_of_another_shape(rank, gave, monkeypatch):
         select(PolicyConfig(name="own"), torch.ones(2, 10, 4), {}, used=9, budget=4)
 
 
+@pytest.mark.parametrize(("setting", "wanted"), [("query_pool", "sum"), ("group_pool", "mean")])
+def test_pools_that_do_not_exist(setting, wanted, monkeypatch):
+    monkeypatch.setitem(POLICIES, "own", type("Own", (POLICIES["h2o"],), {setting: "least"}))
+    with pytest.raises(ConfigError, match=f"{setting} is 'least', wanted one of '{wanted}', 'max'"):
+        make_policy(PolicyConfig(name="own"))
+
+
+def test_a_scalar_that_is_not_listed(monkeypatch):
+    own = type("Own", (POLICIES["knorm"],), {"rank": lambda _, x: x.scalar("novelty")})
+    monkeypatch.setitem(POLICIES, "own", own)
+    with pytest.raises(ConfigError, match="reads novelty but does not list it in `scalars`"):
+        select(PolicyConfig(name="own"), torch.ones(2, 10, 4), {}, used=9, budget=4)
+
+
 def test_ranks_may_be_whole_numbers(monkeypatch):
     rank = {"name": "own", "rank": lambda _, entries: -entries.slot.expand(2, -1)}
     monkeypatch.setitem(POLICIES, "own", type("Own", (POLICIES["knorm"],), rank))
