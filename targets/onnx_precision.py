@@ -86,6 +86,7 @@ class _Graph:
         """Use a value, made by the nodes added since the last call, instead of a node's output."""
         old = node.outputs[0]
         value.shape, value.type = old.shape, old.type
+        value.meta.update(old.meta)
         self.graph.insert_before(node, self._nodes)
         self._nodes = []
         name = old.name
@@ -108,7 +109,7 @@ def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
     """[.., Q, K] float32 -> [.., Q, N]: each token and each column of weights has its own scale."""
     levels, scales = columns_of_8_bits(weight)
     sizes = None
-    if x.shape is None or len(x.shape) > 3:  # one row of levels after the other, and back
+    if x.meta.get("rank", len(x.shape or ())) > 3:  # one row after the other, and back
         sizes = graph.add("Shape", (x,), end=-1)
         if ("rows", x) not in graph.shared:
             rows = graph.constant(f"rows_of_{len(weight)}", np.array([-1, len(weight)], np.int64))

@@ -175,6 +175,7 @@ def _name_stably(model: ir.Model) -> None:
         for value in node.outputs:
             value.metadata_props.clear()
             if value not in interface:
+                value.meta["rank"] = len(value.shape or ())
                 value.shape = None  # ONNX Runtime infers it
     for value in model.graph.initializers.values():
         value.metadata_props.clear()

@@ -10,13 +10,16 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
+from lcc.capture import capture
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError, TargetError
 from lcc.manifest import read_manifest
 from lcc.models import LoadedModel
+from lcc.specialize import specialize
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
+from lcc.targets.onnx_runtime import to_onnx
 from lcc.tiny import tiny_model
 from lcc.verify import verify
 
@@ -154,6 +157,17 @@ def test_every_architecture(
     assert not left
     count = Counter(node.op_type for node in step.graph)
     assert count["MatMulIntegerToFloat" if precision == "int8" else "MatMulNBits"] >= 8
+
+
+def test_what_is_a_row_a_token_already_is_not_reshaped() -> None:
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
+    step = specialize(capture(tiny_model("llama")), config, "m", "llama", None).programs[0]
+    model = to_onnx(step)
+    before = Counter(node.op_type for node in model.graph)
+    lower_precision(model, "int8")
+    after = Counter(node.op_type for node in model.graph)
+    assert after["MatMulIntegerToFloat"] > 8
+    assert after["Concat"] == before["Concat"], "sizes are put together nowhere else"
 
 
 def test_a_table_that_cannot_be_rounded_is_no_int4_model() -> None:
