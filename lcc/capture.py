@@ -5,7 +5,7 @@ import re
 import torch
 from torch import fx, nn
 
-from lcc.errors import CaptureError
+from lcc.errors import CaptureError, first_line
 from lcc.passes.graph import ModelGraph, aten, is_call
 
 EXAMPLE_LENGTH = 24
@@ -68,11 +68,8 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
             if not all(_is_plain(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # a trace of everything, so not always
     except Exception as error:  # torch.export raises many types, its own and the model's
-        reason = next(
-            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
         raise CaptureError(
-            f"{name}: torch.export failed: {reason.strip()}; the model must map (input_ids, "
+            f"{name}: torch.export failed: {first_line(error)}; the model must map (input_ids, "
             "position_ids), both [1, Q] int64, to logits without branching on their values"
         ) from error
     if changed := exported.graph_signature.buffers_to_mutate:

@@ -35,3 +35,8 @@ class ArtifactError(LccError):
 
 class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something of an error of others, which may go on for pages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

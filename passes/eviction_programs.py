@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, fx
 
 from lcc.config import CacheConfig, PolicyConfig
-from lcc.errors import PassError
+from lcc.errors import ConfigError, LccError, PassError, first_line
 from lcc.manifest import LayerEntry
 from lcc.passes.eviction import EvictionPolicy
 from lcc.passes.eviction.programs import (
@@ -166,13 +166,21 @@ class _Programs:
 
 
 def _evict(name: str, module: Evict, cache: CacheConfig, kv_heads: int, head_size: int) -> Program:
-    exported = export_evict(
-        module,
-        kv_heads=kv_heads,
-        head_size=head_size,
-        slots=cache.capacity,
-        budget=cache.budget,
-    )
+    try:
+        exported = export_evict(
+            module,
+            kv_heads=kv_heads,
+            head_size=head_size,
+            slots=cache.capacity,
+            budget=cache.budget,
+        )
+    except LccError:
+        raise
+    except Exception as error:  # torch.export raises many types, and the policy its own
+        raise ConfigError(
+            f"policy {module.policy.name}: rank() cannot be traced: {first_line(error)}; wanted "
+            "tensor code that branches on no value"
+        ) from error
     inputs = ("key", "value", "used", "prefix", "recent", "new_slots", *module.policy.scalars)
     return Program(names=(name,), exported=exported, inputs=inputs, outputs=EVICT_OUTPUTS)
 

@@ -12,6 +12,7 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import CaptureError, ConfigError, PassError
+from lcc.passes.eviction import POLICIES, Entries
 from lcc.tiny import tiny_model
 from lcc.verify import verify
 
@@ -108,6 +109,20 @@ def test_a_cache_of_few_slots(tmp_path: Path) -> None:
     assert verify(tmp_path / "m.lcc", Decoder()).ok
     with pytest.raises(ConfigError, match="capacity is 7, wanted 8 or more to compile"):
         CompileConfig(cache=CacheConfig(capacity=7, **(sizes | {"budget": 3})))
+
+
+def test_a_policy_that_branches_on_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Branches(POLICIES["knorm"]):  # type: ignore[misc]
+        name = "own"
+
+        def rank(self, entries: Entries) -> Tensor:
+            rank = super().rank(entries)
+            return rank if rank.sum() > 0 else -rank
+
+    monkeypatch.setitem(POLICIES, "own", Branches)
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="own"))
+    with pytest.raises(ConfigError, match=r"policy own: rank\(\) cannot be traced: .*branches on"):
+        compile_model(Decoder(), tmp_path / "m.lcc", config)
 
 
 def test_heads_that_a_target_does_not_take(tmp_path: Path) -> None:
