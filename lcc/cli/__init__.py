@@ -1,9 +1,11 @@
 """The command `lcc`: parse flags, call the API, print. Answers on stdout, all else on stderr.
 
 Exit codes: 0 done; 1 done, and the answer is no (`lcc verify`, `lcc demo`); 2 what was asked cannot
-be done; 130 stopped by Ctrl-C. A mistake is one line on stderr; a traceback is a bug of lcc.
+be done; 130 stopped by Ctrl-C, 143 by SIGTERM. A mistake is one line on stderr; a traceback is a
+bug of lcc.
 """
 
+import signal
 from typing import Annotated
 
 import typer
@@ -63,4 +65,10 @@ app.add_typer(train.app, name="train")
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _end)
     app()
+
+
+def _end(*_: object) -> None:
+    """Told to end: what Ctrl-C cleans up, files half written and processes, goes here, too."""
+    raise SystemExit(143)

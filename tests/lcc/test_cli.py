@@ -457,14 +457,22 @@ def test_compile_on_a_disk_that_fills_up(start, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_interrupt_while_an_artifact_is_written(start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "words"),
+    [(signal.SIGINT, 130, ["lcc: stopped"]), (signal.SIGTERM, 143, [])],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_interrupt_while_an_artifact_is_written(
+    start, tmp_path: Path, sent: signal.Signals, code: int, words: list[str]
+) -> None:
     process = compiling(start, tmp_path)
     while not list(tmp_path.glob(".m.lcc.*.partial")) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "lcc: stopped"
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert [line for line in err.splitlines() if line.startswith("lcc:")] == words
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
