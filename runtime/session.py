@@ -207,6 +207,8 @@ class Session(Writer):
     def save(self, path: str | Path, *, dtype: Literal["float32", "float16"] | None = None) -> None:
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
+        The catalyst is part of it: what is read after `load` is evicted as it would be here.
+
         dtype       of keys and values; None = as the cache keeps them, which goes on bit for bit;
                     float16 is half the size of float32
 
@@ -221,19 +223,26 @@ class Session(Writer):
             artifact=fingerprint(self.manifest),
             pending=self._pending,
             conversation=self._conversation,
+            catalyst=self.catalyst if self.manifest.queries == "catalyst" else None,
             dtype=dtype,
         )
 
     def load(self, path: str | Path) -> None:
-        """Go on from a saved state, in place of what the session holds.
+        """Go on from a saved state, in place of what the session holds, with its catalyst.
+
+        To go on with another catalyst, set it after this call.
 
         Raises:
             ArtifactError: no state file, a damaged one, or one of another artifact.
             CacheError: more entries than this session has slots.
         """
-        pending, conversation = state.load(path, self._executor, fingerprint(self.manifest))
+        pending, conversation, catalyst = state.load(
+            path, self._executor, fingerprint(self.manifest)
+        )
         self._epoch += 1
         self._pending, self._conversation = pending, conversation
+        if catalyst is not None:
+            self.catalyst = catalyst
 
 
 def _noted(ids: Iterator[int], chosen: list[int]) -> Iterator[int]:

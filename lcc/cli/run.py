@@ -86,10 +86,10 @@ def command(
         target=target,
         device=device,
     )
-    if catalyst is not None:
-        session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     if load is not None:
         session.load(load)
+    if catalyst is not None:  # in place of the state's own
+        session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     drawing: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,

@@ -153,7 +153,7 @@ def test_run(tiny_artifact: Path, text: Path) -> None:
 
 
 def test_run_with_a_catalyst(
-    tiny_artifact: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     feed = Session.feed
@@ -167,6 +167,11 @@ def test_run_with_a_catalyst(
         flags = ("--file", text, "--prompt", "Who?", "-n", 1)
         assert lcc("run", tiny_artifact, *flags, *more).exit_code == 0
     assert seen[::2] == ["What matters?", "Who?", "Numbers"]
+    state = tmp_path / "a.lccstate"
+    lcc("run", tiny_artifact, "--file", text, "--catalyst", "Who?", "--save", state)
+    for more in ((), ("--catalyst", "Numbers")):
+        assert lcc("run", tiny_artifact, "--load", state, *flags, *more).exit_code == 0
+    assert seen[7::2] == ["Who?", "Numbers"], "the state's own, unless another one is asked for"
 
 
 def test_what_is_read_after_a_loaded_state_begins_a_paragraph(
