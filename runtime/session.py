@@ -130,8 +130,8 @@ class Session(Writer):
         text = self._unread(told, prompt) if known else told + prompt
         chosen: list[int] = []
         ids = _noted(self._ids(text, options, prefix=False), chosen)
-        answer, before = "", self.tokens
-        talk, epoch = None, None
+        answer, before, epoch = "", self.tokens, self._epoch + 1  # that of this call
+        talk = None
 
         def note(eos: str | None = None) -> None:
             nonlocal talk
@@ -140,11 +140,11 @@ class Session(Writer):
 
         try:
             for piece in self._pieces(ids, stop, callback, options):
-                answer, epoch = answer + piece, self._epoch
+                answer += piece
                 note()
                 yield piece
         finally:
-            if epoch not in (None, self._epoch):
+            if self._epoch > epoch:
                 pass  # another call has moved the session since
             elif not chosen:  # the prompt was not read to its end
                 self._take_back(self.tokens - before)

@@ -102,15 +102,16 @@ class Writer(Reader):
                 for part, _ in self._parts(prompt, "prompt"):
                     seen[part] = True
             self.feed(prompt, prefix=prefix)
-        self._epoch += 1
+        else:
+            self._epoch += 1
         epoch, count = self._epoch, 0
         self._clock.first_token_seconds = None
         while limit is None or count < limit:
-            if self._epoch != epoch:
-                raise CacheError("another call has moved the session; begin a new generate()")
+            self._check_unmoved("generate", epoch)
             start = time.perf_counter()
             while self._pending:
                 self._advance(self._pending, self._catalyst_ids)
+            self._check_unmoved("generate", epoch)
             token = sampler(self._executor.logits(), np.flatnonzero(seen))
             self._pending, seen[token] = [token], True
             now, count = time.perf_counter(), count + 1

@@ -431,6 +431,69 @@ def test_an_old_loop_cannot_go_on_behind_a_new_one(make_session):
         next(old)
 
 
+@pytest.mark.parametrize("hook", ["progress", "stop", "on_cycle"])
+@pytest.mark.parametrize("call", ["generate", "feed", "reset", "rewind", "next_logits"])
+def test_a_feed_cannot_go_on_behind_another_call(make_session, hook, call):
+    session = make_session()
+    ids = session.encode(TEXT)
+    moved = []
+
+    def move(*_):
+        if moved or (hook != "on_cycle" and session.tokens < 10):
+            return
+        moves = {
+            "generate": lambda: list(session.generate_ids(max_new_tokens=2, eos=[])),
+            "feed": lambda: session.feed("xyz"),
+            "reset": session.reset,
+            "rewind": lambda: session.rewind(min(2, session.rewindable)),
+            "next_logits": session.next_logits,
+        }
+        moves[call]()
+        moved.append((session.tokens, session.stats().prefill_tokens))
+
+    options = {hook: move} if hook != "on_cycle" else {}
+    if hook == "on_cycle":
+        session.feed("a" * 24)
+        next(session.generate_ids(eos=[]))  # pending: the next feed begins with a cycle
+        session.on_cycle = move
+    if call == "next_logits" and hook != "on_cycle":
+        session.feed(ids, **options)  # nothing was pending: it moves nothing
+        assert session.tokens == len(ids)
+        return
+    with pytest.raises(CacheError, match="another call has moved the session; begin a new feed"):
+        session.feed(ids, **options)
+    assert [(session.tokens, session.stats().prefill_tokens)] == moved, "all of it is held"
+    session.on_cycle = None
+    session.feed(ids)
+    assert session.tokens == moved[0][0] + len(ids)
+
+
+@pytest.mark.parametrize("call", ["feed", "generate"])
+def test_an_answer_cannot_go_on_behind_another_call(make_session, call):
+    """Whether in a loop of ids, or while a message is read."""
+    session = make_session()
+    held = []
+
+    def move(cycle):
+        session.on_cycle = None
+        if call == "feed":
+            session.feed("x")
+        else:
+            list(session.generate_ids(max_new_tokens=2, eos=[]))
+        held.append(session.tokens)
+
+    session.feed("a" * 24)
+    session.on_cycle = move
+    with pytest.raises(CacheError, match="another call has moved the session"):
+        list(session.generate_ids(max_new_tokens=20, eos=[]))
+    assert [session.tokens] == held
+    session.feed("a" * (24 - session.used))
+    session.on_cycle = move
+    with pytest.raises(CacheError, match="another call has moved the session"):
+        list(session.generate("Hello", chat=True))
+    assert [session.tokens] == held[1:], "what the other call read is not taken back"
+
+
 def test_options_are_checked_at_once(make_session):
     session = make_session()
     for options, message in (
