@@ -133,7 +133,10 @@ class Reader:
             if not text:
                 raise ConfigError(f"{what} is empty; give it at least one token")
             return self._text_parts(text, what, prefix and self.tokens == 0)
-        ids = np.asarray(text)
+        try:
+            ids = np.asarray(text)
+        except ValueError:  # lists of several lengths
+            ids = np.asarray(None)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise ConfigError(f"{what} is {type(text).__name__}, wanted str or a list of token ids")
         if not ids.size:

@@ -11,7 +11,7 @@ from lcc.runtime import state
 from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template
 from lcc.runtime.reader import Ids
 from lcc.runtime.stats import Stats, peak_rss_bytes
-from lcc.runtime.writer import Options, Writer
+from lcc.runtime.writer import Options, Writer, stop_strings
 
 
 class Session(Writer):
@@ -70,12 +70,13 @@ class Session(Writer):
 
         Tokens of a stop string, or of text held back when the loop was left, are in the session.
         """
+        stops = stop_strings(stop)
         if not chat:
-            return self._pieces(self._ids(prompt, options, prefix=prefix), stop, callback, options)
+            return self._pieces(self._ids(prompt, options, prefix=prefix), stops, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
         told, asks = self._render([{"role": "user", "content": prompt}], {}, options)
-        return self._answer(told, asks, stop, callback, options, known=False)
+        return self._answer(told, asks, stops, callback, options, known=False)
 
     def chat(
         self,
@@ -100,11 +101,12 @@ class Session(Writer):
         Nothing is read or taken back before the first piece is asked for.
 
         Raises:
-            ConfigError: the model has no template, or the template refuses the messages; or an
-                option that is not its own.
+            ConfigError: the model has no template, or the template refuses the messages; an option
+                that is not its own, or a stop that is no text.
         """
+        stops = stop_strings(stop)
         told, prompt = self._render(messages, template_options or {}, options)
-        return self._answer(told, prompt, stop, callback, options)
+        return self._answer(told, prompt, stops, callback, options)
 
     def _render(
         self, messages: Sequence[Message], more: Mapping[str, Any], options: Options
@@ -120,7 +122,7 @@ class Session(Writer):
         self,
         told: str,
         prompt: str,
-        stop: str | Sequence[str] | None,
+        stops: Sequence[str],
         callback: Callable[[str], object] | None,
         options: Options,
         *,
@@ -139,7 +141,7 @@ class Session(Writer):
             self._conversation = talk.said(answer, eos, self.tokens)
 
         try:
-            for piece in self._pieces(ids, stop, callback, options):
+            for piece in self._pieces(ids, stops, callback, options):
                 answer += piece
                 note()
                 yield piece

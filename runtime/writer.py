@@ -127,13 +127,12 @@ class Writer(Reader):
     def _pieces(
         self,
         ids: Iterator[int],
-        stop: str | Sequence[str] | None,
+        stops: Sequence[str],
         callback: Callable[[str], object] | None,
         options: Options,
     ) -> Iterator[str]:
         self.tokenizer.check_text()
-        stops = StopStrings([stop] if isinstance(stop, str) else stop or ())
-        return self._text(ids, stops, callback, self._ends(options))
+        return self._text(ids, StopStrings(stops), callback, self._ends(options))
 
     def _text(
         self,
@@ -164,11 +163,19 @@ class Writer(Reader):
                 callback(rest)
 
 
-def _listed(eos: object) -> list[Any] | None:
-    """Ids that may be asked for more than once; None = a text, an iterator, or nothing to list."""
-    if isinstance(eos, str | Iterator):
+def stop_strings(stop: str | Sequence[str] | None) -> list[str]:
+    """One or several as a list; raises ConfigError where they are no texts."""
+    texts = [stop] if isinstance(stop, str) else [] if stop is None else _listed(stop)
+    if texts is None or not all(isinstance(each, str) for each in texts):
+        raise ConfigError(f"stop is {stop!r}, wanted text or a list of texts")
+    return texts
+
+
+def _listed(several: object) -> list[Any] | None:
+    """What may be asked for more than once; None = a text, an iterator, or nothing to list."""
+    if isinstance(several, str | Iterator):
         return None
     try:
-        return list(eos)  # type: ignore[call-overload]
+        return list(several)  # type: ignore[call-overload]
     except TypeError:
         return None

@@ -1,6 +1,7 @@
 import itertools
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -345,6 +346,7 @@ def test_policy_none_ends_where_the_cache_does(make_session):
         (None, "text is NoneType, wanted str"),
         ([1.5], "text is list, wanted str"),
         ([[1]], "text is list, wanted str"),
+        ([[1], [2, 3]], "text is list, wanted str or a list of token ids"),
         ([5, 260], "token 1 is 260, wanted 0 to 259"),
         ([-1], "token 0 is -1"),
     ],
@@ -503,6 +505,11 @@ def test_options_are_checked_at_once(make_session):
     ):
         with pytest.raises(ConfigError, match=message):
             session.generate("abc", **options)
+    talk = [{"role": "user", "content": "Hello"}]
+    for stop in (5, [5], b"x", ["a", None], iter("ab")):
+        for ask in (session.generate, partial(session.generate, chat=True), session.chat):
+            with pytest.raises(ConfigError, match=r"stop is .*, wanted text or a list of texts"):
+                ask(talk if ask == session.chat else "abc", stop=stop)
     with pytest.raises(ConfigError, match="prompt is empty"):
         session.generate("")
     with pytest.raises(CacheError, match="nothing was read yet"):
