@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 from lcc.errors import ConfigError
 from lcc.manifest import fingerprint
 from lcc.runtime import state
-from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template
+from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template, now
 from lcc.runtime.reader import Ids
 from lcc.runtime.stats import Stats, peak_rss_bytes
 from lcc.runtime.writer import Options, Writer, stop_strings
@@ -75,8 +75,8 @@ class Session(Writer):
             return self._pieces(self._ids(prompt, options, prefix=prefix), stops, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
-        told, asks = self._render([{"role": "user", "content": prompt}], {}, options)
-        return self._answer(told, asks, stops, callback, options, known=False)
+        rendered = self._render([{"role": "user", "content": prompt}], {}, options, known=False)
+        return self._answer(*rendered, stops, callback, options, known=False)
 
     def chat(
         self,
@@ -105,23 +105,37 @@ class Session(Writer):
                 that is not its own, or a stop that is no text.
         """
         stops = stop_strings(stop)
-        told, prompt = self._render(messages, template_options or {}, options)
-        return self._answer(told, prompt, stops, callback, options)
+        rendered = self._render(messages, template_options or {}, options)
+        return self._answer(*rendered, stops, callback, options)
 
     def _render(
-        self, messages: Sequence[Message], more: Mapping[str, Any], options: Options
-    ) -> tuple[str, str]:
-        """The conversation and the prompt for an answer; what is wrong with them is said now."""
+        self,
+        messages: Sequence[Message],
+        more: Mapping[str, Any],
+        options: Options,
+        *,
+        known: bool = True,
+    ) -> tuple[str, str, float]:
+        """The conversation, the prompt for an answer, and the time that they tell.
+
+        What is wrong with them is said now. That of a `known` conversation is when it began.
+        """
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        told, prompt = self._template.render_turn(messages, more)
+        talk, present = self._conversation if known else None, now()
+        begun = present if talk is None else talk.begun
+        told, prompt = self._template.render_turn(messages, more, begun)
+        if talk is not None and not talk.is_in(told + prompt):
+            begun = present
+            told, prompt = self._template.render_turn(messages, more, begun)
         self._ids(told + prompt, options, prefix=False)
-        return told, prompt
+        return told, prompt, begun
 
     def _answer(
         self,
         told: str,
         prompt: str,
+        begun: float,
         stops: Sequence[str],
         callback: Callable[[str], object] | None,
         options: Options,
@@ -137,7 +151,9 @@ class Session(Writer):
 
         def note(eos: str | None = None) -> None:
             nonlocal talk
-            talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
+            if talk is None:
+                turn = self._before(prompt, len(chosen))
+                talk = Conversation.of(told, prompt, turn, begun=begun)
             self._conversation = talk.said(answer, eos, self.tokens)
 
         try:
