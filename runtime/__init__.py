@@ -6,6 +6,7 @@ session = lcc.runtime.load("smollm2.lcc")
 import time
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from lcc.artifact import verify_files
 from lcc.config import CacheConfig
@@ -17,6 +18,9 @@ from lcc.runtime.session import Session
 from lcc.runtime.text import Tokenizer
 
 __all__ = ["Session", "load"]
+
+# id of an engine -> the session that it serves, which keeps it alive as long as it lives itself
+_served: WeakValueDictionary[int, Session] = WeakValueDictionary()
 
 
 def load(
@@ -39,12 +43,14 @@ def load(
                                     can run here
     device                          "cpu" = not on what the artifact was compiled for, which is
                                     slow and shows what it computes; None = there, or not at all
-    engine                          None = the one that the artifact's target asks for
+    engine                          None = the one that the artifact's target asks for; it serves
+                                    one session at a time, whose buffers its programs work on
     verify                          "size" leaves out the hashes of the files
 
     Raises:
         ArtifactError: the artifact is missing, damaged or newer than this lcc.
         CacheError, ConfigError: sizes that this artifact cannot have.
+        ConfigError: the engine serves another session, which is still there.
         TargetError: the engine is not installed, or its device not there.
     """
     begin = time.perf_counter()
@@ -52,12 +58,17 @@ def load(
     manifest = for_target(whole, target or whole.target)
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
+    if engine is not None and id(engine) in _served:
+        raise ConfigError(
+            f"engine is that of {_served[id(engine)]!r}, wanted one of its own; open another "
+            "engine, or let go of that session first"
+        )
     verify_files(folder, whole, level=verify)
     if engine is None:
         manifest, engine = _choose(folder, whole, target, threads, device)
     cache = _lowered(manifest, capacity=capacity, budget=budget, chunk_size=chunk_size)
     tokenizer = Tokenizer(folder, manifest.files)
-    session = Session(manifest, cache, tokenizer, engine)
+    session = _served[id(engine)] = Session(manifest, cache, tokenizer, engine)
     trim()
     page_out(folder)  # weights that were read to be packed, 17 MB of `int4` (docs/speed.md)
     session.loaded_in(time.perf_counter() - begin)

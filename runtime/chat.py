@@ -38,7 +38,8 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        environment.globals["strftime_now"] = self._strftime_now
+        self._begun: float | None = None
         self._error = jinja2.TemplateError
         self._special = dict(special)
         try:
@@ -64,12 +65,26 @@ class ChatTemplate:
             raise ConfigError(f"chat template: {error}") from None
 
     def render_turn(
-        self, messages: Sequence[Message], more: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        more: Mapping[str, Any] | None = None,
+        begun: float | None = None,
     ) -> tuple[str, str]:
         """The text of a conversation, and what is put after it to ask for an answer; see `render`.
 
         Where a template tells a conversation only to ask, or otherwise, all is the first text.
+
+        begun       the time that a template is told, see `now`; None = the present
         """
+        self._begun = now() if begun is None else begun
+        try:
+            return self._render_turn(messages, more)
+        finally:
+            self._begun = None
+
+    def _render_turn(
+        self, messages: Sequence[Message], more: Mapping[str, Any] | None
+    ) -> tuple[str, str]:
         more = dict(more or {})
         if taken := OWN & more.keys():
             raise ConfigError(
@@ -82,6 +97,15 @@ class ChatTemplate:
         except ConfigError:
             return whole, ""
         return (told, whole[len(told) :]) if whole.startswith(told) else (whole, "")
+
+    def _strftime_now(self, pattern: str) -> str:
+        begun = now() if self._begun is None else self._begun
+        return datetime.datetime.fromtimestamp(begun).strftime(pattern)
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return datetime.datetime.now().timestamp()
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -125,6 +149,7 @@ class Conversation:
     eos             text of the token that ended the answer and is in the session too; None = the
                     answer was cut short
     end             tokens in the session behind the answer
+    begun           when it was first rendered: a date in it stays the same from turn to turn
     """
 
     size: int
@@ -134,11 +159,12 @@ class Conversation:
     answer: str = ""
     eos: str | None = None
     end: int | None = None
+    begun: float = 0.0
 
     @classmethod
-    def of(cls, told: str, prompt: str, turn: int | None) -> "Conversation":
+    def of(cls, told: str, prompt: str, turn: int | None, *, begun: float = 0.0) -> "Conversation":
         """The conversation after `prompt` has asked for an answer to `told`."""
-        return cls(len(told), _digest(told), prompt, turn)
+        return cls(len(told), _digest(told), prompt, turn, begun=begun)
 
     def said(self, answer: str, eos: str | None, end: int) -> "Conversation":
         """The conversation after this answer."""
@@ -147,6 +173,10 @@ class Conversation:
     def before_turn(self) -> "Conversation":
         """The conversation before the answer was asked for."""
         return replace(self, prompt="", answer="", eos=None, end=self.turn)
+
+    def is_in(self, rendered: str) -> bool:
+        """Whether this is the conversation, further on or not, and no other one."""
+        return self._rest(rendered) is not None
 
     def is_retold(self, rendered: str) -> bool:
         """Whether it goes on from here, but the last answer does not stand there as it was read."""
@@ -218,7 +248,3 @@ def _raise_exception(message: str) -> NoReturn:
     import jinja2
 
     raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)

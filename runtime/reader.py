@@ -133,7 +133,10 @@ class Reader:
             if not text:
                 raise ConfigError(f"{what} is empty; give it at least one token")
             return self._text_parts(text, what, prefix and self.tokens == 0)
-        ids = np.asarray(text)
+        try:
+            ids = np.asarray(text)
+        except ValueError:  # lists of several lengths
+            ids = np.asarray(None)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise ConfigError(f"{what} is {type(text).__name__}, wanted str or a list of token ids")
         if not ids.size:
@@ -182,19 +185,25 @@ class Reader:
         Raises:
             ConfigError: the text is empty, or neither text nor ids of the vocabulary.
             CacheError: more is protected than a cycle can keep, or the cache is full and policy
-                "none" never evicts.
+                "none" never evicts; or a callback has moved the session, which keeps what it holds.
         """
         self._executor.check()
         parts = self._parts(text, "text", prefix=prefix)
         cycle_ids = self._catalyst_ids if catalyst is None else self._encode_catalyst(catalyst)
         queue = TokenQueue(self._protected(parts) if protect else parts, self._pending)
         self._epoch += 1
+        epoch, held = self._epoch, self._executor.tokens
         before, cycles, begin = self.tokens, self._clock.cycles, time.perf_counter()
         try:
             while ids := queue.peek(self._executor.limits.chunk_size):
-                if stop is not None and stop():
+                stopped = stop is not None and stop()
+                self._check_unmoved("feed", epoch, held)
+                if stopped:
                     return self.tokens - before
-                queue.take(self._advance(ids, cycle_ids, queue if last else None))
+                count = self._advance(ids, cycle_ids, queue if last else None)
+                held += count
+                self._check_unmoved("feed", epoch, held)
+                queue.take(count)
                 if progress is not None:
                     now = Progress(
                         tokens=self.tokens - before,
@@ -203,14 +212,22 @@ class Reader:
                         cycles=self._clock.cycles - cycles,
                         seconds=time.perf_counter() - begin,
                     )
-                    if progress(now) is False:
+                    stopped = progress(now) is False
+                    self._check_unmoved("feed", epoch, held)
+                    if stopped:
                         return self.tokens - before
         finally:
-            self._clock.prefill_tokens += self.tokens - before
-            self._clock.prefill_seconds += time.perf_counter() - begin
+            if self._epoch == epoch:
+                self._clock.prefill_tokens += self.tokens - before
+                self._clock.prefill_seconds += time.perf_counter() - begin
         if protect:
             self._executor.protected = self.used
         return self.tokens - before
+
+    def _check_unmoved(self, call: str, epoch: int, held: int | None = None) -> None:
+        """Refuse to go on where another call has moved the session, in a callback or between."""
+        if self._epoch != epoch or held not in (None, self._executor.tokens):
+            raise CacheError(f"another call has moved the session; begin a new {call}()")
 
     def _protected(self, parts: Iterator[Part]) -> Iterator[Part]:
         """All parts as one, or an error before the first of its tokens is read."""

@@ -104,8 +104,9 @@ class Sampler:
             tokens = np.argpartition(-logits, options.top_k - 1)[: options.top_k]
         # By probability, and by id where that is equal, so that the order is defined.
         tokens = tokens[np.lexsort((tokens, -logits[tokens]))]
-        scaled = logits[tokens].astype(np.float64) / options.temperature
-        weights = np.exp(scaled - scaled[0])
+        behind = logits[tokens].astype(np.float64) - logits[tokens[0]]  # the best has 0
+        with np.errstate(over="ignore"):  # a tiny temperature: -inf, which never comes
+            weights = np.exp(behind / options.temperature)
         if options.top_p < 1:
             before = weights.cumsum() - weights  # of the better ones
             weights = weights[before < options.top_p * weights.sum()]

@@ -8,10 +8,10 @@ from typing import Any, Literal, Unpack
 from lcc.errors import ConfigError
 from lcc.manifest import fingerprint
 from lcc.runtime import state
-from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template
+from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template, now
 from lcc.runtime.reader import Ids
 from lcc.runtime.stats import Stats, peak_rss_bytes
-from lcc.runtime.writer import Options, Writer
+from lcc.runtime.writer import Options, Writer, stop_strings
 
 
 class Session(Writer):
@@ -70,12 +70,13 @@ class Session(Writer):
 
         Tokens of a stop string, or of text held back when the loop was left, are in the session.
         """
+        stops = stop_strings(stop)
         if not chat:
-            return self._pieces(self._ids(prompt, options, prefix=prefix), stop, callback, options)
+            return self._pieces(self._ids(prompt, options, prefix=prefix), stops, callback, options)
         if not isinstance(prompt, str) or not prompt:
             raise ConfigError("chat needs a prompt: the text of the user's message")
-        told, asks = self._render([{"role": "user", "content": prompt}], {}, options)
-        return self._answer(told, asks, stop, callback, options, known=False)
+        rendered = self._render([{"role": "user", "content": prompt}], {}, options, known=False)
+        return self._answer(*rendered, stops, callback, options, known=False)
 
     def chat(
         self,
@@ -100,27 +101,42 @@ class Session(Writer):
         Nothing is read or taken back before the first piece is asked for.
 
         Raises:
-            ConfigError: the model has no template, or the template refuses the messages; or an
-                option that is not its own.
+            ConfigError: the model has no template, or the template refuses the messages; an option
+                that is not its own, or a stop that is no text.
         """
-        told, prompt = self._render(messages, template_options or {}, options)
-        return self._answer(told, prompt, stop, callback, options)
+        stops = stop_strings(stop)
+        rendered = self._render(messages, template_options or {}, options)
+        return self._answer(*rendered, stops, callback, options)
 
     def _render(
-        self, messages: Sequence[Message], more: Mapping[str, Any], options: Options
-    ) -> tuple[str, str]:
-        """The conversation and the prompt for an answer; what is wrong with them is said now."""
+        self,
+        messages: Sequence[Message],
+        more: Mapping[str, Any],
+        options: Options,
+        *,
+        known: bool = True,
+    ) -> tuple[str, str, float]:
+        """The conversation, the prompt for an answer, and the time that they tell.
+
+        What is wrong with them is said now. That of a `known` conversation is when it began.
+        """
         if self._template is None:
             self._template = load_template(self.tokenizer)
-        told, prompt = self._template.render_turn(messages, more)
+        talk, present = self._conversation if known else None, now()
+        begun = present if talk is None else talk.begun
+        told, prompt = self._template.render_turn(messages, more, begun)
+        if talk is not None and not talk.is_in(told + prompt):
+            begun = present
+            told, prompt = self._template.render_turn(messages, more, begun)
         self._ids(told + prompt, options, prefix=False)
-        return told, prompt
+        return told, prompt, begun
 
     def _answer(
         self,
         told: str,
         prompt: str,
-        stop: str | Sequence[str] | None,
+        begun: float,
+        stops: Sequence[str],
         callback: Callable[[str], object] | None,
         options: Options,
         *,
@@ -130,21 +146,23 @@ class Session(Writer):
         text = self._unread(told, prompt) if known else told + prompt
         chosen: list[int] = []
         ids = _noted(self._ids(text, options, prefix=False), chosen)
-        answer, before = "", self.tokens
-        talk, epoch = None, None
+        answer, before, epoch = "", self.tokens, self._epoch + 1  # that of this call
+        talk = None
 
         def note(eos: str | None = None) -> None:
             nonlocal talk
-            talk = talk or Conversation.of(told, prompt, self._before(prompt, len(chosen)))
+            if talk is None:
+                turn = self._before(prompt, len(chosen))
+                talk = Conversation.of(told, prompt, turn, begun=begun)
             self._conversation = talk.said(answer, eos, self.tokens)
 
         try:
-            for piece in self._pieces(ids, stop, callback, options):
-                answer, epoch = answer + piece, self._epoch
+            for piece in self._pieces(ids, stops, callback, options):
+                answer += piece
                 note()
                 yield piece
         finally:
-            if epoch not in (None, self._epoch):
+            if self._epoch > epoch:
                 pass  # another call has moved the session since
             elif not chosen:  # the prompt was not read to its end
                 self._take_back(self.tokens - before)
@@ -207,6 +225,8 @@ class Session(Writer):
     def save(self, path: str | Path, *, dtype: Literal["float32", "float16"] | None = None) -> None:
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
+        The catalyst is part of it: what is read after `load` is evicted as it would be here.
+
         dtype       of keys and values; None = as the cache keeps them, which goes on bit for bit;
                     float16 is half the size of float32
 
@@ -221,19 +241,26 @@ class Session(Writer):
             artifact=fingerprint(self.manifest),
             pending=self._pending,
             conversation=self._conversation,
+            catalyst=self.catalyst if self.manifest.queries == "catalyst" else None,
             dtype=dtype,
         )
 
     def load(self, path: str | Path) -> None:
-        """Go on from a saved state, in place of what the session holds.
+        """Go on from a saved state, in place of what the session holds, with its catalyst.
+
+        To go on with another catalyst, set it after this call.
 
         Raises:
             ArtifactError: no state file, a damaged one, or one of another artifact.
             CacheError: more entries than this session has slots.
         """
-        pending, conversation = state.load(path, self._executor, fingerprint(self.manifest))
+        pending, conversation, catalyst = state.load(
+            path, self._executor, fingerprint(self.manifest)
+        )
         self._epoch += 1
         self._pending, self._conversation = pending, conversation
+        if catalyst is not None:
+            self.catalyst = catalyst
 
 
 def _noted(ids: Iterator[int], chosen: list[int]) -> Iterator[int]:

@@ -13,8 +13,9 @@ A safetensors file. Of every layer the first `used` rows, its own number where i
                                             layer that is not full
     __metadata__            lcc: a JSON page with version, artifact (its fingerprint), used, tokens,
                             windows (used and base of each kind that is not full), protected,
-                            pending, cycle_token, beginning, conversation; and sha256: of that page
-                            and of everything after the header
+                            pending, cycle_token, beginning, conversation, catalyst (null where
+                            the policy reads none); and sha256: of that page and of everything
+                            after the header
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
@@ -37,7 +38,7 @@ from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor
 
-VERSION = 4
+VERSION = 5
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 
 
@@ -54,6 +55,7 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cycle_token: int | None
     beginning: list[int]
     conversation: Conversation | None
+    catalyst: str | list[int] | None
 
 
 def save(
@@ -63,10 +65,12 @@ def save(
     artifact: str,
     pending: list[int],
     conversation: Conversation | None,
+    catalyst: str | list[int] | None,
     dtype: Literal["float32", "float16"] | None = None,
 ) -> None:
     """Write the state beside `path` and rename it; one layer at a time, without a second cache.
 
+    catalyst    what the next cycles look for; None = the policy reads none
     dtype       of keys and values; None = the cache's own; float16 is half of float32, and rounds
                 to 11 bits
 
@@ -91,6 +95,7 @@ def save(
             cycle_token=executor.cycle_token,
             beginning=[int(token) for token in executor.beginning],
             conversation=conversation,
+            catalyst=catalyst,
         ),
         order="sorted",
     )
@@ -111,13 +116,26 @@ def save(
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with _staging(path) as staging:
         with staging.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name, array in _arrays(executor):
                 file.write(_cast(name, array, dtype).tobytes())
         os.replace(staging, path)
+
+
+def check_place(path: str | Path) -> None:
+    """Raise ArtifactError where `save` could not write: before a long text is read."""
+    with _staging(Path(os.path.abspath(path))) as staging:
+        staging.touch()
+
+
+@contextlib.contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to first; nothing is left there."""
+    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield staging
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
@@ -168,8 +186,8 @@ def _held(executor: Executor, used: int, of_windows: list[int]) -> list[int]:
 
 def load(
     path: str | Path, executor: Executor, artifact: str
-) -> tuple[list[int], Conversation | None]:
-    """Put a saved state into the executor; returns the pending ids and the conversation.
+) -> tuple[list[int], Conversation | None, str | list[int] | None]:
+    """Put a saved state into the executor; returns pending ids, conversation and catalyst.
 
     Everything is checked before the first buffer is touched: after an error the executor is as it
     was.
@@ -205,7 +223,7 @@ def load(
             executor.broken = False
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: not a whole state file: {error}") from None
-    return page.pending, page.conversation
+    return page.pending, page.conversation, page.catalyst
 
 
 def _page(file: Any, path: str | Path, artifact: str) -> _Page:

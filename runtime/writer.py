@@ -102,15 +102,16 @@ class Writer(Reader):
                 for part, _ in self._parts(prompt, "prompt"):
                     seen[part] = True
             self.feed(prompt, prefix=prefix)
-        self._epoch += 1
+        else:
+            self._epoch += 1
         epoch, count = self._epoch, 0
         self._clock.first_token_seconds = None
         while limit is None or count < limit:
-            if self._epoch != epoch:
-                raise CacheError("another call has moved the session; begin a new generate()")
+            self._check_unmoved("generate", epoch)
             start = time.perf_counter()
             while self._pending:
                 self._advance(self._pending, self._catalyst_ids)
+            self._check_unmoved("generate", epoch)
             token = sampler(self._executor.logits(), np.flatnonzero(seen))
             self._pending, seen[token] = [token], True
             now, count = time.perf_counter(), count + 1
@@ -126,13 +127,12 @@ class Writer(Reader):
     def _pieces(
         self,
         ids: Iterator[int],
-        stop: str | Sequence[str] | None,
+        stops: Sequence[str],
         callback: Callable[[str], object] | None,
         options: Options,
     ) -> Iterator[str]:
         self.tokenizer.check_text()
-        stops = StopStrings([stop] if isinstance(stop, str) else stop or ())
-        return self._text(ids, stops, callback, self._ends(options))
+        return self._text(ids, StopStrings(stops), callback, self._ends(options))
 
     def _text(
         self,
@@ -163,11 +163,19 @@ class Writer(Reader):
                 callback(rest)
 
 
-def _listed(eos: object) -> list[Any] | None:
-    """Ids that may be asked for more than once; None = a text, an iterator, or nothing to list."""
-    if isinstance(eos, str | Iterator):
+def stop_strings(stop: str | Sequence[str] | None) -> list[str]:
+    """One or several as a list; raises ConfigError where they are no texts."""
+    texts = [stop] if isinstance(stop, str) else [] if stop is None else _listed(stop)
+    if texts is None or not all(isinstance(each, str) for each in texts):
+        raise ConfigError(f"stop is {stop!r}, wanted text or a list of texts")
+    return texts
+
+
+def _listed(several: object) -> list[Any] | None:
+    """What may be asked for more than once; None = a text, an iterator, or nothing to list."""
+    if isinstance(several, str | Iterator):
         return None
     try:
-        return list(eos)  # type: ignore[call-overload]
+        return list(several)  # type: ignore[call-overload]
     except TypeError:
         return None

@@ -54,6 +54,7 @@ def command(
 
     What an eviction keeps depends on the catalyst. The default one knows nothing of the question:
     the state can be saved and asked anything. `--catalyst question` keeps what this question needs.
+    With --save, Ctrl-C while the text is read saves what was read so far.
 
     \b
     Examples:
@@ -64,6 +65,7 @@ def command(
       lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
     """
     from lcc.runtime.sampling import Sampling
+    from lcc.runtime.state import check_place
 
     texts = [read_text(path) for path in file or []]
     if prompt is not None and not prompt.strip():
@@ -77,6 +79,8 @@ def command(
 
     if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
         raise LccError(f"--save {save}: no such folder to write a file in")
+    if save is not None:
+        check_place(save)
 
     session = load_session(
         artifact,
@@ -86,10 +90,10 @@ def command(
         target=target,
         device=device,
     )
-    if catalyst is not None:
-        session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     if load is not None:
         session.load(load)
+    if catalyst is not None:  # in place of the state's own
+        session.catalyst = prompt if catalyst == "question" and prompt else catalyst
     drawing: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,
@@ -108,7 +112,11 @@ def command(
         question = f"\n\n{prompt or ''}{after}"
     if texts:
         head = "\n\n" if load else before
-        _read(session, head + "\n\n".join(texts), prefix=not head, quiet=quiet)
+        try:
+            _read(session, head + "\n\n".join(texts), prefix=not head, quiet=quiet)
+        except KeyboardInterrupt:
+            _save_part(session, save)
+            raise
     if save is not None:
         session.save(save)
     if prompt is None:
@@ -136,3 +144,10 @@ def _read(session: "Session", text: str, *, prefix: bool, quiet: bool) -> None:
             last=True,
             progress=lambda at: report(f"{at.tokens:,} tokens, {at.cycles} cycles", at.fraction),
         )
+
+
+def _save_part(session: "Session", save: Path | None) -> None:
+    """Keep what was read of a text when it was stopped."""
+    if save is not None and session.tokens:
+        session.save(save)
+        typer.echo(f"lcc: {session.tokens:,} tokens were read and are saved in {save}", err=True)

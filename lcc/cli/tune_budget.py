@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 import lcc
@@ -19,6 +20,7 @@ from lcc.cli.arguments import (
 )
 from lcc.cli.frame import table
 from lcc.cli.load import on_cpu
+from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ConfigError
 from lcc.evaluate.catalog import PERPLEXITY, check_tasks
 from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
@@ -190,14 +192,27 @@ def _advice(best: Any, artifact: Path, capacity: int | None, samples: int) -> st
     lines = [
         f"Budget {best.budget} reaches the target. Use it:",
         f'  lcc.runtime.load("{artifact}", budget={best.budget}{size})',
-        f"  lcc compile MODEL -o SMALLER.lcc --budget {best.budget}"
-        + ("" if capacity is None else f" --capacity {capacity}"),
+        f"  lcc compile MODEL -o SMALLER.lcc {_flags(best, artifact, capacity)}",
     ]
     if not best.sure:
         lines.append(
             f"{samples} samples leave room for chance: more --samples would tell more surely."
         )
     return "\n".join(lines)
+
+
+def _flags(best: Any, artifact: Path, capacity: int | None) -> str:
+    """Of `lcc compile`: the policy and the sizes that were measured, where the default differs."""
+    manifest = read_manifest(artifact)
+    cache = msgspec.structs.asdict(manifest.cache.lowered(budget=best.budget, capacity=capacity))
+    shown = {name: cache.pop(name) for name in ("budget", "capacity")}
+    usual = msgspec.structs.asdict(CacheConfig())
+    shown |= {name: size for name, size in cache.items() if size != usual[name]}
+    if manifest.policy.name != PolicyConfig().name:
+        shown["policy"] = manifest.policy.name
+    if manifest.heads is not None:
+        shown["heads"] = "HEADS"
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shown.items())
 
 
 command.__doc__ = (command.__doc__ or "").replace("    {TASKS}", asking.TASK_LIST)

@@ -81,10 +81,14 @@ class SessionAsker:
         return _line(outcome.to_dict()) | {"kept": page}
 
     def perplexity(self, ids: list[int]) -> dict[str, Any]:
-        """Read a text in an empty session, and note how surprising it was."""
+        """Read a text in an empty session, and note how surprising it was.
+
+        The special tokens that begin a text are read, too, and do not count.
+        """
         self.session.reset()
+        prefix = self.session.tokenizer.prefix
         start = time.perf_counter()
-        nats = self.session.surprise(ids)
+        nats = self.session.surprise([*prefix, *ids])[len(prefix) :]
         line = perplexity_line(nats, time.perf_counter() - start)
         return line | {"cycles": self.session.stats().cycles}
 

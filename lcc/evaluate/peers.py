@@ -108,18 +108,23 @@ class PeerAsker:
         }
 
     def perplexity(self, ids: list[int]) -> dict[str, Any]:
-        """Of the last tokens behind a compressed text; with the full cache by position, too."""
+        """Of the last tokens behind a compressed text; with the full cache by position, too.
+
+        The special tokens that begin a text are read, too, and do not count.
+        """
+        prefix = self.model.tokenizer.prefix
+        whole = [*prefix, *ids]
         start = time.perf_counter()
         if self._press is None:
-            nats = self.model.nats(ids, 0, new_cache())
+            nats = self.model.nats(whole, 0, new_cache())[len(prefix) :]
             return perplexity_line(nats, time.perf_counter() - start)
-        first = len(ids) - END
-        if first < 2:
+        first = len(whole) - END
+        if len(ids) < END + 2:
             raise LccError(f"--tasks perplexity: wanted {END + 2} tokens or more, got {len(ids)}")
         # The last token is read again to predict what follows it, so it stays out of the cache.
-        cache, seconds = self._read(ids[: first - 1])
+        cache, seconds = self._read(whole[: first - 1])
         start = time.perf_counter()
-        nats = self.model.nats(ids[first - 1 :], first - 1, cache)
+        nats = self.model.nats(whole[first - 1 :], first - 1, cache)
         return perplexity_line(nats, seconds + time.perf_counter() - start) | {
             "by_position": [],
             "tokens": len(ids),

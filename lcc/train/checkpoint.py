@@ -75,6 +75,11 @@ class Checkpoint:
         for folder in (self.staging, self.old, self.path):
             _remove(folder)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.folder / PROGRESS).is_file()
+
     def progress(self, kind: type[T]) -> T:
         """What `write` was given.
 
@@ -82,10 +87,9 @@ class Checkpoint:
             ConfigError: there is no checkpoint.
         """
         path = self.folder / PROGRESS
-        if not path.is_file():
+        if not self.is_written:
             raise ConfigError(
-                f"{self.path}: no checkpoint was written; remove {self.path.parent}, if it is "
-                "there, and begin without --resume"
+                f"{self.path}: no checkpoint was written; begin without --resume, in a new folder"
             )
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -67,7 +67,7 @@ def train_heads(
     config = config or HeadsConfig()
     check_output(output)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
-    _check_checkpoint(checkpoint, resume=resume)
+    _check_checkpoint(checkpoint, output, resume=resume)
     _check_length(config, loaded)
     device = local_device(device)
     graph = FindAttention(table_size=1)(capture(loaded.module)).graph
@@ -133,8 +133,13 @@ def train_heads(
     return result
 
 
-def _check_checkpoint(path: Path, *, resume: bool) -> None:
+def _check_checkpoint(path: Path, output: Path, *, resume: bool) -> None:
     """Refuse to go on from nothing, and to lose what a training that was stopped has learned."""
+    if resume and not path.is_file() and output.is_file():
+        raise ConfigError(
+            f"{output}: finished already, the heads are there; to train others, leave out --resume "
+            "and give a new file"
+        )
     if resume and not path.is_file():
         raise ConfigError(f"{path}: no such checkpoint; begin without --resume")
     if not resume and path.exists():

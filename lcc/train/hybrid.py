@@ -110,6 +110,11 @@ def _begin(output: Path, checkpoint: Checkpoint, about: str, *, resume: bool) ->
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ConfigError(f"{output}: there already; wanted a new folder, or --resume")
         return Progress(about=about)
+    if (output / PLAN).is_file() and not checkpoint.is_written:
+        raise ConfigError(
+            f"{output}: finished already, the model is there; to train another one, leave out "
+            "--resume and give a new folder"
+        )
     stored = checkpoint.progress(Progress)
     if stored.about != about:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """The command line: what it prints where, its exit codes, and one clear line for every mistake."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from lcc.cli.options import merge, parse_bytes
 from lcc.config import CompileConfig
 from lcc.errors import ConfigError
 from lcc.manifest import read_manifest
-from lcc.runtime import Session
+from lcc.runtime import Session, load
 from lcc.targets import TARGETS
 from lcc.tiny import save_tiny
 
@@ -153,7 +155,7 @@ def test_run(tiny_artifact: Path, text: Path) -> None:
 
 
 def test_run_with_a_catalyst(
-    tiny_artifact: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     feed = Session.feed
@@ -167,6 +169,11 @@ def test_run_with_a_catalyst(
         flags = ("--file", text, "--prompt", "Who?", "-n", 1)
         assert lcc("run", tiny_artifact, *flags, *more).exit_code == 0
     assert seen[::2] == ["What matters?", "Who?", "Numbers"]
+    state = tmp_path / "a.lccstate"
+    lcc("run", tiny_artifact, "--file", text, "--catalyst", "Who?", "--save", state)
+    for more in ((), ("--catalyst", "Numbers")):
+        assert lcc("run", tiny_artifact, "--load", state, *flags, *more).exit_code == 0
+    assert seen[7::2] == ["Who?", "Numbers"], "the state's own, unless another one is asked for"
 
 
 def test_what_is_read_after_a_loaded_state_begins_a_paragraph(
@@ -192,6 +199,44 @@ def test_run_saves_and_loads(tiny_artifact: Path, text: Path, tmp_path: Path) ->
     direct = json.loads(lcc("run", tiny_artifact, "--file", text, *ask).stdout)
     assert loaded["answer"] == direct["answer"]
     assert loaded["stats"]["tokens"] == direct["stats"]["tokens"]
+
+
+def test_run_stopped_while_it_reads_saves_what_was_read(
+    tiny_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def stopping(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+        def report(step: str, done: float) -> None:
+            if done > 0.5:
+                raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr("lcc.cli.run.progress_bar", stopping)
+    state = tmp_path / "part.lccstate"
+    ask = ("run", tiny_artifact, "--file", text, "--prompt", "Who?")
+    stopped = lcc(*ask, "--save", state)
+    session = load(tiny_artifact)
+    session.load(state)
+    count = len(session.encode(text.read_text()))
+    assert count / 2 < session.tokens < count
+    line = f"lcc: {session.tokens:,} tokens were read and are saved in {state}"
+    assert (stopped.exit_code, stopped.stdout) == (130, "")
+    assert stopped.stderr.splitlines() == [line, "lcc: stopped"]
+    assert lcc(*ask).stderr.splitlines() == ["lcc: stopped"]
+
+
+def test_run_finds_a_place_where_nothing_can_be_saved_before_it_reads(
+    tiny_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, other = tmp_path / ("long" * 62), tmp_path / "s.lccstate"
+    ask = ("run", tiny_artifact, "--file", text, "--save")
+    monkeypatch.setattr(Session, "feed", None)
+    refused(*ask, state, words="longlong: cannot be written: File name too long")
+    other.write_text("of before")
+    assert isinstance(lcc(*ask, other).exception, TypeError), "feed is what stops it"
+    assert other.read_text() == "of before"
+    assert [*tmp_path.iterdir()] == [text, other]
 
 
 def test_run_refuses(tiny_artifact: Path, text: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import datetime
+
 import pytest
 
 from lcc.errors import ConfigError
@@ -212,6 +214,40 @@ def test_the_same_conversation_gets_another_answer(make_session, tmp_path, templ
     edited = [*HELLO, {"role": "assistant", "content": "Three"}, BYE]
     assert "".join(session.chat(edited)) == "Ho", "an answer that somebody corrected"
     assert held(session) == session.encode(session._template.render(edited) + "Ho<|im_end|>")
+
+
+def test_a_date_stays_that_of_the_beginning(make_session, tmp_path, monkeypatch):
+    """A conversation goes on after midnight, in another process, too; another one has its own."""
+
+    class Clock(datetime.datetime):
+        day = 1
+
+        @classmethod
+        def now(cls):
+            return cls(2026, 3, cls.day, 23, 59)
+
+    monkeypatch.setattr("lcc.runtime.chat.datetime.datetime", Clock)
+    session = make_session(capacity=256)
+    session.tokenizer.config["chat_template"] = "{{ strftime_now('%d/%m') }}" + INST
+    script(session, "Ha")
+    assert "".join(session.chat(HELLO)) == "Ha"
+    session.save(tmp_path / "state")
+    Clock.day = 2
+    follow = [*HELLO, {"role": "assistant", "content": "Ha"}, BYE]
+    for load in (False, True):
+        if load:
+            session.load(tmp_path / "state")
+        script(session, "Ho")
+        assert "".join(session.chat(follow)) == "Ho"
+        text = session.tokenizer.decode(held(session))
+        assert text == "01/03[user]Hello[assistant]Ha[user]ByeHo", "nothing is read twice"
+    script(session, "He")
+    assert "".join(session.chat([BYE])) == "He"
+    assert session.tokenizer.decode(held(session)) == text + "02/03[user]ByeHe"
+    session.reset()
+    script(session, "Ha")
+    assert "".join(session.chat(HELLO)) == "Ha"
+    assert session.tokenizer.decode(held(session)) == "02/03[user]HelloHa"
 
 
 def test_no_template(make_session, make_artifact):

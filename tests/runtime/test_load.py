@@ -45,6 +45,20 @@ def test_sizes_that_cannot_be(make_session, make_artifact):
             make_session(load=sizes)
 
 
+def test_an_engine_serves_one_session_at_a_time(make_session):
+    first = make_session()
+    folder, engine = first.folder, first.engine
+    first.feed("abc")
+    expected = first.next_logits()
+    with pytest.raises(ConfigError, match=r"engine is that of <Session fake: 3 tokens read.*open"):
+        lcc.runtime.load(folder, engine=engine)
+    assert (first.next_logits() == expected).all()
+    del first
+    second = lcc.runtime.load(folder, engine=engine)
+    second.feed("abc")
+    assert (second.next_logits() == expected).all()
+
+
 def test_nothing_is_read_after_loading(tiny_artifact, tmp_path, monkeypatch):
     """The first cycle comes hours later: another folder, or another artifact in its place."""
     shutil.copytree(tiny_artifact, tmp_path / "m.lcc")

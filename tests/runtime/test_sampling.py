@@ -54,6 +54,13 @@ def test_repetition_penalty_as_in_transformers():
     assert logits.tolist() == pytest.approx([2.0, 1.9, -1.0])  # unchanged
 
 
+def test_a_tiny_temperature_is_nearly_greedy():
+    for temperature in (1e-310, 5e-324):
+        for more in ({}, {"top_p": 0.9}, {"min_p": 0.1}):
+            sampler = Sampler(Sampling(temperature=temperature, seed=0, **more))
+            assert {sampler(LOGITS * scale, NOTHING) for scale in (1, 40, -1)} == {1, 0}
+
+
 def test_seed():
     draw = [Sampler(Sampling(temperature=1, seed=s)) for s in (3, 3, 4)]
     a, b, c = ([sampler(LOGITS, NOTHING) for _ in range(50)] for sampler in draw)

@@ -1,6 +1,7 @@
 import itertools
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -345,6 +346,7 @@ def test_policy_none_ends_where_the_cache_does(make_session):
         (None, "text is NoneType, wanted str"),
         ([1.5], "text is list, wanted str"),
         ([[1]], "text is list, wanted str"),
+        ([[1], [2, 3]], "text is list, wanted str or a list of token ids"),
         ([5, 260], "token 1 is 260, wanted 0 to 259"),
         ([-1], "token 0 is -1"),
     ],
@@ -431,6 +433,69 @@ def test_an_old_loop_cannot_go_on_behind_a_new_one(make_session):
         next(old)
 
 
+@pytest.mark.parametrize("hook", ["progress", "stop", "on_cycle"])
+@pytest.mark.parametrize("call", ["generate", "feed", "reset", "rewind", "next_logits"])
+def test_a_feed_cannot_go_on_behind_another_call(make_session, hook, call):
+    session = make_session()
+    ids = session.encode(TEXT)
+    moved = []
+
+    def move(*_):
+        if moved or (hook != "on_cycle" and session.tokens < 10):
+            return
+        moves = {
+            "generate": lambda: list(session.generate_ids(max_new_tokens=2, eos=[])),
+            "feed": lambda: session.feed("xyz"),
+            "reset": session.reset,
+            "rewind": lambda: session.rewind(min(2, session.rewindable)),
+            "next_logits": session.next_logits,
+        }
+        moves[call]()
+        moved.append((session.tokens, session.stats().prefill_tokens))
+
+    options = {hook: move} if hook != "on_cycle" else {}
+    if hook == "on_cycle":
+        session.feed("a" * 24)
+        next(session.generate_ids(eos=[]))  # pending: the next feed begins with a cycle
+        session.on_cycle = move
+    if call == "next_logits" and hook != "on_cycle":
+        session.feed(ids, **options)  # nothing was pending: it moves nothing
+        assert session.tokens == len(ids)
+        return
+    with pytest.raises(CacheError, match="another call has moved the session; begin a new feed"):
+        session.feed(ids, **options)
+    assert [(session.tokens, session.stats().prefill_tokens)] == moved, "all of it is held"
+    session.on_cycle = None
+    session.feed(ids)
+    assert session.tokens == moved[0][0] + len(ids)
+
+
+@pytest.mark.parametrize("call", ["feed", "generate"])
+def test_an_answer_cannot_go_on_behind_another_call(make_session, call):
+    """Whether in a loop of ids, or while a message is read."""
+    session = make_session()
+    held = []
+
+    def move(cycle):
+        session.on_cycle = None
+        if call == "feed":
+            session.feed("x")
+        else:
+            list(session.generate_ids(max_new_tokens=2, eos=[]))
+        held.append(session.tokens)
+
+    session.feed("a" * 24)
+    session.on_cycle = move
+    with pytest.raises(CacheError, match="another call has moved the session"):
+        list(session.generate_ids(max_new_tokens=20, eos=[]))
+    assert [session.tokens] == held
+    session.feed("a" * (24 - session.used))
+    session.on_cycle = move
+    with pytest.raises(CacheError, match="another call has moved the session"):
+        list(session.generate("Hello", chat=True))
+    assert [session.tokens] == held[1:], "what the other call read is not taken back"
+
+
 def test_options_are_checked_at_once(make_session):
     session = make_session()
     for options, message in (
@@ -440,6 +505,11 @@ def test_options_are_checked_at_once(make_session):
     ):
         with pytest.raises(ConfigError, match=message):
             session.generate("abc", **options)
+    talk = [{"role": "user", "content": "Hello"}]
+    for stop in (5, [5], b"x", ["a", None], iter("ab")):
+        for ask in (session.generate, partial(session.generate, chat=True), session.chat):
+            with pytest.raises(ConfigError, match=r"stop is .*, wanted text or a list of texts"):
+                ask(talk if ask == session.chat else "abc", stop=stop)
     with pytest.raises(ConfigError, match="prompt is empty"):
         session.generate("")
     with pytest.raises(CacheError, match="nothing was read yet"):

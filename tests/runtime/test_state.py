@@ -39,6 +39,21 @@ def test_going_on_from_a_state_is_going_on(make_session, tmp_path, rule):
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
+@pytest.mark.parametrize("catalyst", ["why?", list(b"why?"), "beginning"], ids=str)
+def test_the_catalyst_goes_on(make_session, tmp_path, catalyst):
+    session, other = make_session(), make_session()
+    session.catalyst = catalyst
+    session.feed(TEXT[:20])
+    session.save(tmp_path / "a")
+    other.load(tmp_path / "a")
+    assert other.catalyst == catalyst
+    assert go_on(other) == go_on(session)
+    for each in (session, other):
+        each.load(tmp_path / "a")
+    other.catalyst = "sum up"  # said after loading, it counts
+    assert go_on(other)[1:3] != go_on(session)[1:3]
+
+
 def test_state_holds_used_rows_only(make_session, tmp_path):
     session = make_session()
     session.feed("abcdef")
@@ -167,7 +182,8 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
     (tmp_path / "cut early").write_bytes(data[:100])
     (tmp_path / "empty").write_bytes(b"")
     save_file({"x": np.zeros(3)}, tmp_path / "other file")
-    broken_page(path, tmp_path / "newer", version=5)
+    broken_page(path, tmp_path / "newer", version=6)
+    broken_page(path, tmp_path / "older", version=4)
     broken_page(path, tmp_path / "shape", key_1=np.zeros((2, 3, 4), np.float32))
     broken_page(path, tmp_path / "page", used="many")
     flipped = bytearray(data)
@@ -180,7 +196,8 @@ def test_what_is_no_state_of_this_artifact(make_session, tmp_path):
         "cut early": "cut early: not a whole state file",
         "empty": "empty: not a whole state file",
         "other file": "no state of a session",
-        "newer": "version 5, this lcc reads version 4",
+        "newer": "version 6, this lcc reads version 5",
+        "older": "version 4, this lcc reads version 5",
         "shape": r"key_1 is \[2, 3, 4\], wanted \[2, \d+, 4\]",
         "page": "damaged: Expected `int`, got `str`",
         "flipped": "sha256 differs",

@@ -96,6 +96,8 @@ def test_a_stopped_training_goes_on(loaded: LoadedModel, data: Path, tmp_path: P
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     whole, parts = (weights(load_heads(tmp_path / name)) for name in ("whole", "parts"))
     assert torch.equal(whole, parts)
+    with pytest.raises(ConfigError, match="finished already, the heads are there; to train"):
+        train_heads(loaded, data, tmp_path / "parts", CONFIG, resume=True)
 
 
 def test_a_checkpoint_of_something_else_is_refused(

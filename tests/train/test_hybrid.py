@@ -262,8 +262,17 @@ def test_every_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_nothing_to_go_on_from(tiny_folder: Path, recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint was written; remove"):
+    with pytest.raises(ConfigError, match=r"no checkpoint was written; begin .* in a new folder"):
         train_hybrid(tiny_folder, PLAN, recipe, tmp_path / "none", resume=True, device="cpu")
+
+
+def test_a_finished_training_is_not_called_one_without_checkpoint(
+    trained: tuple[Path, dict[str, float]], tiny_folder: Path, recipe: Recipe
+) -> None:
+    output, _ = trained
+    with pytest.raises(ConfigError, match="finished already, the model is there; to train"):
+        train_hybrid(tiny_folder, PLAN, recipe, output, resume=True, device="cpu")
+    assert (output / "model.safetensors").is_file()
 
 
 def command(data: Path, tiny_folder: Path) -> list[str]:

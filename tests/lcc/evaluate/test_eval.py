@@ -11,9 +11,10 @@ from typer.testing import CliRunner, Result
 
 import lcc.cli.asking
 import lcc.evaluate.asking
-from lcc.cli import app
+from lcc.cli import app, tune_budget
 from lcc.errors import LccError
 from lcc.evaluate.catalog import ABOUT
+from lcc.evaluate.tune import Tried
 from lcc.manifest import read_manifest
 
 QUICK = ("--lengths", "500", "--samples", "2", "-q")
@@ -375,7 +376,9 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert [row.split()[0] for row in chosen] == ["32"]
     assert any("misses it" in row for row in table)
     assert f'  lcc.runtime.load("{tiny_artifact}", budget=32)' in table
-    assert "  lcc compile MODEL -o SMALLER.lcc --budget 32" in table
+    sizes = "--chunk-size 16 --catalyst-size 32 --recent-size 8"
+    advice = f"  lcc compile MODEL -o SMALLER.lcc --budget 32 --capacity 128 {sizes}"
+    assert advice in table
     page = Page(tmp_path / "out/report.html")
     assert shown == [False] + [True] * (len(shown) - 1), "it may be looked at meanwhile"
     assert "Budget 32 reaches the target" in page.text
@@ -384,6 +387,24 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert done(*command).splitlines() == table, "nothing is asked again"
     listed = [*command, "--budgets", "32,64", "--target-accuracy", 0.5, "--absolute"]
     assert any(row.endswith("chosen") for row in done(*listed).splitlines()), "nor for these"
+
+
+def test_what_tune_budget_advises_can_be_compiled(
+    tiny_artifact: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """To what was measured, whatever the default sizes and policy are."""
+    shutil.copytree(tiny_artifact, own := tmp_path / "own.lcc")
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["policy"]["name"] = "snapkv"
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    best = Tried(budget=40, score=1.0, wanted=0.9, sure=True)
+    for capacity in (None, 112):
+        advice = tune_budget._advice(best, own, capacity, 20).splitlines()[-1].split()
+        assert advice[:4] == ["lcc", "compile", "MODEL", "-o"]
+        done("compile", tiny_folder, "-o", tmp_path / f"{capacity}.lcc", *advice[5:])
+        made, wanted = read_manifest(tmp_path / f"{capacity}.lcc"), read_manifest(own)
+        assert made.cache == wanted.cache.lowered(budget=40, capacity=capacity)
+        assert made.policy.name == "snapkv"
 
 
 def test_tune_budget_when_nothing_is_good_enough(tiny_artifact: Path, tmp_path: Path) -> None:

@@ -68,6 +68,33 @@ def test_perplexity_is_the_models(model: EagerModel) -> None:
     assert last_end == 200
 
 
+def test_perplexity_is_of_a_text_that_begins_as_any_other(
+    model: EagerModel, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the special token, where the model has one; its own nats do not count."""
+    ids = [int(i) for i in np.random.default_rng(1).integers(0, 256, 60)]
+    session = lcc.runtime.load(tiny_artifact)
+    assert not session.tokenizer.prefix
+    full, artifact = PeerAsker(model, None, None), SessionAsker(session)
+    without = [asker.perplexity(ids) for asker in (full, artifact)]
+    for tokenizer in (model.tokenizer, session.tokenizer):
+        monkeypatch.setattr(tokenizer, "prefix", [258, 259])
+    with torch.no_grad():
+        logits = model.module(torch.tensor([[258, 259, *ids]])).logits[0]
+    wanted = torch.nn.functional.cross_entropy(
+        logits[2:-1], torch.tensor(ids[1:]), reduction="none"
+    )
+    for asker, before in zip((full, artifact), without, strict=True):
+        line = asker.perplexity(ids)
+        assert line["score"] == pytest.approx(float(wanted.mean()), rel=1e-4)
+        assert line["score"] != pytest.approx(before["score"], rel=1e-4)
+        assert line["tokens"] == 60
+        assert line["by_position"][-1][0] == 60
+    monkeypatch.setattr("lcc.evaluate.peers.END", 20)
+    pressed = PeerAsker(model, Newest, 99)  # keeps all
+    assert pressed.perplexity(ids)["score"] == pytest.approx(float(wanted[-20:].mean()), rel=1e-4)
+
+
 def test_too_long(model: EagerModel) -> None:
     asker = PeerAsker(model, None, None)
     assert asker.window == 512
