@@ -87,8 +87,7 @@ def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Mani
 def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
         raise ArtifactError(f"{folder} exists and is no artifact; remove it or choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _folder_beside(folder, "partial") as staging:
+    with _parents_of(folder), _folder_beside(folder, "partial") as staging:
         manifest = msgspec.structs.replace(fill(staging), files={})
         files = {
             name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
@@ -121,6 +120,20 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             raise ArtifactError(f"{path.relative_to(root)} is a link; an artifact holds only files")
         if path.is_file():
             yield path.relative_to(root).as_posix(), path
+
+
+@contextlib.contextmanager
+def _parents_of(folder: Path) -> Iterator[None]:
+    """Make the folders that it is to stand in; those that were not there go after an error."""
+    new = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for parent in new:
+            with contextlib.suppress(OSError):  # not made, or something else has come meanwhile
+                parent.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -124,7 +124,14 @@ class Reader:
         return self.tokenizer.encode(text)
 
     def decode(self, ids: Ids) -> str:
-        """The text of token ids, without special tokens."""
+        """The text of token ids, without special tokens.
+
+        Raises:
+            ConfigError: one that the model does not know.
+        """
+        size = self.manifest.model.vocab_size
+        if unknown := [token for token in ids if not 0 <= token < size]:
+            raise ConfigError(f"ids: {unknown[0]} is no token, wanted 0 to {size - 1}")
         return self.tokenizer.decode([int(token) for token in ids])
 
     def _parts(self, text: str | Ids, what: str, *, prefix: bool = False) -> Iterator[Part]:

@@ -224,6 +224,17 @@ def test_failed_write_leaves_the_old_artifact(artifact, error):
     verify_files(artifact, read_manifest(artifact))
 
 
+def test_failed_write_leaves_no_folder_that_was_not_there(tmp_path):
+    def failing(folder: Path) -> Manifest:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_artifact(tmp_path / "new" / "er" / "tiny.lcc", failing)
+    assert list(tmp_path.iterdir()) == []
+    write_artifact(tmp_path / "new" / "er" / "tiny.lcc", fill)
+    assert (tmp_path / "new" / "er" / "tiny.lcc" / "manifest.json").exists()
+
+
 def test_failed_rename_puts_the_old_artifact_back(artifact, monkeypatch):
     rename = Path.rename
 

@@ -360,6 +360,18 @@ def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     refused("verify", tiny_artifact, "--model", tmp_path / "gpt2", words="another model")
 
 
+def test_verify_takes_the_most_probable_tokens(tiny_folder: Path, tmp_path: Path) -> None:
+    """Whatever the model says of how it likes to be asked."""
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    says = json.loads((tmp_path / "model/generation_config.json").read_text())
+    says |= {"repetition_penalty": 50.0, "do_sample": True}
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(says))
+    small = [*SMALL, "--policy", "knorm", "-o", tmp_path / "m.lcc"]
+    assert lcc("compile", tmp_path / "model", *small).exit_code == 0
+    result = lcc("verify", tmp_path / "m.lcc", "--model", tmp_path / "model")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "the same")
+
+
 def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {line.split()[0]: line for line in lcc("targets").stdout.splitlines()}
     assert set(rows) == {"target", *TARGETS}

@@ -365,6 +365,9 @@ def test_a_token_that_the_model_does_not_know_is_named(make_session):
     with pytest.raises(ConfigError, match="text: 'zebra' is token 260, the model knows 0 to 259"):
         session.feed("a zebra")
     assert session.tokens == 7
+    for token in (-1, 260):
+        with pytest.raises(ConfigError, match=f"ids: {token} is no token, wanted 0 to 259"):
+            session.decode([7, token])
 
 
 def test_looking_ahead_does_not_move_the_progress() -> None:
