@@ -116,26 +116,13 @@ def save(
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with _staging(path) as staging:
+    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
         with staging.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name, array in _arrays(executor):
                 file.write(_cast(name, array, dtype).tobytes())
         os.replace(staging, path)
-
-
-def check_place(path: str | Path) -> None:
-    """Raise ArtifactError where `save` could not write: before a long text is read."""
-    with _staging(Path(os.path.abspath(path))) as staging:
-        staging.touch()
-
-
-@contextlib.contextmanager
-def _staging(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to first; nothing is left there."""
-    staging = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield staging
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
     finally:

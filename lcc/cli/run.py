@@ -10,6 +10,7 @@ from lcc.cli.arguments import Budget, Capacity, Device, Quiet, Target, Threads
 from lcc.cli.frame import progress_bar, read_text
 from lcc.cli.load import load_session
 from lcc.errors import LccError
+from lcc.outputs import check_output
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
@@ -65,7 +66,6 @@ def command(
       lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
     """
     from lcc.runtime.sampling import Sampling
-    from lcc.runtime.state import check_place
 
     texts = [read_text(path) for path in file or []]
     if prompt is not None and not prompt.strip():
@@ -77,10 +77,8 @@ def command(
     if catalyst == "question" and prompt is None:
         raise LccError("--catalyst question needs a --prompt")
 
-    if save is not None and (save.is_dir() or not save.absolute().parent.is_dir()):
-        raise LccError(f"--save {save}: no such folder to write a file in")
     if save is not None:
-        check_place(save)
+        check_output(save)
 
     session = load_session(
         artifact,
