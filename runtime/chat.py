@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -38,8 +38,6 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = self._strftime_now
-        self._begun: float | None = None
         self._error = jinja2.TemplateError
         self._special = dict(special)
         try:
@@ -56,7 +54,8 @@ class ChatTemplate:
             ConfigError: the messages are none, or the template refuses them.
         """
         check_messages(messages)
-        names = {"tools": None, "documents": None} | self._special | more
+        names = {"tools": None, "documents": None, "strftime_now": _clock(now())}
+        names |= self._special | more
         try:
             return self._template.render(
                 messages=list(messages), add_generation_prompt=generation_prompt, **names
@@ -76,16 +75,7 @@ class ChatTemplate:
 
         begun       the time that a template is told, see `now`; None = the present
         """
-        self._begun = now() if begun is None else begun
-        try:
-            return self._render_turn(messages, more)
-        finally:
-            self._begun = None
-
-    def _render_turn(
-        self, messages: Sequence[Message], more: Mapping[str, Any] | None
-    ) -> tuple[str, str]:
-        more = dict(more or {})
+        more = {"strftime_now": _clock(now() if begun is None else begun), **(more or {})}
         if taken := OWN & more.keys():
             raise ConfigError(
                 f"template_options has {', '.join(sorted(taken))}, which chat() says itself; "
@@ -98,14 +88,15 @@ class ChatTemplate:
             return whole, ""
         return (told, whole[len(told) :]) if whole.startswith(told) else (whole, "")
 
-    def _strftime_now(self, pattern: str) -> str:
-        begun = now() if self._begun is None else self._begun
-        return datetime.datetime.fromtimestamp(begun).strftime(pattern)
-
 
 def now() -> float:
     """Seconds since 1970."""
     return datetime.datetime.now().timestamp()
+
+
+def _clock(seconds: float) -> Callable[[str], str]:
+    """`strftime_now` of a template at that time."""
+    return datetime.datetime.fromtimestamp(seconds).strftime
 
 
 def check_messages(messages: Sequence[Message]) -> None:
