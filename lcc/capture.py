@@ -1,5 +1,7 @@
 """nn.Module -> graph of logits = model(input_ids, position_ids), of any length."""
 
+import re
+
 import torch
 from torch import fx, nn
 
@@ -14,6 +16,7 @@ _CASTS = (
     aten.to.other,
     aten._to_copy.default,
 )
+_OURS = re.compile(r"(tokens|positions|query_rows|lengths|(used|key|value|places)(_\d+)?)")
 # Views of views that passes know by name; others are decomposed.
 _VIEWS = (aten.reshape.default, aten.contiguous.default, aten.chunk.default)
 
@@ -88,8 +91,14 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     ):
         if node.name != wanted:
             node.name = node.target = wanted
-    for node in graph.graph.find_nodes(op="get_attr"):  # the names of inputs are ours to give
-        node._rename(f"p_{node.name}")
+    return _without_our_names(graph)
+
+
+def _without_our_names(graph: ModelGraph) -> ModelGraph:
+    """Parameters of a model that are called as an input of ours get another name in the graph."""
+    for node in graph.graph.find_nodes(op="get_attr"):
+        if _OURS.fullmatch(node.name):
+            node._rename(f"model_{node.name}")
     graph = graph.copy()  # which forgets the old names
     graph.clean()
     return graph
