@@ -13,7 +13,7 @@ from torch import Tensor
 import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.passes.eviction import POLICIES, Entries, EvictionPolicy
+from lcc.passes.policies import POLICIES, Entries, EvictionPolicy
 
 
 class LoudValues(EvictionPolicy):

@@ -12,8 +12,8 @@ from torch.nn import functional
 import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
-from lcc.models import LoadedModel
-from lcc.tiny import tiny_tokenizer
+from lcc.sources.models import LoadedModel
+from lcc.testing.tiny import tiny_tokenizer
 
 
 class Decoder(nn.Module):

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 import lcc
-from lcc.artifact import write_artifact
-from lcc.capture import capture
+from lcc.artifact.folder import write_artifact
+from lcc.artifact.manifest import BuiltEntry, Manifest, ProgramEntry
+from lcc.artifact.program_entry import program_entry
+from lcc.capture.export import capture
 from lcc.config import BEGINNING, CompileConfig
 from lcc.errors import ConfigError
-from lcc.heads import check_model, load_heads
-from lcc.manifest import BuiltEntry, Manifest, ProgramEntry
-from lcc.models import LoadedModel, load_model
-from lcc.passes.eviction import make_policy
-from lcc.program import Program
-from lcc.program_entry import program_entry
+from lcc.ir.program import Program
+from lcc.passes.policies import make_policy
+from lcc.sources.heads import check_model, load_heads
+from lcc.sources.models import LoadedModel, load_model
 from lcc.specialize import Specialized, specialize_within_memory
 from lcc.targets import find_target
 from lcc.targets.base import Target

@@ -132,7 +132,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def score_rows(self, queries: str | None, rows: int) -> int:
         """Of so many queries that are scored together, those that a program is given in one call.
 
-        queries     whose they are, see `lcc.manifest`. Of a chunk ("all") a few, where what all of
+        queries     whose they are, see the manifest. Of a chunk ("all") a few, where what all of
                     them see is the sum of what each sees; artifacts of before do not say how a
                     catalyst's are combined, so these go together
         """
@@ -157,13 +157,13 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """All of `lcc compile`; the fields of a `--config` file.
 
     also            other targets to build for, into the same artifact
-    plan            what each layer sees: see `lcc.plan`
+    plan            what each layer sees: see `lcc.ir.plan`
     memory_bytes    the most the runtime may take: weights, cache and activations; None = no limit
     fit_budget      choose the largest budget that memory_bytes allows, instead of refusing
     heads           file of retaining heads, for policies locret and consensus
     precision       bits of the weights; activations stay float32
     kv_precision    of keys and values in the cache; targets for GPUs keep float16 in any case
-    cpu             level of CPU (`lcc.cpu`) that tvm:cpu compiles for; None = this machine's
+    cpu             level of CPU that tvm:cpu compiles for; None = this machine's
     """
 
     target: str = "onnxruntime:cpu"

@@ -7,11 +7,8 @@ import msgspec
 import torch
 
 from lcc import env
-from lcc.config import CacheConfig, CompileConfig, Precision
-from lcc.errors import ConfigError
-from lcc.heads import HeadsPage, RetainingHeads
-from lcc.manifest import MemoryEntry, ModelEntry, PassEntry
-from lcc.memory import (
+from lcc.artifact.manifest import MemoryEntry, ModelEntry, PassEntry
+from lcc.artifact.memory import (
     cache_number_bytes,
     largest_budget,
     memory_table,
@@ -19,18 +16,21 @@ from lcc.memory import (
     total_bytes,
     weight_bytes,
 )
-from lcc.models import LoadedModel
+from lcc.config import CacheConfig, CompileConfig, Precision
+from lcc.errors import ConfigError
+from lcc.ir.plan import Full, parse_plan
+from lcc.ir.program import Program
 from lcc.passes import default_passes, pipeline
 from lcc.passes.check_chunks import check_chunks
-from lcc.passes.eviction import EvictionPolicy, make_policy
-from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.graph import ModelGraph, shape
-from lcc.passes.half_cache import half_cache
 from lcc.passes.hybrid_layers import HybridLayers
+from lcc.passes.policies import EvictionPolicy, make_policy
 from lcc.passes.position_table import position_table
-from lcc.passes.split_programs import split_programs
-from lcc.plan import Full, parse_plan
-from lcc.program import Program
+from lcc.passes.programs.half_cache import half_cache
+from lcc.passes.programs.per_layer import eviction_programs
+from lcc.passes.programs.split import split_programs
+from lcc.sources.heads import HeadsPage, RetainingHeads
+from lcc.sources.models import LoadedModel
 from lcc.targets.base import Target
 
 

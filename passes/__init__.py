@@ -5,8 +5,8 @@ that the passes before it changed no logit.
 """
 
 from lcc.config import CacheConfig
-from lcc.heads import RetainingHeads
 from lcc.passes.base import Pass
+from lcc.sources.heads import RetainingHeads
 
 
 def default_passes(

@@ -8,9 +8,9 @@ from torch import fx
 
 from lcc.config import Positions
 from lcc.errors import ConfigError, PassError
+from lcc.ir.plan import BlockSparse, Full, Kind, SinkWindow, Sparse
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, ancestors, aten, emit, is_call, reached_from, shape
-from lcc.plan import BlockSparse, Full, Kind, SinkWindow, Sparse
 
 
 class HybridLayers(Pass):

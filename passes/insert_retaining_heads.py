@@ -6,9 +6,9 @@ import torch
 from torch import fx
 
 from lcc.errors import ConfigError, PassError
-from lcc.heads import Activation, RetainingHeads
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, shape
+from lcc.sources.heads import Activation, RetainingHeads
 
 # What the graph calls, and what the training calls: one table, so that they are the same function.
 ACTIVATIONS: dict[Activation, tuple[Callable, dict[str, str]]] = {

@@ -7,8 +7,8 @@ Everything is token-major, [B, Q, H, D], as projections write it, so that no tra
 import torch
 from torch import Tensor
 
+from lcc.ir.plan import BlockSparse
 from lcc.passes.rotation import rotate as rotate_pairs
-from lcc.plan import BlockSparse
 
 
 @torch.library.custom_op("lcc::rotate", mutates_args=())
@@ -141,7 +141,7 @@ def cached_sink_window(
     softcap: float,
     rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `cached_attention`, of a layer that sees its first entries and its newest (`lcc.plan`).
+    """As `cached_attention`, of a layer that sees its first entries and its newest (`lcc.ir.plan`).
 
     q           [B, Q, Hq, D]     rotated, for the entries of the window
     sink_q      [B, Q, Hq, D]     rotated for the first `sink` entries, which stay where they are
@@ -210,7 +210,7 @@ def cached_block_sparse(
     softcap: float,
     rotation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `cached_attention`, of a layer that sees blocks of the text (`lcc.plan.BlockSparse`).
+    """As `cached_attention`, of a layer that sees blocks of the text (`lcc.ir.plan.BlockSparse`).
 
     q           [B, Q, Hq, D]     rotated
     k, v        [B, Q, Hkv, D]    new entries, k rotated

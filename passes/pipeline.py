@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lcc.manifest import PassEntry
+from lcc.artifact.manifest import PassEntry
+from lcc.ir.show import show
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph
-from lcc.show import show
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from lcc.artifact import verify_files
+from lcc.artifact.folder import verify_files
+from lcc.artifact.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.config import CacheConfig
 from lcc.errors import CacheError, ConfigError, TargetError
-from lcc.manifest import Manifest, for_target, read_manifest, targets_of
-from lcc.runtime.engine import Engine
+from lcc.runtime.engines.base import Engine
 from lcc.runtime.resident import page_out, trim
 from lcc.runtime.session import Session
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Session", "load"]
 
@@ -97,10 +97,10 @@ def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device:
             "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
         )
     if manifest.target.startswith("tvm"):
-        from lcc.runtime.engine_tvm import TvmEngine
+        from lcc.runtime.engines.tvm_relax import TvmEngine
 
         return TvmEngine(folder, manifest, threads=threads)
-    from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+    from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcc.manifest import ProgramEntry
-from lcc.runtime.device_array import Buffer
-from lcc.runtime.engine import Engine
+from lcc.artifact.manifest import ProgramEntry
+from lcc.runtime.engines.base import Engine
+from lcc.runtime.engines.device_array import Buffer
 from lcc.runtime.kv_cache import KVCache, zeros
 
 

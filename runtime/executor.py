@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lcc.artifact.manifest import Manifest, cache_dtype
 from lcc.config import BEGINNING_TOKENS, RECENT_QUERIES, CacheConfig
 from lcc.errors import ArtifactError, CacheError
-from lcc.manifest import Manifest, cache_dtype
 from lcc.runtime.cycle import Limits
-from lcc.runtime.engine import Engine
+from lcc.runtime.engines.base import Engine
 from lcc.runtime.evictions import Evictions
 from lcc.runtime.kv_cache import KVCache
 from lcc.runtime.noise import noise

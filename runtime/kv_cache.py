@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lcc.manifest import LayerEntry, Scalar
-from lcc.runtime.device_array import Buffer, DeviceArray
+from lcc.artifact.manifest import LayerEntry, Scalar
+from lcc.runtime.engines.device_array import Buffer, DeviceArray
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
@@ -43,7 +43,7 @@ class KVCache:
     ) -> None:
         """Allocate all of it.
 
-        dtype       of keys and values, one of `lcc.manifest.CACHE_DTYPES`
+        dtype       of keys and values, one of `lcc.artifact.manifest.CACHE_DTYPES`
         allocate    makes a buffer for them, as `Engine.zeros`; the numbers are the host's
         """
         self.layers, self.capacity, self.dtype = layers, capacity, dtype

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lcc.config import HEAD_ROWS
-from lcc.runtime.engine import Runner
+from lcc.runtime.engines.base import Runner
 from lcc.runtime.kv_cache import zeros
 
 FIRST_NOVELTY = 1e30  # of a token that nothing came before: higher than any other

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from lcc.artifact.manifest import Manifest
 from lcc.config import BEGINNING, CacheConfig
 from lcc.errors import CacheError, ConfigError
-from lcc.manifest import Manifest
 from lcc.runtime.cycle import CYCLE, check_protected, next_step
-from lcc.runtime.engine import Engine
+from lcc.runtime.engines.base import Engine
 from lcc.runtime.executor import Cycle, Executor
 from lcc.runtime.feeding import Part, Progress, TokenQueue
 from lcc.runtime.interrupts import uninterrupted
 from lcc.runtime.resident import trim
 from lcc.runtime.sentences import Sentences
 from lcc.runtime.stats import Clock
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
 
 Ids = Sequence[int] | np.ndarray
 CYCLES_KEPT = 1000

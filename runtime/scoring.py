@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcc.manifest import Manifest
-from lcc.runtime.engine import Engine
+from lcc.artifact.manifest import Manifest
+from lcc.runtime.engines.base import Engine
 from lcc.runtime.kv_cache import KVCache, zeros
 
 
@@ -13,7 +13,7 @@ class Scoring:
     """The score programs of one session, and the scalar of its cache that they add to.
 
     layers      those that are scored
-    queries     whose attention counts, see `lcc.manifest`; None = nobody's
+    queries     whose attention counts, see `lcc.artifact.manifest`; None = nobody's
     """
 
     def __init__(self, manifest: Manifest, cache: KVCache, engine: Engine) -> None:

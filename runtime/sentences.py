@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
 
 LONGEST = 64  # tokens; text without punctuation is cut there
 _ENDS = (".", "!", "?", "。", "！", "？", "…")

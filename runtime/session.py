@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from lcc.artifact.manifest import fingerprint
 from lcc.errors import ConfigError
-from lcc.manifest import fingerprint
 from lcc.runtime import state
-from lcc.runtime.chat import ChatTemplate, Conversation, Message, load_template, now
 from lcc.runtime.reader import Ids
 from lcc.runtime.stats import Stats, peak_rss_bytes
+from lcc.runtime.text.chat import ChatTemplate, Conversation, Message, load_template, now
 from lcc.runtime.writer import Options, Writer, stop_strings
 
 

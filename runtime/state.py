@@ -32,11 +32,11 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from lcc.artifact.manifest import CACHE_DTYPES
 from lcc.errors import ArtifactError, CacheError, ConfigError
-from lcc.manifest import CACHE_DTYPES
-from lcc.runtime.chat import Conversation
 from lcc.runtime.cycle import check_protected
 from lcc.runtime.executor import Executor
+from lcc.runtime.text.chat import Conversation
 
 VERSION = 5
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}

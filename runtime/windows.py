@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lcc.manifest import LayerEntry
-from lcc.plan import BlockSparse, Full, Sparse
+from lcc.artifact.manifest import LayerEntry
+from lcc.ir.plan import BlockSparse, Full, Sparse
 from lcc.runtime.kv_cache import zeros
 
 

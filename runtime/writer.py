@@ -8,9 +8,9 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from lcc.errors import CacheError, ConfigError
-from lcc.runtime.detokenize import Detokenizer, StopStrings
 from lcc.runtime.reader import Ids, Reader
-from lcc.runtime.sampling import Sampler, Sampling
+from lcc.runtime.text.detokenize import Detokenizer, StopStrings
+from lcc.runtime.text.sampling import Sampler, Sampling
 
 CONTEXT = 4  # ids decoded along with the first one generated
 

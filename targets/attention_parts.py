@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 
 
 def logits(q: Tensor, keys: Tensor, scale: float, softcap: float) -> Tensor:

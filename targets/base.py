@@ -4,20 +4,20 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from lcc.config import KvPrecision, Precision
-from lcc.program import Program
+from lcc.ir.program import Program
 
 
 class Target(ABC):
     """One compiler backend on one kind of device.
 
     name    what the user types
-    cpu     level of `lcc.cpu.LEVELS` that what it builds needs; None = any CPU runs it
+    cpu     level of `lcc.artifact.cpu.LEVELS` that what it builds needs; None = any CPU runs it
     levels  that `cpu` may be set to, the best one first
     dtype   of weights, keys and values
     note    what nobody has tried of what it builds; None = nothing
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
-    hands_out_every_row     its steps give the queries of all rows: see `lcc.targets.static_shapes`
+    hands_out_every_row     its steps give the queries of all rows: see `static_shapes.py`
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Programs -> ONNX files for ONNX Runtime on an NVIDIA GPU: half precision, cache on the device.
 
 What the `lcc::` operators become is as for `onnxruntime:cpu`: GroupQueryAttention has a kernel for
-CUDA in float16, with a bias since ONNX Runtime 1.31. How it is run: `lcc.runtime.cuda_provider`.
+CUDA in float16, with a bias since ONNX Runtime 1.31. How it is run: `cuda_provider.py`.
 """
 
 from dataclasses import replace
@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lcc.program import Program
-from lcc.targets.half_precision import half
+from lcc.ir.program import Program
+from lcc.passes.programs.half_precision import half
 from lcc.targets.onnx_runtime import OnnxRuntime
 
 _KEPT = {"kept_key": "key", "kept_value": "value"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lcc.errors import TargetError
-from lcc.program import DECODE, PREFILL_CHUNK, Program
+from lcc.ir.program import DECODE, PREFILL_CHUNK, Program
+from lcc.passes.programs.static_shapes import static
 from lcc.targets import standard_operators
 from lcc.targets.onnx_runtime import OnnxRuntime, to_onnx, write_models
-from lcc.targets.static_shapes import static
 
 LEAST_SHARE = 0.75  # of the nodes, in one piece: less, says ONNX Runtime's checker, does not pay
 # What compares or looks up, and what only some accelerators have; it comes before the layers.

@@ -14,9 +14,9 @@ import torch
 from onnx_ir.passes import common as passes
 
 from lcc.config import KvPrecision, Precision
+from lcc.ir.program import HEAD, Program
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import is_call, shape
-from lcc.program import HEAD, Program
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
 from lcc.targets.onnx_half_cache import attend_in_half

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcc.manifest import Manifest
-from lcc.program import Program
+from lcc.artifact.manifest import Manifest
+from lcc.ir.program import Program
 from lcc.targets.base import Target
 
 

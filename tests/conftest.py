@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder: two layers, byte tokenizer, chat template."""
-    from lcc.tiny import save_tiny
+    from lcc.testing.tiny import save_tiny
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
     save_tiny(folder)

@@ -10,46 +10,85 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir"}
 
 ENGINES = {
     *("torch", "transformers", "kvpress", "onnxruntime", "onnxruntime_genai", "tvm", "tvm_ffi"),
-    *("openvino", "openvino_genai", "llama_cpp", "lcc.models"),
+    *("openvino", "openvino_genai", "llama_cpp", "lcc.sources.models"),
 }
 
 # folder, file or pattern -> modules not to be imported anywhere in it, inside functions included
 NEVER = {
     "lcc/errors.py": {*HEAVY, "numpy", "lcc"},
     "lcc/config.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
-    "lcc/plan.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/ir/plan.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "lcc/env.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
-    "lcc/artifact.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
-    "lcc/manifest.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
-    "lcc/machine.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/artifact/folder.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/artifact/manifest.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
+    "lcc/measure/machine.py": {*HEAVY, "numpy", "lcc.passes", "lcc.targets", "lcc.runtime"},
     "passes": {"lcc.targets", "lcc.runtime", "onnx", "onnxscript", "onnxruntime", "transformers"},
     "targets": {"lcc.runtime", "transformers"},
-    "runtime": {*HEAVY, "tvm", "lcc.passes", "lcc.targets", "lcc.compile", "lcc.models", "lcc.cli"},
-    "lcc/specialize.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "lcc.compile", "onnxruntime"},
-    "lcc/compile.py": {"lcc.runtime", "lcc.cli", "lcc.evaluate", "onnxruntime"},
+    "runtime": {
+        *HEAVY,
+        "tvm",
+        "lcc.passes",
+        "lcc.targets",
+        "lcc.compile",
+        "lcc.sources.models",
+        "lcc.cli",
+    },
+    "lcc/specialize.py": {
+        "lcc.runtime",
+        "lcc.cli",
+        "lcc.measure.evaluate",
+        "lcc.compile",
+        "onnxruntime",
+    },
+    "lcc/compile.py": {"lcc.runtime", "lcc.cli", "lcc.measure.evaluate", "onnxruntime"},
     "lcc/cli": {"torch", "transformers", "onnx", "onnxruntime"},
     "lcc/train": {"lcc.targets", "lcc.runtime", "lcc.compile", "lcc.cli", "onnxruntime"},
-    "lcc/bench": {"lcc.cli", "lcc.compile", "lcc.passes", "lcc.targets", "lcc.train"},
-    "lcc/bench/*.py": ENGINES,  # processes of their own run them
-    "lcc/evaluate": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile", "lcc.cli"},
-    "lcc/evaluate/eager.py": {"lcc.passes", "lcc.targets", "lcc.compile", "lcc.cli", "onnx"},
-    "lcc/evaluate/peers.py": {"lcc.passes", "lcc.targets", "lcc.compile", "lcc.cli", "onnx"},
+    "lcc/measure/bench": {"lcc.cli", "lcc.compile", "lcc.passes", "lcc.targets", "lcc.train"},
+    "lcc/measure/bench/*.py": ENGINES,  # processes of their own run them
+    "lcc/measure/evaluate": {*HEAVY, "lcc.passes", "lcc.targets", "lcc.compile", "lcc.cli"},
+    "lcc/measure/evaluate/eager.py": {
+        "lcc.passes",
+        "lcc.targets",
+        "lcc.compile",
+        "lcc.cli",
+        "onnx",
+    },
+    "lcc/measure/evaluate/peers.py": {
+        "lcc.passes",
+        "lcc.targets",
+        "lcc.compile",
+        "lcc.cli",
+        "onnx",
+    },
 }
 # folder -> modules that may be imported, but only inside functions: they are optional or slow
 ONLY_INSIDE = {
     "runtime": {"onnxruntime", "tvm_ffi", "tokenizers", "jinja2"},
     "targets": {"onnx", "onnxscript", "onnx_ir", "onnxruntime", "tvm"},
-    "lcc/cli": {"lcc.compile", "lcc.verify", "lcc.models", "lcc.passes", "lcc.runtime", "numpy"},
-    "lcc/bench": {*ENGINES, "tokenizers", "matplotlib", "gguf"},
-    "lcc/evaluate": {"lcc.evaluate.eager", "lcc.evaluate.peers", "lcc.models", "jinja2", "kvpress"},
-    "lcc/evaluate/eager.py": HEAVY,
-    "lcc/evaluate/peers.py": {*HEAVY, "kvpress"},
-    "lcc/models.py": HEAVY,
-    "lcc/tiny.py": {*HEAVY, "tokenizers"},
-    "lcc/__init__.py": {*HEAVY, "numpy", "lcc.compile", "lcc.models", "lcc.runtime"},
+    "lcc/cli": {
+        "lcc.compile",
+        "lcc.measure.verify",
+        "lcc.sources.models",
+        "lcc.passes",
+        "lcc.runtime",
+        "numpy",
+    },
+    "lcc/measure/bench": {*ENGINES, "tokenizers", "matplotlib", "gguf"},
+    "lcc/measure/evaluate": {
+        "lcc.measure.evaluate.eager",
+        "lcc.measure.evaluate.peers",
+        "lcc.sources.models",
+        "jinja2",
+        "kvpress",
+    },
+    "lcc/measure/evaluate/eager.py": HEAVY,
+    "lcc/measure/evaluate/peers.py": {*HEAVY, "kvpress"},
+    "lcc/sources/models.py": HEAVY,
+    "lcc/testing/tiny.py": {*HEAVY, "tokenizers"},
+    "lcc/__init__.py": {*HEAVY, "numpy", "lcc.compile", "lcc.sources.models", "lcc.runtime"},
 }
 # The model in PyTorch, to compare with: held to its own line.
-EAGER = {"lcc/evaluate/eager.py", "lcc/evaluate/peers.py"}
+EAGER = {"lcc/measure/evaluate/eager.py", "lcc/measure/evaluate/peers.py"}
 OWN_FILE = {f"targets/onnx_{name}.py" for name in ("runtime", "mobile", "precision", "half_cache")}
 
 

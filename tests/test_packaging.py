@@ -52,9 +52,11 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
     held = zipfile.ZipFile(wheel).namelist()
     assert {name for name in held if name.endswith(".py")} == modules_of_tree()
     recipes = {f"lcc/train/recipes/{name}.yaml" for name in RECIPES}
-    prompts = {f"lcc/evaluate/benchmarks/{name}.yaml" for name in PROMPTS}
+    prompts = {f"lcc/measure/evaluate/benchmarks/{name}.yaml" for name in PROMPTS}
     assert {name for name in held if name.endswith(".yaml")} == recipes | prompts
-    assert {name for name in held if name.endswith(".j2")} == {"lcc/evaluate/report.html.j2"}
+    assert {name for name in held if name.endswith(".j2")} == {
+        "lcc/measure/evaluate/report.html.j2"
+    }
 
 
 def test_console_script(pyproject: dict) -> None:

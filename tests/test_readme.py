@@ -12,7 +12,7 @@ import typer.core
 import typer.main
 
 from lcc.cli import app
-from lcc.passes.eviction import POLICIES
+from lcc.passes.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

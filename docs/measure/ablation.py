@@ -15,14 +15,14 @@ from pathlib import Path
 import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.evaluate.haystack import read_haystack
-from lcc.evaluate.run import View, run
-from lcc.evaluate.sample import Sample, evenly
-from lcc.evaluate.tasks import TASKS
-from lcc.models import load_model
-from lcc.passes.eviction import POLICIES
-from lcc.passes.eviction.consensus import Consensus
+from lcc.measure.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.run import View, run
+from lcc.measure.evaluate.sample import Sample, evenly
+from lcc.measure.evaluate.tasks import TASKS
+from lcc.passes.policies import POLICIES
+from lcc.passes.policies.consensus import Consensus
 from lcc.runtime.session import Session
+from lcc.sources.models import load_model
 
 CACHE = {"capacity": 1024, "budget": 512}
 SUMMARIZE = "Summarize the above context, highlighting the most important points."

@@ -22,7 +22,8 @@ def change(variant: str) -> None:
     import onnxruntime
 
     import lcc.runtime
-    from lcc.runtime import engine_onnxruntime, novelty
+    from lcc.runtime import novelty
+    from lcc.runtime.engines import onnx_runtime as engine_onnxruntime
 
     class Options(onnxruntime.SessionOptions):
         def add_session_config_entry(self, name: str, value: str) -> None:

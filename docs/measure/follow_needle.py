@@ -11,9 +11,9 @@ import itertools
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.catalog import TASKS
-from lcc.evaluate.haystack import read_haystack
-from lcc.evaluate.sample import evenly
+from lcc.measure.evaluate.catalog import TASKS
+from lcc.measure.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.sample import evenly
 from lcc.runtime.session import Session
 
 AROUND = 15  # tokens of the needle before its number

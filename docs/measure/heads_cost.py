@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.haystack import NOISE
+from lcc.measure.evaluate.haystack import NOISE
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from lcc.capture import capture
-from lcc.heads import RetainingHeads, load_heads, save_heads
-from lcc.models import encoder, load_model
+from lcc.capture.export import capture
 from lcc.passes.find_attention import FindAttention
+from lcc.sources.heads import RetainingHeads, load_heads, save_heads
+from lcc.sources.models import encoder, load_model
 from lcc.train.compare import compare
 from lcc.train.examples import read_examples, split
 from lcc.train.labels import overlap

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import lcc.runtime
-from lcc.evaluate.haystack import NOISE
-from lcc.manifest import Manifest, read_manifest
-from lcc.plan import BlockSparse, Full
+from lcc.artifact.manifest import Manifest, read_manifest
+from lcc.ir.plan import BlockSparse, Full
+from lcc.measure.evaluate.haystack import NOISE
 
 NEW = 32
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lcc.runtime
-from lcc.evaluate.haystack import NOISE
-from lcc.evaluate.tasks.infinitebench import (
+from lcc.measure.evaluate.haystack import NOISE
+from lcc.measure.evaluate.tasks.infinitebench import (
     PASSKEY,
     PASSKEY_INTRODUCTION,
     PASSKEY_PREFIX,

@@ -30,10 +30,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 import lcc.runtime
-from lcc.artifact import write_artifact
-from lcc.evaluate.haystack import read_haystack
-from lcc.evaluate.perplexity import last_tokens, pieces
-from lcc.manifest import read_manifest
+from lcc.artifact.folder import write_artifact
+from lcc.artifact.manifest import read_manifest
+from lcc.measure.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.perplexity import last_tokens, pieces
 from lcc.targets.low_bits import BLOCK, columns_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
 

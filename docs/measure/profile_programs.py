@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 import torch
 
+from lcc.artifact.manifest import Manifest, read_manifest
 from lcc.config import HEAD_ROWS
-from lcc.manifest import Manifest, read_manifest
 
 OURS = {
     "MatMul": "matrix products",  # of `int4`, those of sums and offsets

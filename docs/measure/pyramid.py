@@ -18,17 +18,17 @@ from retaining import asked, texts
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.config import PolicyConfig
-from lcc.evaluate.haystack import read_haystack
-from lcc.heads import RetainingHeads, load_heads
-from lcc.models import load_model
-from lcc.passes.eviction import Entries, make_policy
+from lcc.measure.evaluate.haystack import read_haystack
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
 from lcc.passes.insert_retaining_heads import ACTIVATIONS
+from lcc.passes.policies import Entries, make_policy
 from lcc.passes.rotation import rotate
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
+from lcc.sources.heads import RetainingHeads, load_heads
+from lcc.sources.models import load_model
 
 CHUNK, SINKS, RECENT = 256, 4, 64
 STEEPNESS = (1.0, 1.5, 0.5)

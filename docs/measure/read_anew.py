@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import lcc.runtime
-from lcc.evaluate.catalog import TASKS, score
-from lcc.evaluate.haystack import read_haystack
-from lcc.evaluate.sample import Sample, evenly
+from lcc.measure.evaluate.catalog import TASKS, score
+from lcc.measure.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.sample import Sample, evenly
 from lcc.runtime.session import Session
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from lcc.evaluate.results import score_text
+from lcc.measure.evaluate.results import score_text
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ import numpy as np
 from passkey import common_length
 
 import lcc.runtime
-from lcc.evaluate.haystack import read_haystack
-from lcc.evaluate.sample import Sample, evenly
-from lcc.evaluate.tasks import TASKS
+from lcc.measure.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.sample import Sample, evenly
+from lcc.measure.evaluate.tasks import TASKS
 from lcc.runtime.session import Session
 
 NEEDLE = re.compile(r"One of the special magic numbers for (\S+) is: (\d+)\.")

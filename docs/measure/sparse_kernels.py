@@ -25,10 +25,10 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-from lcc.cpu import best_level
+from lcc.artifact.cpu import best_level
+from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.plan import BlockSparse
-from lcc.runtime.engine_tvm import _runtime, _set_threads
+from lcc.runtime.engines.tvm_relax import _runtime, _set_threads
 from lcc.runtime.kv_cache import zeros
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer

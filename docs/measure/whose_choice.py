@@ -18,14 +18,14 @@ from pyramid import Reader
 from retaining import asked, texts
 from torch import Tensor
 
-from lcc.capture import capture
-from lcc.evaluate.haystack import read_haystack
-from lcc.heads import load_heads
-from lcc.models import load_model
+from lcc.capture.export import capture
+from lcc.measure.evaluate.haystack import read_haystack
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
 from lcc.runtime.sentences import Sentences
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
+from lcc.sources.heads import load_heads
+from lcc.sources.models import load_model
 from lcc.train.examples import REPEAT
 from lcc.train.labels import labels
 from lcc.train.layer_states import visit_layers

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lcc import env
+from lcc.artifact.manifest import fingerprint, for_target, read_manifest
 from lcc.cli.frame import progress_bar, quiet_torch, table
 from lcc.cli.load import load_session
 from lcc.config import Budget
 from lcc.errors import ConfigError, LccError
-from lcc.evaluate.catalog import ABOUT, NEED_HAYSTACK
-from lcc.evaluate.grid import SETTINGS, Setting, Subject
-from lcc.manifest import fingerprint, for_target, read_manifest
+from lcc.measure.evaluate.catalog import ABOUT, NEED_HAYSTACK
+from lcc.measure.evaluate.grid import SETTINGS, Setting, Subject
 
 if TYPE_CHECKING:
-    from lcc.evaluate.asking import Asker
-    from lcc.evaluate.grid import Unit
-    from lcc.evaluate.results import Results
-    from lcc.evaluate.workers import Recipe
+    from lcc.measure.evaluate.asking import Asker
+    from lcc.measure.evaluate.grid import Unit
+    from lcc.measure.evaluate.results import Results
+    from lcc.measure.evaluate.workers import Recipe
 
 TASK_LIST = "\n".join(f"      {name:<16} {about}" for name, about in ABOUT.items())
 """For `--help`."""
@@ -113,7 +113,7 @@ def used_haystack(haystack: Path | None, tasks: list[str]) -> Path | None:
 
 def check_chat(artifacts: Iterable[Path]) -> None:
     """Refuse --chat where a model has no template: its texts would be read without one."""
-    from lcc.runtime.text import Tokenizer
+    from lcc.runtime.text.tokenizer import Tokenizer
 
     for path in artifacts:
         if Tokenizer(path, read_manifest(path).files).chat_template is None:
@@ -143,15 +143,15 @@ def digest(path: Path | None) -> str | None:
 
 def model_page(source: str | None) -> dict[str, Any] | None:
     """What tells the model to compare with from another one of its name."""
-    from lcc.bench.contestants.kept import identity
+    from lcc.measure.bench.contestants.kept import identity
 
     return None if source is None else identity(source)
 
 
 @lru_cache(maxsize=1)
 def _model(source: str) -> Any:
-    from lcc.evaluate.eager import EagerModel
-    from lcc.models import load_model
+    from lcc.measure.evaluate.eager import EagerModel
+    from lcc.sources.models import load_model
 
     with quiet_torch():
         return EagerModel(load_model(source))
@@ -162,13 +162,13 @@ def open_asker(
 ) -> Asker:
     """Load what a subject names; a function of a module, so that other processes can be told."""
     if subject.kind != "artifact":
-        from lcc.evaluate.peers import open_peer
+        from lcc.measure.evaluate.peers import open_peer
         from lcc.train.processes import use_threads
 
         if threads is not None:
             use_threads(threads)
         return open_peer(subject, _model(subject.source))
-    from lcc.evaluate.asking import SessionAsker
+    from lcc.measure.evaluate.asking import SessionAsker
 
     session = load_session(
         Path(subject.source),
@@ -218,7 +218,7 @@ def do(
     write       called now and then, to write what is there so far: hours may pass, and a process
                 that is killed writes nothing at its end
     """
-    from lcc.evaluate.workers import run
+    from lcc.measure.evaluate.workers import run
 
     todo, failures = results.todo(units), list[str]()
     written = time.monotonic()
@@ -260,7 +260,7 @@ def told_failures(failures: list[str]) -> None:
 
 def print_cells(pages: list[dict[str, Any]]) -> None:
     """The table on the terminal."""
-    from lcc.evaluate.results import failed_text, interval_text, score_text
+    from lcc.measure.evaluate.results import failed_text, interval_text, score_text
 
     head = ("", "task", "length", "setting", "score", "95 %", "cycles", "tokens/s", "")
     rows: list[tuple[object, ...]] = [head]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcc.artifact.manifest import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import Quiet
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.config import Budget
 from lcc.env import needs_extra
-from lcc.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from lcc.bench.summary import Cell
+    from lcc.measure.bench.summary import Cell
 
 
 def command(
@@ -81,13 +81,13 @@ def command(
       lcc bench m.lcc -o bench --against llama-cpp,onnxruntime-genai --model smollm2
       lcc bench m.lcc -o b --against openvino-genai --model m.gguf --peer-precision int4
     """
-    from lcc.bench import line_up
-    from lcc.bench.contestants.kept import identity
-    from lcc.bench.prompt import random_ids, text_ids
-    from lcc.bench.rounds import Plan, in_process, run
-    from lcc.bench.store import Store
-    from lcc.bench.summary import summarize
-    from lcc.machine import this_machine
+    from lcc.measure.bench import line_up
+    from lcc.measure.bench.contestants.kept import identity
+    from lcc.measure.bench.prompt import random_ids, text_ids
+    from lcc.measure.bench.rounds import Plan, in_process, run
+    from lcc.measure.bench.store import Store
+    from lcc.measure.bench.summary import summarize
+    from lcc.measure.machine import this_machine
 
     sizes, wanted = sorted(asking.numbers(lengths, "--lengths")), asking.budgets(budgets)
     if plot:
@@ -140,7 +140,7 @@ def command(
         typer.echo(line)
     written = ["bench.json", "bench.csv", "run_meta.json"]
     if plot:
-        from lcc.bench.plot import draw
+        from lcc.measure.bench.plot import draw
 
         written += [path.name for path in draw(cells, output)]
     typer.echo(f"{output}: {', '.join(written)}")

@@ -127,8 +127,8 @@ def command(
             "cpu": cpu,
         },
     )
+    from lcc.artifact.manifest import manifest_bytes, targets_of
     from lcc.env import needs_extra
-    from lcc.manifest import manifest_bytes, targets_of
 
     with needs_extra("compile"):
         from lcc.compile import compile_model

@@ -35,8 +35,8 @@ def command(
       lcc demo --haystack python --catalyst question
       lcc demo --haystack book.txt --catalyst question
     """
-    from lcc import demo
     from lcc.cli.options import merge
+    from lcc.demo import demo
 
     with quiet_torch(), progress_bar(quiet=quiet) as report:
         artifact, manifest = demo.compile_demo(model, merge(config, {}), report)

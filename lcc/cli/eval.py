@@ -20,9 +20,9 @@ from lcc.cli.arguments import (
 )
 from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import ABOUT, check_tasks, score
-from lcc.evaluate.grid import Subject, cells_of, units_of
-from lcc.evaluate.haystack import read_haystack
+from lcc.measure.evaluate.catalog import ABOUT, check_tasks, score
+from lcc.measure.evaluate.grid import Subject, cells_of, units_of
+from lcc.measure.evaluate.haystack import read_haystack
 
 
 def command(
@@ -118,7 +118,7 @@ def command(
         raise ConfigError("nobody to ask; give artifacts, or --model")
     files, counts = {}, dict.fromkeys(chosen, samples)
     for path in file or []:
-        from lcc.evaluate.benchmarks import read
+        from lcc.measure.evaluate.benchmarks import read
 
         # Some files of InfiniteBench are called as lcc's tasks, and must be.
         name = path.name if path.stem in ABOUT else path.stem
@@ -134,10 +134,10 @@ def command(
     if not cells:
         raise ConfigError("nothing to measure: perplexity has setting query-agnostic only")
 
-    from lcc.evaluate import report
-    from lcc.evaluate.results import Results
-    from lcc.evaluate.results import machine as machine_page
-    from lcc.evaluate.workers import Recipe
+    from lcc.measure.evaluate import report
+    from lcc.measure.evaluate.results import Results
+    from lcc.measure.evaluate.results import machine as machine_page
+    from lcc.measure.evaluate.workers import Recipe
 
     haystack = asking.used_haystack(haystack, chosen)
     recipe = Recipe(
@@ -191,7 +191,7 @@ def _peers(
         if presses or kept:
             raise ConfigError("--press and --kept compare with a model: give --model, too")
         return []
-    from lcc.evaluate.peers import check_presses
+    from lcc.measure.evaluate.peers import check_presses
 
     check_presses(presses)
     if kept and not presses:

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lcc.artifact import verify_files
-from lcc.cli.frame import bytes_text, table
-from lcc.manifest import (
+from lcc.artifact.folder import verify_files
+from lcc.artifact.manifest import (
     LayerEntry,
     Manifest,
     ProgramEntry,
@@ -19,6 +18,7 @@ from lcc.manifest import (
     read_manifest,
     targets_of,
 )
+from lcc.cli.frame import bytes_text, table
 
 
 def command(

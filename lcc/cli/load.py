@@ -30,7 +30,7 @@ def load_session(
 ) -> Session:
     """Load an artifact; the threads not given here are those of LCC_THREADS."""
     from lcc import runtime
-    from lcc.manifest import for_target, read_manifest
+    from lcc.artifact.manifest import for_target, read_manifest
 
     whole, engine = read_manifest(artifact), None
     manifest = for_target(whole, target or whole.target)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcc.artifact.outputs import check_output
 from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, read_text, table
 from lcc.cli.options import parse_bytes
 from lcc.config import CacheConfig
 from lcc.env import needs_extra
 from lcc.errors import ConfigError
-from lcc.outputs import check_output
-from lcc.plan import Full, parse_kind, parse_plan, positions_of
+from lcc.ir.plan import Full, parse_kind, parse_plan, positions_of
 
 if TYPE_CHECKING:
-    from lcc.find_plan import Found, Row
+    from lcc.search.find_plan import Found, Row
 
 
 def command(
@@ -78,8 +78,8 @@ def command(
             import matplotlib  # noqa: F401  (told now, not after the measurements)
     text = read_text(data)
     with needs_extra("compile"):
-        from lcc.find_plan import find_plan
-        from lcc.models import load_model
+        from lcc.search.find_plan import find_plan
+        from lcc.sources.models import load_model
         from lcc.train.processes import use_threads
     if threads is not None:
         use_threads(threads)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lcc.artifact.outputs import check_output
 from lcc.cli.arguments import Budget, Capacity, Device, Quiet, Target, Threads
 from lcc.cli.frame import progress_bar, read_text
 from lcc.cli.load import load_session
 from lcc.errors import LccError
-from lcc.outputs import check_output
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
@@ -65,7 +65,7 @@ def command(
       lcc run m.lcc --file book.txt --save book.lccstate
       lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
     """
-    from lcc.runtime.sampling import Sampling
+    from lcc.runtime.text.sampling import Sampling
 
     texts = [read_text(path) for path in file or []]
     if prompt is not None and not prompt.strip():
@@ -102,7 +102,7 @@ def command(
     }
     Sampling.of(session.tokenizer.generation_config, **drawing)  # a mistake is told before reading
 
-    from lcc.evaluate.turn import user_turn
+    from lcc.measure.evaluate.turn import user_turn
 
     before, after = user_turn(session, raw=raw)
     question = before + (prompt or "") + after

@@ -79,7 +79,7 @@ def heads(
     import msgspec
 
     with needs_extra("compile"):
-        from lcc.models import load_model
+        from lcc.sources.models import load_model
         from lcc.train.heads import train_heads
         from lcc.train.processes import is_first, use_threads
         from lcc.train.trainer import HeadsConfig

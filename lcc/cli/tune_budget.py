@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 import lcc
+from lcc.artifact.manifest import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import (
     ChatTemplate,
@@ -22,10 +23,9 @@ from lcc.cli.frame import table
 from lcc.cli.load import on_cpu
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ConfigError
-from lcc.evaluate.catalog import PERPLEXITY, check_tasks
-from lcc.evaluate.grid import Cell, Subject, cells_of, units_of
-from lcc.evaluate.haystack import read_haystack
-from lcc.manifest import read_manifest
+from lcc.measure.evaluate.catalog import PERPLEXITY, check_tasks
+from lcc.measure.evaluate.grid import Cell, Subject, cells_of, units_of
+from lcc.measure.evaluate.haystack import read_haystack
 
 
 def command(
@@ -97,11 +97,11 @@ def command(
     if asking.artifact_subject(artifact, None, capacity).budget is None:
         raise ConfigError(f"{artifact}: policy none evicts nothing, there is no budget to choose")
 
-    from lcc.evaluate import report
-    from lcc.evaluate.results import Results
-    from lcc.evaluate.results import machine as machine_page
-    from lcc.evaluate.tune import choose, search
-    from lcc.evaluate.workers import Recipe
+    from lcc.measure.evaluate import report
+    from lcc.measure.evaluate.results import Results
+    from lcc.measure.evaluate.results import machine as machine_page
+    from lcc.measure.evaluate.tune import choose, search
+    from lcc.measure.evaluate.workers import Recipe
 
     haystack = asking.used_haystack(haystack, chosen)
     on_cpu(device)  # a mistake is told before anything is loaded

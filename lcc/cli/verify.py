@@ -12,7 +12,7 @@ from lcc.cli.load import on_cpu
 from lcc.env import needs_extra
 
 if TYPE_CHECKING:
-    from lcc.verify import Report
+    from lcc.measure.verify import Report
 
 
 def command(
@@ -40,7 +40,7 @@ def command(
     import msgspec
 
     with needs_extra("compile"):
-        from lcc.verify import verify
+        from lcc.measure.verify import verify
 
     with quiet_torch(), progress_bar(quiet=quiet) as progress:
         report = verify(

@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel, quiet_transformers
+from lcc.sources.models import LoadedModel, quiet_transformers
 
 if TYPE_CHECKING:
     from lcc.train.hybrid_trainer import HybridTrainer

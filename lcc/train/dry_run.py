@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcc.models import load_empty
-from lcc.plan import BlockSparse, Full, Kind, parse_plan
+from lcc.ir.plan import BlockSparse, Full, Kind, parse_plan
+from lcc.sources.models import load_empty
 from lcc.train.hybrid_model import LOSS_ROWS
 from lcc.train.recipe import Recipe, Stage
 from lcc.train.sparse_attention import BLOCK, older_blocks

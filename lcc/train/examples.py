@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcc.errors import ConfigError
-from lcc.heads import Teacher
+from lcc.sources.heads import Teacher
 
 Encode = Callable[[str], list[int]]
 REPEAT = "\n\nRepeat the previous context exactly.\n\n"

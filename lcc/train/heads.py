@@ -15,12 +15,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lcc.capture import capture
+from lcc.artifact.outputs import check_output
+from lcc.capture.export import capture
 from lcc.errors import ConfigError
-from lcc.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint, save_heads
-from lcc.models import LoadedModel, encoder
-from lcc.outputs import check_output
 from lcc.passes.find_attention import FindAttention
+from lcc.sources.heads import (
+    HeadsPage,
+    RetainingHeads,
+    activation_of,
+    model_fingerprint,
+    save_heads,
+)
+from lcc.sources.models import LoadedModel, encoder
 from lcc.train.compare import compare
 from lcc.train.examples import REPEAT_TOKENS, Example, read_examples, split
 from lcc.train.processes import local_device, processes

@@ -15,8 +15,8 @@ import torch
 from torch import distributed as dist
 
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel, load_empty
-from lcc.plan import parse_plan, positions_of, show_plan
+from lcc.ir.plan import parse_plan, positions_of, show_plan
+from lcc.sources.models import LoadedModel, load_empty
 from lcc.train.checkpoint import Checkpoint
 from lcc.train.documents import Sequence, make_mix, open_source
 from lcc.train.hybrid_trainer import HybridTrainer, learning_rate

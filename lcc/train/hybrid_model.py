@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from lcc.errors import ConfigError
+from lcc.ir.plan import BlockSparse, Full, Kind, SinkWindow, positions_of
 from lcc.passes.graph import ModelGraph, is_call
+from lcc.passes.programs.split import head_module, last_linear
 from lcc.passes.rotation import rotate as rotate_pairs
-from lcc.passes.split_programs import head_module, last_linear
-from lcc.plan import BlockSparse, Full, Kind, SinkWindow, positions_of
 from lcc.train.documents import IGNORED
 from lcc.train.layer_states import attend
 from lcc.train.recompute import recomputed

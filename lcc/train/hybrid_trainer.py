@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
-from lcc.capture import capture
-from lcc.models import load_model
+from lcc.capture.export import capture
+from lcc.ir.plan import parse_plan
 from lcc.passes.find_attention import FindAttention
-from lcc.plan import parse_plan
+from lcc.sources.models import load_model
 from lcc.train.documents import IGNORED, Sequence
 from lcc.train.hybrid_model import HybridModel
 from lcc.train.recipe import Recipe, Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lcc.plan import BlockSparse, SinkWindow
+from lcc.ir.plan import BlockSparse, SinkWindow
 from lcc.train.recompute import recomputed
 
 BLOCK = 256  # queries attended at once

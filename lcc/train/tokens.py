@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lcc.errors import ConfigError
-from lcc.models import SPECIAL_TOKENS, LoadedModel, encoder
+from lcc.sources.models import SPECIAL_TOKENS, LoadedModel, encoder
 from lcc.train.documents import Encode
 from lcc.train.recipe import Recipe
 

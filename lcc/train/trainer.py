@@ -11,9 +11,9 @@ from torch import distributed as dist
 from torch.nn import functional
 
 from lcc.errors import ConfigError
-from lcc.heads import Activation
 from lcc.passes.graph import ModelGraph
 from lcc.passes.insert_retaining_heads import ACTIVATIONS, attention_sizes
+from lcc.sources.heads import Activation
 from lcc.train.examples import Example, Teacher
 from lcc.train.labels import labels
 from lcc.train.layer_states import LayerStates, visit_layers

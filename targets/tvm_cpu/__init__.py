@@ -8,17 +8,17 @@ import functools
 import hashlib
 from pathlib import Path
 
-from lcc.program import Program
+from lcc.artifact.weights_index import StoredTensor, weights_files
+from lcc.ir.program import Program
 from lcc.targets.base import Target
 from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
-from lcc.weights_index import StoredTensor, weights_files
 
 
 class TvmCpu(Target):
     """Targets `tvm:...` on CPUs: one library for all programs, one file of weights.
 
-    cpu     level of `lcc.cpu.LEVELS` that the library needs; the best one that is known of the
-            place, unless it is set
+    cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs; the best one that is
+            known of the place, unless it is set
     """
 
     def __init__(self, place: str = "cpu") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu.tir import fill, script, span, store
 
 NEVER = 2**30  # no text is as long, and twice as much is a number
@@ -13,7 +13,7 @@ NEVER = 2**30  # no text is as long, and twice as much is a number
 class Horizon:
     """Up to where in the text the entries of some slots are seen, in one KV head.
 
-    A block that a query does not see, none sees later (`lcc.plan.BlockSparse`): of each slot one
+    A block that a query does not see, none sees later (`lcc.ir.plan.BlockSparse`): of each slot one
     number says all there is to say, and a row of queries is one comparison away from its mask.
 
     places      [H, S] int64    place in the text of the token in each slot

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu.attention_blocks import Horizon
 from lcc.targets.tvm_cpu.tir import (
     LOWEST,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lcc.program import DECODE, Program
+from lcc.ir.program import DECODE, Program
 from lcc.targets.tvm_cpu.importer import import_program
 from lcc.targets.tvm_cpu.platforms import Platform
 from lcc.targets.tvm_cpu.schedule import schedule_loops
@@ -20,7 +20,7 @@ def build_library(
 ) -> None:
     """Write a library, or an archive of its objects, with a function for every program's names.
 
-    level       of `lcc.cpu.LEVELS`: what the machine that runs it must have
+    level       of `lcc.artifact.cpu.LEVELS`: what the machine that runs it must have
     """
     import tvm
     from tvm.support import cc

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup

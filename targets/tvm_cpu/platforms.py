@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 
-from lcc.cpu import best_level, levels_here
+from lcc.artifact.cpu import best_level, levels_here
 
 RECIPE = "BUILD.md"
 
@@ -13,7 +13,7 @@ class Platform:
     """One of them.
 
     triple      LLVM's name; None = this machine's system, by the level of CPU
-    levels      of CPU (`lcc.cpu`) that it may have, the best one first
+    levels      of CPU (`lcc.artifact.cpu`) that it may have, the best one first
     linker      the compiler that makes a library of objects; None = this machine's own
     objects     True: only objects are made, because what links them is not on this machine
     note        what was not tried

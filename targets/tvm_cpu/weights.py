@@ -12,10 +12,10 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from lcc.program import Program
+from lcc.artifact.weights_index import ALIGNMENT, StoredTensor
+from lcc.ir.program import Program
 from lcc.targets.tvm_cpu.matmul import pack, packed_shape
 from lcc.targets.tvm_cpu.tir import Tiles
-from lcc.weights_index import ALIGNMENT, StoredTensor
 
 _INLINE_BYTES = 1024  # smaller constants stay in the library, where they can be computed with
 # operator -> (place of the weight among its arguments, whether it is [K, N])

@@ -5,13 +5,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lcc.artifact.weights_index import StoredTensor, weights_files
 from lcc.errors import TargetError
-from lcc.program import HEAD, Program
+from lcc.ir.program import HEAD, Program
+from lcc.passes.programs.half_precision import half
+from lcc.passes.programs.static_shapes import static
 from lcc.targets.base import Target
-from lcc.targets.half_precision import half
-from lcc.targets.static_shapes import static
 from lcc.targets.tvm_cuda.toolkit import environment, missing_tools
-from lcc.weights_index import StoredTensor, weights_files
 
 ARCHITECTURES = ("sm_90", "sm_80", "sm_86", "sm_89", "sm_75")
 FATBIN = b"\x50\xed\x55\xba"  # with which machine code for GPUs begins

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lcc.program import Program
+from lcc.ir.program import Program
 from lcc.targets import standard_operators
 
 

@@ -12,21 +12,21 @@ import torch
 from transformers import LlamaForCausalLM
 
 import lcc.runtime
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.compile import compile_model, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
-from lcc.heads import RetainingHeads, save_heads
-from lcc.passes.eviction import make_policy
+from lcc.ir.plan import BlockSparse, Full, parse_plan
 from lcc.passes.graph import ModelGraph
-from lcc.plan import BlockSparse, Full, parse_plan
+from lcc.passes.policies import make_policy
 from lcc.runtime.noise import noise
 from lcc.runtime.session import Session
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
+from lcc.sources.heads import RetainingHeads, save_heads
 from lcc.specialize import specialize
 from lcc.targets.reference import ReferenceEngine
-from lcc.testing import OracleCache, retaining_score, sees
-from lcc.tiny import random_heads, save_tiny, tiny_model
+from lcc.testing.oracles import OracleCache, retaining_score, sees
+from lcc.testing.tiny import random_heads, save_tiny, tiny_model
 
 SENTENCE_ENDS = {ord(c) for c in ".!?\n"}
 MEMORY = {"h2o": 1.0}

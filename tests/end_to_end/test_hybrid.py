@@ -7,13 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
+from lcc.artifact.manifest import read_manifest
 from lcc.cli import app
 from lcc.errors import CacheError, ConfigError
-from lcc.manifest import read_manifest
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 from lcc.runtime.session import Session
 from lcc.runtime.windows import Window
-from lcc.tiny import save_tiny
+from lcc.testing.tiny import save_tiny
 
 PLAN = "0: sink_window(sink=2, window=9); 1: full"
 BLOCKS = "0: block_sparse(block=4, stride=3, local=2, reach=12, shift=1); 1: full"

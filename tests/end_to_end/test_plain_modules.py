@@ -12,9 +12,9 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import CaptureError, ConfigError, PassError
-from lcc.passes.eviction import POLICIES, Entries
-from lcc.tiny import tiny_model
-from lcc.verify import verify
+from lcc.measure.verify import verify
+from lcc.passes.policies import POLICIES, Entries
+from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(
     capacity=48, budget=20, chunk_size=16, catalyst_size=0, sink_size=2, recent_size=4

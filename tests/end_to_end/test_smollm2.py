@@ -18,15 +18,15 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 import lcc.runtime
-from lcc import demo
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.cli import app
 from lcc.compile import compile_model, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.evaluate.haystack import split_sentences
-from lcc.evaluate.tasks import TASKS
-from lcc.models import LoadedModel, load_model
+from lcc.demo import demo
+from lcc.measure.evaluate.haystack import split_sentences
+from lcc.measure.evaluate.tasks import TASKS
 from lcc.runtime.session import Session
+from lcc.sources.models import LoadedModel, load_model
 from lcc.specialize import specialize
 from lcc.targets.reference import ReferenceEngine
 

@@ -11,16 +11,16 @@ import onnx_ir as ir
 import pytest
 
 import lcc.runtime
-from lcc.capture import capture
+from lcc.artifact.manifest import ProgramEntry, targets_of
+from lcc.capture.export import capture
 from lcc.compile import compile_model, manifest_of, program_entries
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.manifest import ProgramEntry, targets_of
-from lcc.passes.eviction import POLICIES
+from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Program
 from lcc.passes.graph import ModelGraph
-from lcc.program import DECODE, HEAD, PREFILL_CHUNK, Program
-from lcc.runtime.engine import Engine
+from lcc.passes.policies import POLICIES
+from lcc.runtime.engines.base import Engine
 from lcc.runtime.session import Session
-from lcc.runtime.text import Tokenizer
+from lcc.runtime.text.tokenizer import Tokenizer
 from lcc.specialize import Specialized, specialize
 from lcc.targets import (
     TARGETS,
@@ -31,7 +31,7 @@ from lcc.targets import (
     onnx_runtime,
 )
 from lcc.targets.reference import ReferenceEngine, ReferenceRunner
-from lcc.tiny import random_heads, tiny_model
+from lcc.testing.tiny import random_heads, tiny_model
 
 SIZES = {"capacity": 24, "budget": 12, "chunk_size": 5, "catalyst_size": 4, "sink_size": 2}
 # Most tokens twice or more: in the first layer their keys tie for `knorm`, up to rounding.

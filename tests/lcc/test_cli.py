@@ -13,14 +13,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from lcc.artifact.manifest import read_manifest
 from lcc.cli import app
 from lcc.cli.options import merge, parse_bytes
 from lcc.config import CompileConfig
 from lcc.errors import ConfigError
-from lcc.manifest import read_manifest
 from lcc.runtime import Session, load
 from lcc.targets import TARGETS
-from lcc.tiny import save_tiny
+from lcc.testing.tiny import save_tiny
 
 
 def lcc(*arguments: object, stdin: str | bytes | None = None) -> Result:

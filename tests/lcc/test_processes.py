@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lcc.tiny import save_tiny
+from lcc.testing.tiny import save_tiny
 
 SMALL = ("--capacity", 128, "--chunk-size", 16, "--catalyst-size", 32, "--recent-size", 8)
 SMALL = (*SMALL, "--catalyst", "What matters?")

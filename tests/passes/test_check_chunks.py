@@ -5,16 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import PassError
-from lcc.passes.eviction.consensus import Consensus
-from lcc.passes.eviction_programs import eviction_programs
+from lcc.ir.plan import Full
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.lift_kv_cache import LiftKVCache
-from lcc.plan import Full
+from lcc.passes.policies.consensus import Consensus
+from lcc.passes.programs.per_layer import eviction_programs
 from lcc.specialize import specialize
-from lcc.tiny import tiny_model
+from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 

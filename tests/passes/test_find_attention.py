@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.errors import PassError
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, shape
-from lcc.testing import rotate as rotate_oracle
-from lcc.tiny import ARCHITECTURES, tiny_model
+from lcc.testing.oracles import rotate as rotate_oracle
+from lcc.testing.tiny import ARCHITECTURES, tiny_model
 
 attention = torch.ops.lcc.attention.default
 

@@ -6,22 +6,22 @@ import msgspec
 import pytest
 import torch
 
-from lcc.capture import capture
+from lcc.artifact.manifest import LayerEntry
+from lcc.capture.export import capture
 from lcc.config import CacheConfig, PolicyConfig, Positions
 from lcc.errors import ConfigError, PassError
-from lcc.manifest import LayerEntry
+from lcc.ir.plan import BlockSparse, SinkWindow, Sparse, parse_plan
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.passes.eviction import make_policy
-from lcc.passes.eviction_programs import eviction_programs
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, shape
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
+from lcc.passes.policies import make_policy
+from lcc.passes.programs.per_layer import eviction_programs
 from lcc.passes.rotation import Rotation, rotate
-from lcc.plan import BlockSparse, SinkWindow, Sparse, parse_plan
 from lcc.runtime.windows import windows_of
-from lcc.testing import OracleCache, sees
-from lcc.tiny import tiny_model
+from lcc.testing.oracles import OracleCache, sees
+from lcc.testing.tiny import tiny_model
 
 FREQUENCIES = torch.tensor([1.0, 0.3, 0.1, 0.01], dtype=torch.float64)
 HEADS, GROUP, D = 2, 2, 8

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.errors import ConfigError
-from lcc.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, evaluate
 from lcc.passes.insert_retaining_heads import ACTIVATIONS, InsertRetainingHeads, before_rotation
 from lcc.passes.lift_kv_cache import LiftKVCache
-from lcc.passes.split_programs import split_programs
+from lcc.passes.programs.split import split_programs
+from lcc.sources.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
 from lcc.targets.reference import ReferenceEngine
-from lcc.testing import retaining_score
-from lcc.tiny import ARCHITECTURES, random_heads, tiny_model
+from lcc.testing.oracles import retaining_score
+from lcc.testing.tiny import ARCHITECTURES, random_heads, tiny_model
 
 CAPACITY = 40
 IDS = torch.randint(0, 250, (1, 33), generator=torch.Generator().manual_seed(2))

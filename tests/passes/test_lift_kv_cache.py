@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.errors import PassError
+from lcc.ir.show import show
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, evaluate, shape
 from lcc.passes.lift_kv_cache import LiftKVCache
-from lcc.passes.split_programs import split_programs
-from lcc.show import show
+from lcc.passes.programs.split import split_programs
 from lcc.targets.reference import ReferenceEngine
-from lcc.tiny import tiny_model
+from lcc.testing.tiny import tiny_model
 
 CAPACITY = 40
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel
 from lcc.passes.position_table import position_table
+from lcc.sources.models import LoadedModel
 from lcc.specialize import Specialized, specialize_within_memory
-from lcc.tiny import tiny_model
+from lcc.testing.tiny import tiny_model
 
 ROWS = 96
 

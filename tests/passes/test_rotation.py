@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lcc import testing
 from lcc.passes.rotation import Rotation, rotate
+from lcc.testing import oracles as testing
 
 FREQUENCIES = torch.tensor([1.0, 0.3, 0.02], dtype=torch.float64)
 

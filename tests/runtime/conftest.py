@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import lcc.runtime
-from lcc.artifact import write_artifact
+from lcc.artifact.folder import write_artifact
+from lcc.artifact.manifest import LayerEntry, Manifest, ModelEntry, ProgramEntry, TensorEntry
 from lcc.config import CacheConfig, PolicyConfig
-from lcc.manifest import LayerEntry, Manifest, ModelEntry, ProgramEntry, TensorEntry
 from lcc.runtime.noise import noise
-from lcc.tiny import CHAT_TEMPLATE, END, VOCAB_SIZE, tiny_tokenizer
+from lcc.testing.tiny import CHAT_TEMPLATE, END, VOCAB_SIZE, tiny_tokenizer
 
 LAYERS, HQ, HKV, D, H = 2, 4, 2, 4, 8
 FREQUENCIES = [1.0, 0.1]
@@ -413,7 +413,7 @@ def make_session(make_artifact):
 
     def make(load: dict | None = None, **options: object) -> lcc.runtime.Session:
         folder = make_artifact(**options)
-        engine = FakeEngine(lcc.manifest.read_manifest(folder))
+        engine = FakeEngine(lcc.artifact.manifest.read_manifest(folder))
         session = lcc.runtime.load(folder, engine=engine, **(load or {}))
         session.engine, session.folder = engine, folder
         return session

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lcc.evaluate.kept import KeptWatch, kept_page, marked, spelled
+from lcc.measure.evaluate.kept import KeptWatch, kept_page, marked, spelled
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long, I thought I would sail about."
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lcc.runtime.sentences import LONGEST, Sentences
-from lcc.tiny import VOCAB_SIZE, tiny_tokenizer
+from lcc.testing.tiny import VOCAB_SIZE, tiny_tokenizer
 
 
 class Bytes:

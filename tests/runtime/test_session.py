@@ -9,7 +9,7 @@ import pytest
 from lcc import config
 from lcc.errors import CacheError, ConfigError
 from lcc.runtime.feeding import TokenQueue
-from lcc.tiny import END
+from lcc.testing.tiny import END
 
 TEXT = "the cat sat on the mat and the dog ran far away over the hills again and again " * 2
 RULES = {

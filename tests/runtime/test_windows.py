@@ -1,6 +1,6 @@
 """What a kind of layers keeps about its entries."""
 
-from lcc.plan import BlockSparse
+from lcc.ir.plan import BlockSparse
 from lcc.runtime.kv_cache import ALIGNMENT
 from lcc.runtime.windows import Window
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lcc.ir.plan import BlockSparse
+from lcc.ir.program import PREFILL_CHUNK, Program
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.plan import BlockSparse
-from lcc.program import PREFILL_CHUNK, Program
 from lcc.targets.onnx_runtime import to_onnx
 
 HEADS, KV_HEADS, SIZE, SLOTS, CHUNK = 6, 2, 8, 40, 16

@@ -8,16 +8,16 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
+from lcc.artifact.manifest import cache_dtype, for_target, read_manifest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import TargetError
-from lcc.manifest import cache_dtype, for_target, read_manifest
-from lcc.runtime import cuda_provider
-from lcc.runtime.device_array import DeviceArray
-from lcc.runtime.engine_onnxruntime import OnnxRuntimeEngine
+from lcc.measure.verify import verify
+from lcc.runtime.engines import cuda_provider
+from lcc.runtime.engines.device_array import DeviceArray
+from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from lcc.runtime.session import Session
-from lcc.tiny import save_tiny
-from lcc.verify import verify
+from lcc.testing.tiny import save_tiny
 
 NAME = "onnxruntime:cuda"
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)

@@ -10,9 +10,9 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel
-from lcc.tiny import tiny_model
-from lcc.verify import verify
+from lcc.measure.verify import verify
+from lcc.sources.models import LoadedModel
+from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 BLOCKS = "0: full; 1: block_sparse(block=4, stride=2, local=2, sink=1, reach=32)"

@@ -11,10 +11,10 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import CacheError, TargetError
+from lcc.measure.verify import verify
 from lcc.targets import standard_operators
 from lcc.targets.onnx_mobile import largest_piece
-from lcc.tiny import save_tiny
-from lcc.verify import verify
+from lcc.testing.tiny import save_tiny
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 HYBRID = (

@@ -10,18 +10,18 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
-from lcc.capture import capture
+from lcc.artifact.manifest import read_manifest
+from lcc.capture.export import capture
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError, TargetError
-from lcc.manifest import read_manifest
-from lcc.models import LoadedModel
+from lcc.measure.verify import verify
+from lcc.sources.models import LoadedModel
 from lcc.specialize import specialize
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
 from lcc.targets.onnx_runtime import to_onnx
-from lcc.tiny import tiny_model
-from lcc.verify import verify
+from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 DRAW = np.random.default_rng(0)
@@ -225,7 +225,7 @@ def test_cpus_that_cut_byte_products_off_get_exact_ones(
     logits, asked = [], []
     for has in (True, False):
         monkeypatch.setattr(
-            "lcc.runtime.engine_onnxruntime.adds_byte_products", lambda has=has: has
+            "lcc.runtime.engines.onnx_runtime.adds_byte_products", lambda has=has: has
         )
         session = lcc.runtime.load(tmp_path / "m.lcc")
         session.feed("some words to read")

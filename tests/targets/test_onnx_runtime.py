@@ -11,14 +11,14 @@ import onnxruntime
 import pytest
 import torch
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
-from lcc.models import LoadedModel
+from lcc.measure.verify import verify
+from lcc.sources.models import LoadedModel
 from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, _Weights, to_onnx
-from lcc.tiny import ARCHITECTURES, random_heads, tiny_model
-from lcc.verify import verify
+from lcc.testing.tiny import ARCHITECTURES, random_heads, tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 

@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
+from lcc.artifact.manifest import read_manifest, targets_of
 from lcc.cli import app
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ArtifactError, ConfigError, TargetError
-from lcc.manifest import read_manifest, targets_of
-from lcc.tiny import save_tiny
+from lcc.testing.tiny import save_tiny
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()

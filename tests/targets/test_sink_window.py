@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.ir.plan import SinkWindow
+from lcc.ir.program import PREFILL_CHUNK, Program
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.plan import SinkWindow
-from lcc.program import PREFILL_CHUNK, Program
 from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import to_onnx
-from lcc.tiny import tiny_model
+from lcc.testing.tiny import tiny_model
 
 HEADS, KV_HEADS, SIZE, CHUNK = 6, 2, 8, 16
 NAMES = ("q", "sink_q", "k", "v", "key_0", "value_0", "used")

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
+from lcc.artifact.manifest import read_manifest
 from lcc.cli import app
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError, TargetError
-from lcc.manifest import read_manifest
 from lcc.targets.tvm_cpu import platforms
-from lcc.tiny import save_tiny
+from lcc.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
 ARM = ROOT / ".aarch64"

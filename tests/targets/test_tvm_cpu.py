@@ -6,16 +6,16 @@ import msgspec
 import pytest
 
 import lcc.runtime
+from lcc.artifact.cpu import best_level
+from lcc.artifact.weights_index import weights_files
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
-from lcc.cpu import best_level
 from lcc.errors import ConfigError
-from lcc.models import LoadedModel
+from lcc.measure.verify import verify
+from lcc.sources.models import LoadedModel
 from lcc.targets.tvm_cpu.matmul import pack
 from lcc.targets.tvm_cpu.tir import TILES
-from lcc.tiny import tiny_model
-from lcc.verify import verify
-from lcc.weights_index import weights_files
+from lcc.testing.tiny import tiny_model
 
 WEIGHTS_FILE, _ = weights_files("tvm:cpu")
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from lcc import env
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import TargetError
-from lcc.program import Program
+from lcc.ir.program import Program
 from lcc.specialize import specialize
 from lcc.targets import tvm_cuda
 from lcc.targets.tvm_cuda import FATBIN, TvmCuda
 from lcc.targets.tvm_cuda.importer import import_program
-from lcc.tiny import tiny_model
+from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 PLAN = "0: sink_window(sink=2, window=9); 1: full"

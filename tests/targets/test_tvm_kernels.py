@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcc.cpu import best_level
+from lcc.artifact.cpu import best_level
+from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer

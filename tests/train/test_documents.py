@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcc.errors import ConfigError
-from lcc.models import load_model
+from lcc.sources.models import load_model
 from lcc.train import tokens
 from lcc.train.documents import IGNORED, Mix, Sequence, make_mix
 from lcc.train.recipe import Recipe, Source, Stage

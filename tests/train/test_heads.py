@@ -10,13 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.cli import app
 from lcc.errors import ConfigError
-from lcc.heads import RetainingHeads, load_heads
-from lcc.models import LoadedModel, load_model
 from lcc.passes.find_attention import FindAttention
-from lcc.tiny import tiny_model
+from lcc.sources.heads import RetainingHeads, load_heads
+from lcc.sources.models import LoadedModel, load_model
+from lcc.testing.tiny import tiny_model
 from lcc.train import heads as training
 from lcc.train.compare import compare
 from lcc.train.examples import Example, read_examples, split

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 import lcc.runtime
 from lcc.cli import app
 from lcc.errors import ConfigError
-from lcc.models import load_model
-from lcc.plan import parse_plan
-from lcc.testing import sees
-from lcc.tiny import save_tiny, tiny_model
+from lcc.ir.plan import parse_plan
+from lcc.sources.models import load_model
+from lcc.testing.oracles import sees
+from lcc.testing.tiny import save_tiny, tiny_model
 from lcc.train import processes
 from lcc.train.checkpoint import PROGRESS, Checkpoint
 from lcc.train.documents import IGNORED, Sequence

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.errors import ConfigError
+from lcc.ir.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan
-from lcc.testing import sees
-from lcc.tiny import ARCHITECTURES, tiny_model
+from lcc.testing.oracles import sees
+from lcc.testing.tiny import ARCHITECTURES, tiny_model
 from lcc.train import hybrid_model, sparse_attention
 from lcc.train.documents import IGNORED
 from lcc.train.hybrid_model import HybridModel

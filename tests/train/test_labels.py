@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lcc.capture import capture
+from lcc.capture.export import capture
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.testing import dot
-from lcc.tiny import ARCHITECTURES, tiny_model
+from lcc.testing.oracles import dot
+from lcc.testing.tiny import ARCHITECTURES, tiny_model
 from lcc.train import labels as labels_module
 from lcc.train import layer_states
 from lcc.train.labels import labels, overlap

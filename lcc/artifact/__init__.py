@@ -1,0 +1,1 @@
+"""The artifact: its manifest, its folder, and the memory it takes. Loads no torch, no numpy."""

@@ -1,0 +1,161 @@
+"""The artifact folder: written in one step, and checked file by file.
+
+    my_model.lcc/
+      manifest.json             what the folder holds, and what to know of it: `manifest.py`
+      step.onnx  head.onnx ...  the programs; one file may serve several of them
+      weights.bin ...           whatever the programs refer to
+      tokenizer.json  tokenizer_config.json  chat_template.jinja  generation_config.json
+
+Files that the manifest does not list are never opened.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lcc.artifact.manifest import MANIFEST, FileEntry, Manifest, check, manifest_bytes
+from lcc.errors import ArtifactError, ConfigError
+
+
+def verify_files(
+    folder: str | Path, manifest: Manifest, *, level: Literal["full", "size"] = "full"
+) -> None:
+    """Check every file of the manifest: there, inside the folder, of its size and its sha256.
+
+    `level="size"` leaves out the hash (540 MB of weights take about 0.4 s): for an app that ships
+    the artifact inside a package that is itself signed.
+
+    Raises:
+        ArtifactError: names the first file that is not as it was written.
+        ConfigError: a level that is none of the two.
+    """
+    if level not in ("full", "size"):
+        raise ConfigError(f'verify is {level!r}, wanted "full" or "size"')
+    root = Path(folder).resolve()
+    for name, entry in sorted(manifest.files.items()):
+        path = root / name
+        if not path.resolve().is_relative_to(root):
+            raise ArtifactError(f"{path}: a link that leaves the artifact's folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; copy the whole folder, or compile anew")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise ArtifactError(
+                f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew"
+            )
+        if level == "full" and _sha256(path) != entry.sha256:
+            raise ArtifactError(
+                f"{path}: changed since it was written (sha256 differs); copy it anew"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    """Write an artifact in one step: `folder` is the old one until it is the new one.
+
+    fill        is given an empty folder beside the target, writes every file but the manifest into
+                it (sub-folders allowed), and returns the manifest; its `files` are replaced
+    returns     the manifest as written, with `files`
+
+    Whatever `fill` raises, Ctrl-C and a full disk included, the new folder goes away and an
+    artifact that was there stays. Links are refused: an artifact is moved as a folder.
+
+    Raises:
+        ArtifactError: `folder` exists and is no artifact, the manifest contradicts itself, or the
+            disk refused.
+    """
+    try:
+        return _write_artifact(Path(os.path.abspath(folder)), fill)
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or folder}: cannot write the artifact ({error.strerror or error}); "
+            f"{folder} is as it was"
+        ) from error
+
+
+def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
+        raise ArtifactError(f"{folder} exists and is no artifact; remove it or choose another name")
+    with _parents_of(folder), _folder_beside(folder, "partial") as staging:
+        manifest = msgspec.structs.replace(fill(staging), files={})
+        files = {
+            name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
+            for name, path in sorted(_walk(staging))
+            if name != MANIFEST
+        }
+        manifest = msgspec.structs.replace(manifest, files=files)
+        check(manifest)
+        (staging / MANIFEST).write_bytes(manifest_bytes(manifest))
+        _replace(folder, staging)
+    return manifest
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and (not any(folder.iterdir()) or _is_ours(folder / MANIFEST))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a manifest is lcc's, of any version: many other things have a file of that name."""
+    try:
+        page = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(page, dict) and page.get("format") == "lcc"
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for path in root.rglob("*"):
+        if path.is_symlink():
+            raise ArtifactError(f"{path.relative_to(root)} is a link; an artifact holds only files")
+        if path.is_file():
+            yield path.relative_to(root).as_posix(), path
+
+
+@contextlib.contextmanager
+def _parents_of(folder: Path) -> Iterator[None]:
+    """Make the folders that it is to stand in; those that were not there go after an error."""
+    new = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for parent in new:
+            with contextlib.suppress(OSError):  # not made, or something else has come meanwhile
+                parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _folder_beside(folder: Path, suffix: str) -> Iterator[Path]:
+    """A new folder with a name of its own next to `folder`, gone at the end if still there."""
+    path = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{suffix}")
+    try:
+        path.mkdir()
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder: Path, staging: Path) -> None:
+    """Rename `staging` to `folder`; what was there is put back if that fails."""
+    with _folder_beside(folder, "old") as trash:
+        old = trash / folder.name
+        try:
+            if folder.exists():
+                folder.rename(old)
+            staging.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise

@@ -1,0 +1,287 @@
+"""`manifest.json`: what an artifact says of itself, read strictly; opens no other file.
+
+The manifest is JSON with sorted keys and no time stamp: the same input gives the same bytes.
+
+    format      "lcc"
+    version     2; a new meaning of anything below is a new version
+    made_by     name and version of the writer
+    target      what the programs were built for, e.g. "onnxruntime:cpu"
+    also        other targets that the same model was built for: name -> their programs
+    cpu         level of CPU (`lcc.artifact.cpu`), or architecture of GPU, that the programs need;
+                absent = any
+    note        what was not tried of what was built
+    precision   of the weights: int8 or int4; absent = what the target has by itself, float32 or, on
+                a GPU, float16
+    model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
+                attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
+                tokens), kind and slots (of a plan, where it is not full) and the names of the
+                programs that score and evict its cache; of a kind that is not full, that closes
+                its ranks around the entries that are still seen
+    cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
+    policy      `PolicyConfig`, with the values in force
+    heads       what the retaining heads were trained for and on; absent = there are none
+    scalars     per-entry numbers the evict programs read, in order; consensus is attention
+                too, its mean over all heads (with retaining heads: what they expect of it);
+                retaining is what the step's heads say
+    queries     which queries the score programs are given: catalyst, recent, all; absent = none
+    programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
+                time), updates (output -> the input whose storage it replaces). The dtype of the
+                step's inputs key_0, value_0, ... is the one that the cache is kept in
+    passes      what the compiler rewrote: name, sites
+    memory      the memory table: name, bytes
+    files       path -> sha256 and size in bytes, of every other file of the artifact
+
+A field that is not set is absent, never null, -1 or 0. A path is relative, with `/`, and stays in
+the folder.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from lcc.config import CacheConfig, PolicyConfig, Precision
+from lcc.errors import ArtifactError
+from lcc.ir.plan import Full, Kind
+from lcc.sources.heads import HeadsPage
+
+FORMAT_VERSION: Literal[2] = 2
+MANIFEST = "manifest.json"
+
+CACHE_DTYPES = ("float32", "float16")  # of keys and values
+_STEPS = ("prefill_chunk", "decode")
+
+Queries = Literal["catalyst", "recent", "all"]
+Scalar = Literal["attention", "consensus", "retaining", "novelty", "noise", "sentence"]
+
+
+class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of the entries: nothing unknown is read, nothing unset is written."""
+
+
+class TensorEntry(_Strict, frozen=True, kw_only=True):
+    """One named input or output of a program; a string in `shape` is a size known at run time."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class ProgramEntry(_Strict, frozen=True, kw_only=True):
+    """One program: its file, its signature, which outputs replace the storage of which inputs."""
+
+    file: str
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+    updates: dict[str, str] = {}
+
+
+class LayerEntry(_Strict, frozen=True, kw_only=True):
+    """One attention layer, and the programs that score and evict its cache.
+
+    A layer whose kind is not full has a cache of `slots` entries of its own.
+    """
+
+    query_heads: int
+    kv_heads: int
+    head_size: int
+    evict: str | None = None
+    score: str | None = None
+    window_size: int | None = None
+    kind: Kind = Full()
+    slots: int | None = None
+
+
+class ModelEntry(_Strict, frozen=True, kw_only=True):
+    """What the runtime must know of the model."""
+
+    name: str
+    architecture: str
+    hidden_size: int
+    vocab_size: int
+    layers: list[LayerEntry]
+    trained_window: int | None = None
+
+
+class PassEntry(_Strict, frozen=True, kw_only=True):
+    """What one pass rewrote."""
+
+    name: str
+    sites: int
+
+
+class MemoryEntry(_Strict, frozen=True, kw_only=True):
+    """One row of the memory table."""
+
+    name: str
+    bytes: int
+
+
+class FileEntry(_Strict, frozen=True, kw_only=True):
+    """Size in bytes and sha256 (64 hex digits) of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class BuiltEntry(_Strict, frozen=True, kw_only=True):
+    """What was built for one more target."""
+
+    cpu: str | None = None
+    note: str | None = None
+    programs: dict[str, ProgramEntry]
+
+
+class Manifest(_Strict, frozen=True, kw_only=True):
+    """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
+
+    format: Literal["lcc"] = "lcc"
+    version: Literal[2] = FORMAT_VERSION
+    made_by: str
+    target: str
+    also: dict[str, BuiltEntry] = {}
+    cpu: str | None = None
+    note: str | None = None
+    precision: Precision = "fp32"
+    model: ModelEntry
+    cache: CacheConfig
+    policy: PolicyConfig
+    heads: HeadsPage | None = None
+    scalars: list[Scalar]
+    queries: Queries | None = None
+    programs: dict[str, ProgramEntry]
+    passes: list[PassEntry]
+    memory: list[MemoryEntry]
+    files: dict[str, FileEntry] = {}
+
+
+def cache_dtype(programs: Mapping[str, ProgramEntry]) -> str:
+    """What keys and values are kept in: the dtype of the step's inputs of that name.
+
+    Raises:
+        ArtifactError: they differ, or are none of `CACHE_DTYPES`.
+    """
+    found = {
+        tensor.dtype: f"{name}: {tensor.name}"
+        for name in _STEPS
+        for tensor in (programs[name].inputs if name in programs else [])
+        if tensor.name.startswith(("key_", "value_"))
+    }
+    if len(found) > 1 or not set(found) <= set(CACHE_DTYPES):
+        which = ", ".join(f"{place} is {dtype}" for dtype, place in found.items())
+        raise ArtifactError(f"programs: {which}; wanted one of {', '.join(CACHE_DTYPES)} in all")
+    return next(iter(found), CACHE_DTYPES[0])
+
+
+class _Header(Struct):
+    """What every version of the manifest has: read before anything else is believed."""
+
+    format: str = ""
+    version: int = 0
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The bytes of `manifest.json`: sorted keys, two spaces, one newline at the end."""
+    page = {"format": "lcc", "version": FORMAT_VERSION} | msgspec.to_builtins(manifest)
+    page["policy"] = {name: value for name, value in page["policy"].items() if value is not None}
+    return msgspec.json.format(msgspec.json.encode(page, order="sorted"), indent=2) + b"\n"
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """sha256: equal means the same artifact, file by file, whichever of its targets runs."""
+    page = msgspec.structs.replace(manifest, target="", programs={}, also={}, cpu=None, note=None)
+    return hashlib.sha256(manifest_bytes(page)).hexdigest()
+
+
+def targets_of(manifest: Manifest) -> list[str]:
+    """All targets that an artifact was built for, the first one first."""
+    return [manifest.target, *manifest.also]
+
+
+def for_target(manifest: Manifest, target: str) -> Manifest:
+    """What the artifact says of itself as one for this target alone.
+
+    Raises:
+        ArtifactError: it was not built for it.
+    """
+    if target == manifest.target:
+        return msgspec.structs.replace(manifest, also={})
+    if target not in manifest.also:
+        raise ArtifactError(
+            f"the artifact was not compiled for {target}; wanted one of "
+            f"{', '.join(targets_of(manifest))}"
+        )
+    built = msgspec.structs.asdict(manifest.also[target])
+    return msgspec.structs.replace(manifest, target=target, also={}, **built)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read and check `manifest.json`; opens no other file.
+
+    Raises:
+        ArtifactError: the folder is no artifact, or the manifest is newer, damaged, has a field
+            this version does not know, or contradicts itself.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        wanted = f"{folder} is not an artifact: " if Path(folder).is_dir() else f"{folder}: "
+        raise ArtifactError(f"{wanted}cannot read {MANIFEST} ({error.strerror})") from None
+    try:
+        _check_header(msgspec.json.decode(data, type=_Header))
+        manifest = msgspec.json.decode(data, type=Manifest)
+        check(manifest)
+    except (ArtifactError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return manifest
+
+
+def _check_header(header: _Header) -> None:
+    if header.format != "lcc":
+        raise ArtifactError(f'format is "{header.format}", wanted "lcc"')
+    if header.version != FORMAT_VERSION:
+        newer = "install a newer lcc or " if header.version > FORMAT_VERSION else ""
+        raise ArtifactError(
+            f"version {header.version}, this lcc reads version {FORMAT_VERSION}; "
+            f"{newer}compile the model anew"
+        )
+
+
+def check(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together, with an `ArtifactError`."""
+    for name, entry in manifest.files.items():
+        _check_path(name)
+        if entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256):
+            raise ArtifactError(f"files: {name}: wanted bytes >= 0 and a sha256 of 64 hex digits")
+    if manifest.target in manifest.also:
+        raise ArtifactError(f"also: {manifest.target} is the target already")
+    everyone = [manifest.programs, *(built.programs for built in manifest.also.values())]
+    for programs in everyone:
+        cache_dtype(programs)
+    for name, program in [item for programs in everyone for item in programs.items()]:
+        if program.file not in manifest.files:
+            raise ArtifactError(f"programs: {name} is in {program.file}, which files does not list")
+        inputs = {tensor.name for tensor in program.inputs}
+        outputs = {tensor.name for tensor in program.outputs}
+        for output, source in program.updates.items():
+            if output not in outputs or source not in inputs:
+                raise ArtifactError(f"programs: {name} has no update {output} -> {source}")
+    for index, layer in enumerate(manifest.model.layers):
+        if (layer.slots is None) != isinstance(layer.kind, Full):
+            raise ArtifactError(f"layer {index}: wanted slots where the kind is not full, only")
+        for program_name in (layer.evict, layer.score):
+            if any(program_name not in (None, *programs) for programs in everyone):
+                raise ArtifactError(f"layer {index} names {program_name}, which is no program")
+
+
+def _check_path(name: str) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or set(name) & set("\\:\0"):
+        raise ArtifactError(f'files: "{name}" leaves the folder; wanted a relative path')
+    if name == MANIFEST:
+        raise ArtifactError(f"files: {MANIFEST} cannot list itself")

@@ -1,5 +1,0 @@
-"""Speed and memory of artifacts and of other engines: `lcc bench`.
-
-The parent process imports no engine. Everything that runs a model is a process of its own
-(`lcc.bench.child`), so that no contestant has another's threads or memory.
-"""

@@ -1,0 +1,1 @@
+"""What flows through the compiler: layer plans, programs and signatures, graphs as text."""

@@ -1,0 +1,1 @@
+"""Evaluation, benchmarks and verification: users of the public API."""

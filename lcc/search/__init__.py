@@ -1,0 +1,1 @@
+"""The search for a layer plan: a user of the public API."""

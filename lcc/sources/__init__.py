@@ -1,0 +1,1 @@
+"""What a user brings: models, tokenizers and retaining heads, from their files."""

@@ -1,0 +1,1 @@
+"""Tiny models and slow oracles, for tests and examples."""

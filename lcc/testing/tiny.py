@@ -1,0 +1,158 @@
+"""Tiny models with seeded random weights, one per architecture: what tests and examples compile.
+
+They say nothing sensible and weigh nothing, but they have every trait that matters to lcc: grouped
+query heads, QK norms, fused projections, partial or absent rotation, windows, two rotary bases.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcc.env import needs_extra
+from lcc.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lcc.sources.heads import RetainingHeads
+
+VOCAB_SIZE = 260  # 256 bytes, then the four below
+END_OF_TEXT, START, END, PAD = 256, 257, 258, 259
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": END,
+    "bos_token_id": START,
+    "pad_token_id": PAD,
+}
+
+# What each architecture adds to `_COMMON`: the trait it is here for.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": True},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": 8},
+    "phi3": {"partial_rotary_factor": 0.5},
+    "gemma3_text": {
+        "head_dim": 16,
+        "num_hidden_layers": 3,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "gpt2": {},
+}
+
+
+def tiny_model(architecture: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """Build a model of 2 or 3 layers, 64 wide, 4 query heads and 2 KV heads (GPT-2: 4 and 4).
+
+    Args:
+        architecture: one of `ARCHITECTURES`.
+        seed: same seed, same weights.
+        overrides: fields of the architecture's transformers configuration.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(f"no tiny {architecture}; there are: {', '.join(sorted(ARCHITECTURES))}")
+    with needs_extra("compile"):
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {**_COMMON, **copy.deepcopy(ARCHITECTURES[architecture]), **overrides}
+    config = AutoConfig.for_model(architecture, **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        # transformers starts norms at one and projections near zero: a model whose attention is
+        # flat hides mistakes, so everything is drawn again, wide enough to make heads disagree.
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Build a tokenizer of single bytes: token id = byte value, then four special tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    # ByteLevel shows byte b as one printable character; the same table as GPT-2's.
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    shown = {byte: chr(byte) for byte in printable}
+    shown |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    vocabulary = {character: byte for byte, character in shown.items()}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def save_tiny(
+    folder: Path, architecture: str = "llama", seed: int = 0, **overrides: Any
+) -> PreTrainedModel:
+    """Write a tiny model with tokenizer and chat template as a Hugging Face folder; return it."""
+    model = tiny_model(architecture, seed, **overrides)
+    from transformers import PreTrainedTokenizerFast
+
+    model.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(),
+        unk_token="<|endoftext|>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def random_heads(model: nn.Module, width: int = 8, seed: int = 0) -> RetainingHeads:
+    """Draw retaining heads for every attention layer of a model: of the right shapes, untrained.
+
+    Args:
+        model: what `lcc.capture.export` takes.
+        width: hidden numbers of a head.
+        seed: same seed, same weights.
+    """
+    with needs_extra("compile"):
+        import torch
+
+    from lcc.capture.export import capture
+    from lcc.passes.find_attention import FindAttention
+    from lcc.passes.insert_retaining_heads import attention_sizes
+    from lcc.sources.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint
+
+    sizes = attention_sizes(FindAttention(table_size=1)(capture(model)).graph)
+    draw = torch.Generator().manual_seed(seed)
+    layers = {
+        i: (
+            torch.randn(width, features, generator=draw) * features**-0.5,
+            torch.randn(kv_heads, width, generator=draw) * width**-0.5,
+        )
+        for i, (features, kv_heads) in enumerate(sizes)
+    }
+    page = HeadsPage(
+        architecture=getattr(getattr(model, "config", None), "model_type", type(model).__name__),
+        model=model_fingerprint(dict(model.named_parameters())),
+        width=width,
+        activation=activation_of(model),
+        trained_on="nothing: random weights",
+    )
+    return RetainingHeads(page, layers)

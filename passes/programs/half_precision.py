@@ -1,0 +1,129 @@
+"""Programs in half precision, for GPUs: what is large is float16, what is compared is not.
+
+In float16 are weights, keys and values, and the operands of matrix products and attention. In
+float32 stays what adds up or spreads widely: the sum of the layers, norms, angles (a float16 has 11
+bits: not enough to tell positions apart), retaining heads, logits, novelty, and all that scoring
+and selection compute. Inputs and outputs are float32 but for keys and values.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from lcc.ir.program import Program
+
+_CACHE = ("key", "value", "kept_key", "kept_value")
+# Place of the weight among a product's arguments: it decides in what it is computed.
+_PRODUCTS = {"aten.linear": 1, "aten.addmm": 2, "aten.mm": 1, "aten.matmul": 1, "aten.bmm": 1}
+_MOVES = {
+    f"aten.{name}"
+    for name in (
+        *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        *("transpose", "permute", "t", "expand", "slice", "select", "index_select", "gather"),
+        *("split", "split_with_sizes", "chunk", "cat", "clone", "contiguous", "alias"),
+    )
+}
+_PLAIN = {  # safe in float16, of what a product gives
+    f"aten.{name}" for name in ("add", "sub", "mul", "neg", "silu", "sigmoid", "gelu", "relu")
+}
+
+
+def half(program: Program) -> Program:
+    """The same program in half precision; it has weights of its own."""
+    exported = program.exported
+    args, named = exported.example_inputs
+    values = dict(named or zip(program.inputs, args, strict=True))
+    nodes = exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
+    inputs = [
+        value.half() if name.startswith(_CACHE) and value.dtype == torch.float32 else value
+        for name, value in zip(program.inputs, values.values(), strict=True)
+    ]
+    sizes = [
+        {
+            axis: torch.export.Dim.DYNAMIC
+            for axis, size in enumerate(node.meta["val"].shape)
+            if not isinstance(size, int)
+        }
+        for node in nodes
+    ]
+    module = _Half(exported.module(check_guards=False), program.outputs)
+    with torch.no_grad():
+        made = torch.export.export(module, tuple(inputs), dynamic_shapes=(tuple(sizes),))
+    return replace(program, exported=made)
+
+
+class _Half(nn.Module):
+    """A graph whose calls are given operands of the right dtype."""
+
+    def __init__(self, graph: fx.GraphModule, outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        for node in list(graph.graph.nodes):
+            if node.target is torch.ops.aten._assert_tensor_metadata.default:  # it was float32
+                graph.graph.erase_node(node)
+        self.body, self.outputs = graph, outputs
+        self.weightless = not _halve(graph)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values of `_CACHE` in float16, all other numbers in float32, in and out."""
+        results = _Caster(self.body, weightless=self.weightless).run(
+            *inputs, enable_io_processing=False
+        )
+        return tuple(
+            _cast(result, torch.float16 if name.startswith(_CACHE) else torch.float32)
+            for name, result in zip(self.outputs, results, strict=True)
+        )
+
+
+class _Caster(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, *, weightless: bool) -> None:
+        super().__init__(graph)
+        self.weightless = weightless
+
+    def call_function(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        """One call; numbers that meet are of one dtype, which ONNX and TVM ask for."""
+        if not isinstance(target, torch._ops.OpOverload):  # arithmetic of sizes, getitem
+            return super().call_function(target, args, kwargs)
+        name = str(target).rpartition(".")[0]
+        wanted = self._dtype(name, args)
+        if wanted is not None:
+            args, kwargs = pytree.tree_map(lambda x: _cast(x, wanted), (args, kwargs))
+        result = super().call_function(target, args, kwargs)
+        return _cast(result, torch.float32) if name == "aten.embedding" else result
+
+    def _dtype(self, name: str, args: tuple) -> torch.dtype | None:
+        """Of the floating operands; None = as they are."""
+        if name == "lcc.rotate":
+            return args[0].dtype  # type: ignore[no-any-return]
+        if name.startswith("lcc.cached_"):
+            return torch.float16
+        if name in _PRODUCTS and not self.weightless:
+            return args[_PRODUCTS[name]].dtype  # type: ignore[no-any-return]
+        if name == "aten.embedding":
+            return None
+        floats = [x for x in pytree.tree_leaves(args) if _is_float(x)]
+        found = {x.dtype for x in floats if x.dim()} or {x.dtype for x in floats}
+        stays = name in _MOVES or (name in _PLAIN and not self.weightless)
+        return found.pop() if len(found) == 1 and stays else torch.float32
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype in (torch.float16, torch.float32)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if _is_float(value) and value.dtype != dtype else value
+
+
+def _halve(module: nn.Module) -> int:
+    """Give a module parameters of its own in half precision; how many tensors it has now."""
+    made: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        for name, tensor in owner._parameters.items():
+            if tensor is not None and tensor.dtype == torch.float32:
+                if id(tensor) not in made:
+                    made[id(tensor)] = nn.Parameter(tensor.detach().half(), False)
+                owner._parameters[name] = made[id(tensor)]
+    return len(made)

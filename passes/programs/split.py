@@ -1,0 +1,135 @@
+"""One specialized graph -> the programs that hold the weights: the step and the LM head."""
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from lcc.config import HEAD_ROWS
+from lcc.errors import PassError
+from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Program
+from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.passes.graph import ModelGraph, aten, is_call, shape
+
+
+class LMHead(nn.Module):
+    """Logits of the last row, and how surprising each row's next token was.
+
+    hidden       [n, h]     after the final norm
+    next_tokens  [n] int64  the token that follows each row
+    returns      logits [1, V] of the last row; novelty [n] = -log softmax(logits)[next], so that
+                 [n, V] never leaves the program (NuC of InfiniPot, arXiv 2410.01518)
+    """
+
+    def __init__(self, logits: fx.GraphModule) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        # squeeze, not [0]: an ONNX Gather would copy all [n, V]. log_softmax, not logsumexp: ONNX
+        # Runtime's kernel for it is vectorised and threaded.
+        logits = self.logits(hidden[None]).squeeze(0).float()  # [n, V]
+        surprise = -logits.log_softmax(dim=-1).gather(1, next_tokens[:, None])
+        return logits[-1:], surprise.squeeze(1)
+
+
+def last_linear(graph: ModelGraph) -> fx.Node:
+    """The projection to the vocabulary, below whatever scales or caps the logits."""
+    node = graph.graph.output_node().args[0][0]
+    while not is_call(node, aten.linear.default, aten.matmul.default, aten.mm.default):
+        texts = [i for i in node.all_input_nodes if i.op == "call_function"]
+        if node.op != "call_function" or len(texts) != 1 or shape(texts[0]) != shape(node):
+            raise PassError(
+                f"split_programs: the logits come from {node.name} ({node.target}), wanted a "
+                "linear layer, perhaps scaled or capped"
+            )
+        node = texts[0]
+    return node
+
+
+def head_module(graph: ModelGraph, linear: fx.Node) -> fx.GraphModule:
+    """Hidden [1, n, h] -> logits [1, n, V] as a graph of its own."""
+    old = graph.graph.output_node().args[0][0]
+    head = fx.Graph()
+    copies = {linear.args[0]: head.placeholder("hidden")}
+    order = [n for n in graph.graph.nodes if n.op in ("get_attr", "call_function")]
+    needed = {old}
+    for node in reversed(order):
+        if node in needed and node is not linear.args[0]:
+            needed.update(i for i in node.all_input_nodes if i is not linear.args[0])
+    for node in order:
+        if node in needed:
+            copies[node] = head.node_copy(node, copies.__getitem__)
+    head.output(copies[old])
+    return fx.GraphModule(graph.module, head)
+
+
+def split_programs(graph: ModelGraph, *, chunk_size: int, capacity: int) -> list[Program]:
+    """Export the step (prefill_chunk and decode) and the LM head.
+
+    The step gives hidden states [1, Q, h] in place of logits; the head turns rows of them into
+    logits and novelty. So the weights of the head lie in one program only, logits that nobody reads
+    are not computed, and [chunk, vocabulary] never exists.
+
+    Raises PassError when the logits do not come from a linear layer.
+    """
+    linear = last_linear(graph)
+    head = LMHead(head_module(graph, linear))
+    step = graph.copy()
+    output = step.graph.output_node()
+    names = {n.name: n for n in step.graph.nodes}
+    output.args = ((names[linear.args[0].name], *output.args[0][1:]),)
+    step.clean()
+    hidden_size = shape(linear.args[0])[-1]
+    return [
+        _export_step(step, chunk_size=chunk_size, capacity=capacity),
+        _export_head(head, hidden_size),
+    ]
+
+
+def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program:
+    inputs = step.graph.find_nodes(op="placeholder")
+    names = tuple(n.name for n in inputs)
+    length = torch.export.Dim("Q", min=1, max=chunk_size)
+    rows = torch.export.Dim("R", min=1, max=chunk_size)
+    slots = torch.export.Dim("S", min=2, max=capacity)
+    example = min(chunk_size, 16) if chunk_size > 1 else 1
+    full = step.calls(torch.ops.lcc.cached_attention.default)
+    growing = {cache.name for site in full for cache in site.args[3:5]}
+    values: list[Tensor] = []
+    dynamic: list = []
+    for name, node in zip(names, inputs, strict=True):
+        if name in ("tokens", "positions"):
+            values.append(torch.arange(example)[None])
+            dynamic.append({1: length})
+        elif name == "query_rows":
+            values.append(torch.arange(example))
+            dynamic.append({0: rows})
+        else:  # of the cache of a full layer as many slots as the runtime is asked for
+            values.append(torch.zeros(shape(node), dtype=node.meta["val"].dtype))
+            dynamic.append({2: slots} if name in growing else None)
+    module = copy.copy(step.module)
+    with torch.no_grad():
+        exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))
+    outputs = ("hidden", *step.outputs[1:])
+    return Program(
+        names=(PREFILL_CHUNK, DECODE),
+        exported=exported,
+        inputs=names,
+        outputs=outputs,
+        updates={name: name.removesuffix("_out") for name in outputs if name.endswith("_out")},
+    )
+
+
+def _export_head(head: LMHead, hidden_size: int) -> Program:
+    rows = torch.export.Dim("n", min=1, max=HEAD_ROWS)
+    values = (torch.zeros(8, hidden_size), torch.zeros(8, dtype=torch.int64))
+    with torch.no_grad():
+        exported = torch.export.export(head, values, dynamic_shapes=({0: rows}, {0: rows}))
+    return Program(
+        names=(HEAD,),
+        exported=exported,
+        inputs=("hidden", "next_tokens"),
+        outputs=("logits", "novelty"),
+    )

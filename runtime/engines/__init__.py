@@ -1,0 +1,1 @@
+"""What executes programs: ONNX Runtime and TVM."""

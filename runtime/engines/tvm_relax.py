@@ -1,0 +1,252 @@
+"""Runs the library that target `tvm:cpu` or `tvm:aarch64-linux` makes, on the caller's own buffers.
+
+Of TVM it needs the runtime alone, 3 MB, loaded without TVM's Python: no compiler, no torch. The
+weights are memory-mapped and handed over where they lie. A cache is written by the kernels where it
+is bound: what an output `updates` is not even returned.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcc.artifact.cpu import lacking
+from lcc.artifact.manifest import Manifest, ProgramEntry, TensorEntry
+from lcc.artifact.weights_index import StoredTensor, read_index, weights_files
+from lcc.errors import ArtifactError, CacheError, TargetError
+from lcc.runtime.engines.device_array import Buffer
+from lcc.runtime.kv_cache import ALIGNMENT, zeros
+
+TARGETS = ("tvm:cpu", "tvm:aarch64-linux")
+_CPU, _NAIVE = 1, 1  # of the virtual machine: the kind of device, and memory that is not hoarded
+_SHARED = -3  # of the thread pool: any thread on any of the cores
+
+
+class TvmEngine:
+    """One library with a function for every program, and one map of the weights."""
+
+    def __init__(
+        self, folder: str | Path, manifest: Manifest, *, threads: int | None = None
+    ) -> None:
+        """`threads`: None = as many as there are cores. They are those of all engines at once.
+
+        Raises:
+            TargetError: TVM is not installed, the artifact is for another engine, or for a CPU that
+                can do more than this one.
+            ArtifactError: the library or the weights are not what the manifest says.
+        """
+        if manifest.target not in TARGETS:
+            raise TargetError(
+                f'target is "{manifest.target}", this engine runs {", ".join(TARGETS)}'
+            )
+        if missing := lacking(manifest.cpu or ""):
+            raise TargetError(
+                f"the artifact was compiled for {manifest.cpu}, this machine lacks "
+                f"{', '.join(missing)}; compile with --cpu and a level that it has"
+            )
+        self._ffi = _runtime()
+        self._manifest = manifest
+        files = {entry.file for entry in manifest.programs.values()}
+        if len(files) != 1:
+            raise ArtifactError(f"{folder}: {len(files)} libraries, wanted 1; compile anew")
+        path = Path(folder) / files.pop()
+        try:
+            library = self._ffi.load_module(str(path.resolve()))
+            self._machine = library["vm_load_executable"]()
+            self._machine["vm_initialization"](_CPU, 0, _NAIVE)
+        except Exception as error:  # its own types share no other base
+            line = str(error).splitlines()[0]
+            raise ArtifactError(f"{path}: TVM cannot load it: {line}") from error
+        _set_threads(self._ffi, threads or os.cpu_count() or 1)
+        weights, index = weights_files(manifest.target)
+        self._index = read_index(Path(folder) / index)
+        self._weights = _Weights(self._ffi, Path(folder) / weights)
+        self._runners: dict[str, TvmRunner] = {}
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """See `Engine.zeros`."""
+        return zeros(shape, dtype)
+
+    def runner(self, program: str) -> "TvmRunner":
+        """A program by its name in the manifest."""
+        if program not in self._runners:
+            entry = self._manifest.programs[program]
+            try:
+                function = self._machine[program]
+                weights = [self._weights.tensor(each) for each in self._index[program]]
+            except (AttributeError, KeyError) as error:
+                raise ArtifactError(f"{entry.file}: no function {program} ({error})") from error
+            self._runners[program] = TvmRunner(self._ffi, function, entry, weights)
+        return self._runners[program]
+
+
+def _runtime() -> Any:
+    """TVM's foreign function interface, with the runtime loaded."""
+    spec = importlib.util.find_spec("tvm")
+    if spec is None or not spec.submodule_search_locations:
+        raise TargetError("tvm is not installed; pip install 'long-context-compiler[tvm]'")
+    folder = Path(spec.submodule_search_locations[0]) / "lib"
+    with _without_torch():
+        import tvm_ffi
+    for name in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
+        try:
+            ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise TargetError(f"{folder / name}: cannot be loaded ({error})") from None
+    return tvm_ffi
+
+
+def _set_threads(ffi: Any, count: int) -> None:
+    """Threads of all kernels. A pool has as many as there are cores in the list it is made with.
+
+    Left alone, TVM takes every second core, whether or not two of them are one.
+    """
+    cores = [str(i % (os.cpu_count() or 1)) for i in range(count)]
+    ffi.get_global_func("runtime.config_threadpool")(_SHARED, count, cores)
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tvm_ffi imports torch where it finds it: seconds, and 200 MB that nothing here uses."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+class _Weights:
+    """The tensors of a file, where they lie in it."""
+
+    def __init__(self, ffi: Any, path: Path) -> None:
+        self._ffi, self._path = ffi, path
+        # Copy on write, and nothing writes: what is read only numpy does not hand over.
+        self._map = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.zeros(0, "u1")
+        self._tensors: dict[tuple, Any] = {}
+
+    def tensor(self, stored: StoredTensor) -> Any:
+        """One of them, the same object to all that share it."""
+        key = (stored.offset, stored.dtype, *stored.shape)
+        if key not in self._tensors:
+            count = int(np.prod(stored.shape)) * np.dtype(stored.dtype).itemsize
+            if stored.offset < 0 or stored.offset % ALIGNMENT:
+                raise ArtifactError(f"{self._path}: a tensor at byte {stored.offset}, not aligned")
+            if stored.offset + count > self._map.size:
+                raise ArtifactError(
+                    f"{self._path}: {self._map.size} bytes, a tensor ends at byte "
+                    f"{stored.offset + count}; copy it anew"
+                )
+            part = self._map[stored.offset : stored.offset + count]
+            array = np.asarray(part.view(stored.dtype).reshape(stored.shape))
+            self._tensors[key] = self._ffi.from_dlpack(array)
+        return self._tensors[key]
+
+
+class TvmRunner:
+    """One program: its signature over a function of the library."""
+
+    def __init__(self, ffi: Any, function: Any, entry: ProgramEntry, weights: list) -> None:
+        self._ffi, self._function, self._entry, self._weights = ffi, function, entry, weights
+        self._inputs = {tensor.name: tensor for tensor in entry.inputs}
+        self._outputs = {tensor.name: tensor for tensor in entry.outputs}
+        self._places = {tensor.name: i for i, tensor in enumerate(entry.outputs)}
+        self._bound: dict[str, np.ndarray] = {}
+        self._tensors: dict[str, Any] = {}  # of the bound inputs, as TVM sees them
+        self._scratch: dict[str, np.ndarray] = {}
+        self._results: Any = None
+
+    def bind(self, arrays: Mapping[str, Buffer]) -> None:
+        """See `Runner.bind`.
+
+        Raises CacheError for an array that the kernels cannot work on where it lies: of another
+        dtype or shape than the signature's, not C-contiguous, or not at a multiple of 64 bytes.
+        """
+        for name, array in arrays.items():
+            tensor = self._inputs.get(name) or self._outputs.get(name)
+            if tensor is None:
+                raise KeyError(f"{name} is no input or output of {self._entry.file}")
+            array = _checked(tensor, array)
+            if array.ctypes.data % ALIGNMENT:
+                raise CacheError(
+                    f"{name}: the array lies at {array.ctypes.data:#x}, wanted a multiple of "
+                    f"{ALIGNMENT} bytes: lcc.runtime.kv_cache.zeros makes such ones"
+                )
+            self._bound[name] = array
+            if name in self._inputs:
+                self._tensors[name] = self._ffi.from_dlpack(array)
+
+    def __call__(
+        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """See `Runner.__call__`."""
+        if missing := self._inputs.keys() - self._bound.keys() - feeds.keys():
+            raise KeyError(f"{self._entry.file}: no array for {', '.join(sorted(missing))}")
+        given = {name: self._fed(name, array) for name, array in feeds.items()}
+        self._check_sizes({**self._bound, **feeds})
+        args = [given.get(name) or self._tensors[name] for name in self._inputs]
+        try:
+            self._results = self._function(*args, *self._weights)
+        except RuntimeError as error:  # a kernel refuses
+            line = str(error).strip().splitlines()[-1]
+            raise CacheError(f"{self._entry.file}: {line}") from error
+        for name, place in self._places.items():
+            if name in self._bound and name not in fetch:
+                self._bound[name][...] = np.from_dlpack(self._results[place])
+        return {name: self._fetched(name) for name in fetch}
+
+    def _fetched(self, name: str) -> np.ndarray:
+        result: np.ndarray = np.from_dlpack(self._results[self._places[name]])
+        if name in self._bound:
+            self._bound[name][...] = result
+        return result
+
+    def _fed(self, name: str, array: np.ndarray) -> Any:
+        """An input of one call; copied if it does not lie where vectors can be loaded."""
+        if name not in self._inputs:
+            raise KeyError(f"{name} is no input of {self._entry.file}")
+        array = _checked(self._inputs[name], array)
+        if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
+            block = self._scratch.get(name)
+            if block is None or block.size < array.size:
+                block = self._scratch[name] = zeros([array.size], array.dtype)
+            place = block[: array.size].reshape(array.shape)
+            place[...] = array
+            array = place
+        return self._ffi.from_dlpack(array)
+
+    def _check_sizes(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Sizes of one name are the same in all inputs, and none is 0."""
+        sizes: dict[str, int] = {}
+        for tensor in self._inputs.values():
+            for symbol, size in zip(tensor.shape, arrays[tensor.name].shape, strict=True):
+                if isinstance(symbol, str) and (sizes.setdefault(symbol, size) != size or not size):
+                    raise CacheError(
+                        f"{self._entry.file}: {symbol} is {size} in {tensor.name}, wanted "
+                        f"{sizes[symbol] or 'at least 1'}"
+                    )
+
+
+def _checked(tensor: TensorEntry, array: object) -> np.ndarray:
+    """The array is what the signature says: kernels trust it."""
+    if not isinstance(array, np.ndarray):
+        raise CacheError(f"{tensor.name}: {type(array).__name__}, wanted a numpy array")
+    if array.dtype != tensor.dtype:
+        raise CacheError(f"{tensor.name}: dtype {array.dtype}, wanted {tensor.dtype}")
+    fits = len(array.shape) == len(tensor.shape) and all(
+        isinstance(size, str) or size == own
+        for size, own in zip(tensor.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise CacheError(f"{tensor.name}: shape {list(array.shape)}, wanted {tensor.shape}")
+    if not array.flags.c_contiguous:
+        raise CacheError(f"{tensor.name}: the array is not C-contiguous")
+    return array

@@ -1,0 +1,285 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lcc.artifact.folder import verify_files, write_artifact
+from lcc.artifact.manifest import (
+    LayerEntry,
+    Manifest,
+    ModelEntry,
+    PassEntry,
+    ProgramEntry,
+    TensorEntry,
+    fingerprint,
+    read_manifest,
+)
+from lcc.config import CacheConfig, PolicyConfig
+from lcc.errors import ArtifactError
+
+
+def small_manifest() -> Manifest:
+    return Manifest(
+        made_by="lcc 0.1.0",
+        target="onnxruntime:cpu",
+        model=ModelEntry(
+            name="tiny",
+            architecture="TinyForCausalLM",
+            hidden_size=8,
+            vocab_size=16,
+            layers=[LayerEntry(query_heads=2, kv_heads=1, head_size=4, evict="evict_0")],
+        ),
+        cache=CacheConfig(),
+        policy=PolicyConfig(alpha=0.5),
+        scalars=["novelty"],
+        programs={
+            "decode": ProgramEntry(
+                file="step.onnx",
+                inputs=[TensorEntry(name="key_0", dtype="float32", shape=[1, 1, "S", 4])],
+                outputs=[TensorEntry(name="key_0_out", dtype="float32", shape=[1, 1, "S", 4])],
+                updates={"key_0_out": "key_0"},
+            ),
+            "evict_0": ProgramEntry(file="evict.onnx", inputs=[], outputs=[]),
+        },
+        passes=[PassEntry(name="find_attention", sites=1)],
+        memory=[],
+    )
+
+
+def fill(folder: Path) -> Manifest:
+    (folder / "step.onnx").write_bytes(b"step")
+    (folder / "evict.onnx").write_bytes(b"evict")
+    (folder / "data").mkdir()
+    (folder / "data" / "weights.bin").write_bytes(bytes(1000))
+    return small_manifest()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    write_artifact(tmp_path / "tiny.lcc", fill)
+    return tmp_path / "tiny.lcc"
+
+
+def test_manifest_is_byte_exact(artifact, tmp_path):
+    data = (artifact / "manifest.json").read_bytes()
+    assert data == (Path(__file__).parent / "golden" / "manifest.json").read_bytes()
+    write_artifact(tmp_path / "again.lcc", fill)
+    assert (tmp_path / "again.lcc" / "manifest.json").read_bytes() == data
+
+
+def test_round_trip(artifact):
+    manifest = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    assert list(manifest.files) == ["data/weights.bin", "evict.onnx", "step.onnx"]
+    assert manifest.model == small_manifest().model
+    assert manifest.queries is None
+    assert "queries" not in json.loads((artifact / "manifest.json").read_text())
+
+
+def test_fingerprint_follows_every_file(artifact, tmp_path):
+    def other(folder: Path) -> Manifest:
+        manifest = fill(folder)
+        (folder / "step.onnx").write_bytes(b"stop")
+        return manifest
+
+    first = fingerprint(read_manifest(artifact))
+    assert first == fingerprint(write_artifact(tmp_path / "same.lcc", fill))
+    assert first != fingerprint(write_artifact(tmp_path / "other.lcc", other))
+
+
+def change(artifact: Path, path: list, value: object) -> None:
+    page = json.loads((artifact / "manifest.json").read_text())
+    place = page
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (artifact / "manifest.json").write_text(json.dumps(page))
+
+
+def rename_in_files(artifact: Path, name: str) -> None:
+    page = json.loads((artifact / "manifest.json").read_text())
+    page["files"][name] = page["files"].pop("data/weights.bin")
+    (artifact / "manifest.json").write_text(json.dumps(page))
+
+
+def link_outside(artifact: Path) -> None:
+    (artifact.parent / "secret").write_bytes(bytes(1000))
+    (artifact / "data" / "weights.bin").unlink()
+    (artifact / "data" / "weights.bin").symlink_to(artifact.parent / "secret")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+
+
+BROKEN = {
+    "no manifest": (lambda a: (a / "manifest.json").unlink(), "is not an artifact"),
+    "not json": (
+        lambda a: (a / "manifest.json").write_text("{oops"),
+        r"manifest\.json: JSON is malformed",
+    ),
+    "cut manifest": (
+        lambda a: (a / "manifest.json").write_bytes((a / "manifest.json").read_bytes()[:99]),
+        r"manifest\.json: Input data was truncated",
+    ),
+    "another format": (
+        lambda a: change(a, ["format"], "onnx"),
+        'format is "onnx", wanted "lcc"',
+    ),
+    "newer, and unknown inside": (
+        lambda a: (change(a, ["version"], 3), change(a, ["wavelets"], [])),
+        r"manifest\.json: version 3, this lcc reads version 2; install a newer lcc",
+    ),
+    "a cache of a type that the runtime does not keep": (
+        lambda a: change(a, ["programs", "decode", "inputs", 0, "dtype"], "bfloat16"),
+        "programs: decode: key_0 is bfloat16; wanted one of float32, float16 in all",
+    ),
+    "unknown field": (
+        lambda a: change(a, ["cache", "tiers"], 3),
+        r"unknown field `tiers` - at `\$\.cache`",
+    ),
+    "unknown field of a layer": (
+        lambda a: change(a, ["model", "layers", 0, "dilation"], 3),
+        r"unknown field `dilation` - at `\$\.model\.layers\[0\]`",
+    ),
+    "wrong type": (
+        lambda a: change(a, ["model", "hidden_size"], "8"),
+        r"Expected `int`, got `str` - at `\$\.model\.hidden_size`",
+    ),
+    "impossible sizes": (
+        lambda a: change(a, ["cache", "budget"], 4096),
+        r"budget \(4096\) must be smaller than capacity \(2048\)",
+    ),
+    "parent folder": (
+        lambda a: rename_in_files(a, "../weights.bin"),
+        r'"\.\./weights\.bin" leaves the folder',
+    ),
+    "absolute path": (
+        lambda a: rename_in_files(a, "/etc/passwd"),
+        '"/etc/passwd" leaves the folder',
+    ),
+    "drive": (lambda a: rename_in_files(a, "C:weights"), '"C:weights" leaves the folder'),
+    "link outside": (link_outside, r"weights\.bin: a link that leaves"),
+    "missing file": (lambda a: (a / "step.onnx").unlink(), r"step\.onnx: missing"),
+    "truncated file": (
+        lambda a: os.truncate(a / "data" / "weights.bin", 999),
+        r"weights\.bin: 999 bytes, the manifest says 1000",
+    ),
+    "changed file": (
+        lambda a: flip(a / "data" / "weights.bin"),
+        r"weights\.bin: changed since it was written",
+    ),
+    "program in no file": (
+        lambda a: change(a, ["programs", "decode", "file"], "other.onnx"),
+        r"decode is in other\.onnx, which files does not list",
+    ),
+    "update of nothing": (
+        lambda a: change(a, ["programs", "decode", "updates"], {"key_0_out": "value_0"}),
+        "decode has no update key_0_out -> value_0",
+    ),
+    "layer without its program": (
+        lambda a: change(a, ["model", "layers", 0, "evict"], "evict_7"),
+        "layer 0 names evict_7, which is no program",
+    ),
+    "bad hash": (
+        lambda a: change(a, ["files", "step.onnx", "sha256"], "00"),
+        r"step\.onnx: wanted bytes >= 0 and a sha256",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_artifact_is_refused_by_name(artifact, name):
+    verify_files(artifact, read_manifest(artifact))  # it was whole
+    breaks, message = BROKEN[name]
+    breaks(artifact)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        verify_files(artifact, read_manifest(artifact))
+    assert "\n" not in str(caught.value)
+
+
+def test_level_size_leaves_out_the_hash_only(artifact):
+    manifest = read_manifest(artifact)
+    flip(artifact / "data" / "weights.bin")
+    verify_files(artifact, manifest, level="size")
+    os.truncate(artifact / "step.onnx", 0)
+    with pytest.raises(ArtifactError, match="0 bytes"):
+        verify_files(artifact, manifest, level="size")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_failed_write_leaves_the_old_artifact(artifact, error):
+    def fails(folder: Path) -> Manifest:
+        (folder / "step.onnx").write_bytes(b"half")
+        raise error
+
+    before = (artifact / "manifest.json").read_bytes()
+    with pytest.raises((KeyboardInterrupt, ArtifactError), match=r"^$|No space left on device"):
+        write_artifact(artifact, fails)
+    assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
+    assert (artifact / "manifest.json").read_bytes() == before
+    verify_files(artifact, read_manifest(artifact))
+
+
+def test_failed_write_leaves_no_folder_that_was_not_there(tmp_path):
+    def failing(folder: Path) -> Manifest:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_artifact(tmp_path / "new" / "er" / "tiny.lcc", failing)
+    assert list(tmp_path.iterdir()) == []
+    write_artifact(tmp_path / "new" / "er" / "tiny.lcc", fill)
+    assert (tmp_path / "new" / "er" / "tiny.lcc" / "manifest.json").exists()
+
+
+def test_failed_rename_puts_the_old_artifact_back(artifact, monkeypatch):
+    rename = Path.rename
+
+    def fails_once(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(ArtifactError, match="No space"):
+        write_artifact(artifact, fill)
+    assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
+    verify_files(artifact, read_manifest(artifact))
+
+
+def test_replaces_an_artifact_as_a_whole(artifact):
+    def smaller(folder: Path) -> Manifest:
+        manifest = fill(folder)
+        (folder / "data" / "weights.bin").unlink()
+        return manifest
+
+    write_artifact(artifact, smaller)
+    assert not (artifact / "data" / "weights.bin").exists()
+    assert [path.name for path in artifact.parent.iterdir()] == ["tiny.lcc"]
+
+
+def test_never_replaces_what_is_no_artifact(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(ArtifactError, match="exists and is no artifact"):
+        write_artifact(tmp_path / "home", fill)
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    for manifest in ('{"name": "my web app"}', "[]", "{"):  # other things have one, too
+        (tmp_path / "home" / "manifest.json").write_text(manifest)
+        with pytest.raises(ArtifactError, match="exists and is no artifact"):
+            write_artifact(tmp_path / "home", fill)
+        assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+
+
+def test_links_are_not_written(tmp_path):
+    def links(folder: Path) -> Manifest:
+        manifest = fill(folder)
+        (folder / "more").symlink_to("/etc/passwd")
+        return manifest
+
+    with pytest.raises(ArtifactError, match="more is a link"):
+        write_artifact(tmp_path / "tiny.lcc", links)
+    assert list(tmp_path.iterdir()) == []

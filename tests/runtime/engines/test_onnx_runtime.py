@@ -1,0 +1,297 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lcc.artifact.manifest import Manifest, ModelEntry, ProgramEntry, TensorEntry
+from lcc.config import CacheConfig, PolicyConfig
+from lcc.errors import ArtifactError, TargetError
+from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+
+HQ, HKV, D = 4, 2, 16
+WHAT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
+CACHE = (1, HKV, "S", D)
+STEP = ProgramEntry(
+    file="step.onnx",
+    inputs=[
+        TensorEntry(name="x", dtype="float32", shape=[1, "Q", HQ * D]),
+        TensorEntry(name="used", dtype="int32", shape=[1]),
+        TensorEntry(name="key_0", dtype="float32", shape=list(CACHE)),
+        TensorEntry(name="value_0", dtype="float32", shape=list(CACHE)),
+    ],
+    outputs=[
+        TensorEntry(name="hidden", dtype="float32", shape=[1, "Q", HQ * D]),
+        TensorEntry(name="key_0_out", dtype="float32", shape=list(CACHE)),
+        TensorEntry(name="value_0_out", dtype="float32", shape=list(CACHE)),
+    ],
+    updates={"key_0_out": "key_0", "value_0_out": "value_0"},
+)
+ADD = ProgramEntry(
+    file="add.onnx",
+    inputs=[
+        TensorEntry(name="a", dtype="float32", shape=["n", 3]),
+        TensorEntry(name="b", dtype="float32", shape=["n", 3]),
+    ],
+    outputs=[
+        TensorEntry(name="sum", dtype="float32", shape=["n", 3]),
+        TensorEntry(name="difference", dtype="float32", shape=["n", 3]),
+    ],
+)
+
+
+def save(folder, program: ProgramEntry, nodes: list, constants: dict) -> None:
+    def infos(tensors):
+        return [helper.make_tensor_value_info(t.name, WHAT[t.dtype], t.shape) for t in tensors]
+
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(
+        nodes, "g", infos(program.inputs), infos(program.outputs), initializers
+    )
+    domains = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=domains, ir_version=10), folder / program.file)
+
+
+def write_programs(folder) -> None:
+    """A step whose keys and values are the first columns of x, and a program without a cache."""
+    node, half = helper.make_node, HKV * D
+    nodes = [
+        node("Slice", ["x", "zero", "half", "two"], ["kv"]),
+        node("Shape", ["x"], ["length"], start=1, end=2),
+        node("Cast", ["length"], ["q32"], to=TensorProto.INT32),
+        node("Add", ["used", "q32"], ["total1"]),
+        node("Sub", ["total1", "one"], ["last"]),
+        node("Squeeze", ["total1"], ["total"]),
+        node(
+            "GroupQueryAttention",
+            ["x", "kv", "kv", "key_0", "value_0", "last", "total"],
+            ["hidden", "key_0_out", "value_0_out"],
+            domain="com.microsoft",
+            num_heads=HQ,
+            kv_num_heads=HKV,
+        ),
+    ]
+    constants = {
+        "zero": np.array([0]),
+        "half": np.array([half]),
+        "two": np.array([2]),
+        "one": np.array([1], np.int32),
+    }
+    save(folder, STEP, nodes, constants)
+    nodes = [node("Add", ["a", "b"], ["sum"]), node("Sub", ["a", "b"], ["difference"])]
+    save(folder, ADD, nodes, {})
+
+
+def manifest(target: str = "onnxruntime:cpu", **programs: ProgramEntry) -> Manifest:
+    model = ModelEntry(name="m", architecture="M", hidden_size=1, vocab_size=1, layers=[])
+    return Manifest(
+        made_by="a test",
+        target=target,
+        model=model,
+        cache=CacheConfig(),
+        policy=PolicyConfig(),
+        scalars=[],
+        programs={"prefill_chunk": STEP, "decode": STEP, "add": ADD} | programs,
+        passes=[],
+        memory=[],
+    )
+
+
+@pytest.fixture
+def engine(tmp_path):
+    write_programs(tmp_path)
+    return OnnxRuntimeEngine(tmp_path, manifest(), threads=1)
+
+
+def expected_step(x: np.ndarray, used: int, key: list, value: list) -> np.ndarray:
+    """Attention by loops; appends to key and value, per head lists of rows."""
+    hidden = np.zeros_like(x[0])
+    for j, row in enumerate(x[0]):
+        for head in range(HKV):
+            key[head].append(row[head * D : (head + 1) * D])
+            value[head].append(row[head * D : (head + 1) * D])
+        for head in range(HQ):
+            mine, q = head // (HQ // HKV), row[head * D : (head + 1) * D]
+            logits = [float(q @ k) / D**0.5 for k in key[mine][: used + j + 1]]
+            weights = np.exp(np.array(logits) - max(logits))
+            mixed = sum(w * v for w, v in zip(weights / weights.sum(), value[mine], strict=True))
+            hidden[j, head * D : (head + 1) * D] = mixed
+    return hidden
+
+
+def test_steps_write_the_cache_in_place(engine):
+    random = np.random.default_rng(0)
+    buffers = {name: np.zeros((1, HKV, 40, D), np.float32) for name in ("key_0", "value_0")}
+    chunk, decode = engine.runner("prefill_chunk"), engine.runner("decode")
+    chunk.bind(buffers)
+    decode.bind(buffers)
+    key, value = ([[] for _ in range(HKV)] for _ in range(2))
+    used = 0
+    for size in (7, 1, 12, 1, 1, 3, 12):
+        x = random.normal(size=(1, size, HQ * D)).astype(np.float32)
+        feeds = {"x": x, "used": np.array([used], np.int32)}
+        got = (decode if size == 1 else chunk)(feeds, ["hidden"])["hidden"][0]
+        np.testing.assert_allclose(got, expected_step(x, used, key, value), atol=1e-5)
+        used += size
+        np.testing.assert_allclose(buffers["key_0"][0, :, :used], np.array(key), atol=1e-6)
+        assert not buffers["key_0"][0, :, used:].any()
+        assert not buffers["value_0"][0, :, used:].any()
+
+
+def test_bound_addresses_are_those_of_the_buffers(engine):
+    buffers = {name: np.zeros((1, HKV, 8, D), np.float32) for name in ("key_0", "value_0")}
+    runner = engine.runner("decode")
+    runner.bind(buffers)
+    feeds = {"x": np.ones((1, 1, HQ * D), np.float32), "used": np.array([0], np.int32)}
+    runner(feeds, [])
+    outputs = runner._bindings[()].get_outputs()
+    assert {output.data_ptr() for output in outputs} == {b.ctypes.data for b in buffers.values()}
+
+
+def test_programs_of_one_file_share_a_session(engine):
+    assert engine.runner("prefill_chunk")._session is engine.runner("decode")._session
+    assert engine.runner("decode") is engine.runner("decode")
+
+
+def test_nothing_of_the_size_of_the_cache_is_copied(tmp_path):
+    """512 MB of cache, steps of 1 and 64 tokens: memory grows by less than a tenth of it."""
+    write_programs(tmp_path)
+    code = """if True:
+        import sys, time
+        import numpy as np
+        sys.path.insert(0, sys.argv[2])
+        from test_onnx_runtime import HKV, HQ, D, manifest
+        from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+        from lcc.runtime.stats import peak_rss_bytes
+        engine = OnnxRuntimeEngine(sys.argv[1], manifest(), threads=1)
+        slots = (256 << 20) // (HKV * D * 4)
+        cache = {n: np.ones((1, HKV, slots, D), np.float32) for n in ("key_0", "value_0")}
+        runner = engine.runner("decode")
+        runner.bind(cache)
+        before, begin = peak_rss_bytes(), time.perf_counter()
+        for used, size in ((0, 1), (1, 64), (65, 1), (66, 33)):
+            feeds = {"x": np.ones((1, size, HQ * D), np.float32)}
+            runner(feeds | {"used": np.array([used], np.int32)}, ["hidden"])
+        print((peak_rss_bytes() - before) >> 20, time.perf_counter() - begin)
+    """
+    here = textwrap.dedent(code), str(tmp_path), str(__file__).rsplit("/", 1)[0]
+    grown, seconds = subprocess.check_output([sys.executable, "-c", *here], text=True).split()
+    assert int(grown) < 51
+    assert float(seconds) < 1  # four copies of 512 MB and back take longer
+
+
+def test_only_what_is_fetched_comes_back(engine):
+    runner = engine.runner("add")
+    a, b = np.full((2, 3), 5, np.float32), np.full((2, 3), 3, np.float32)
+    assert runner({"a": a, "b": b}, ["difference"])["difference"].tolist() == [[2] * 3] * 2
+    both = runner({"a": a, "b": b}, ["difference", "sum"])
+    assert both["sum"].tolist() == [[8] * 3] * 2
+
+
+def test_bound_inputs_and_outputs_stay_bound_and_can_change(engine):
+    runner = engine.runner("add")
+    a, total = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    runner.bind({"a": a, "sum": total})
+    a[:] = 1  # read when run, not when bound
+    runner({"b": np.full((2, 3), 2, np.float32)})
+    assert total.tolist() == [[3] * 3] * 2
+    other = np.zeros((4, 3), np.float32)
+    runner.bind({"a": np.full((4, 3), 7, np.float32), "sum": other})
+    runner({"b": np.full((4, 3), 2, np.float32)})
+    assert other.tolist() == [[9] * 3] * 4
+    assert total.tolist() == [[3] * 3] * 2
+
+
+def test_results_of_changing_size_share_one_block(engine):
+    runner = engine.runner("add")
+    addresses = set()
+    for size in (9, 1, 4, 9):
+        feeds = {n: np.full((size, 3), size, np.float32) for n in ("a", "b")}
+        result = runner(feeds, ["sum"])["sum"]
+        assert result.tolist() == [[2 * size] * 3] * size
+        addresses.add(result.ctypes.data)
+    assert len(addresses) == 1
+
+
+def test_mistakes_are_named(engine):
+    runner = engine.runner("add")
+    with pytest.raises(KeyError, match="no array for b"):
+        runner({"a": np.zeros((2, 3), np.float32)}, ["sum"])
+    with pytest.raises(KeyError, match="c is no input or output"):
+        runner.bind({"c": np.zeros(1, np.float32)})
+    with pytest.raises(ValueError, match="a: the array is not C-contiguous"):
+        runner.bind({"a": np.zeros((3, 2), np.float32).T})
+
+
+def test_files_and_targets_that_cannot_be(engine, tmp_path):
+    (tmp_path / "add.onnx").write_bytes(b"\x08nonsense")
+    with pytest.raises(ArtifactError, match=r"add\.onnx: ONNX Runtime cannot load it") as caught:
+        engine.runner("add")
+    assert "\n" not in str(caught.value)
+    strange = ProgramEntry(
+        file="step.onnx",
+        inputs=STEP.inputs,
+        outputs=[TensorEntry(name="hidden", dtype="float32", shape=[1, "T", 4])],
+    )
+    with pytest.raises(ArtifactError, match="output hidden has size T, which no input has"):
+        OnnxRuntimeEngine(tmp_path, manifest(strange=strange)).runner("strange")
+    for target, message in {
+        "tvm:llvm": 'target is "tvm:llvm", this engine runs onnxruntime:cpu',
+        "onnxruntime:npu": "this engine runs",
+        "onnxruntime:cuda": "target is onnxruntime:cuda, this ONNX Runtime has only",
+    }.items():
+        with pytest.raises(TargetError, match=message):
+            OnnxRuntimeEngine(tmp_path, manifest(target))
+
+
+def copies_program(name: str) -> ProgramEntry:
+    """Adds up copies of its input."""
+    return ProgramEntry(file=f"{name}.onnx", inputs=[ADD.inputs[0]], outputs=[ADD.outputs[0]])
+
+
+def growth_of_peak(folder: Path, *sizes: int) -> list[int]:
+    """MB by which each of several programs raises the peak of one process; `sizes`: MB it takes."""
+    node = helper.make_node
+    for name, size in enumerate(sizes):
+        nodes = [
+            node("Tile", ["a", "often"], ["copies"]),
+            node("ReduceSum", ["copies", "rows"], ["sum"], keepdims=1),
+        ]
+        constants = {"often": np.array([(size << 20) // 12, 1]), "rows": np.array([0])}
+        save(folder, copies_program(f"{name}"), nodes, constants)
+    code = """if True:
+        import sys
+        import numpy as np
+        sys.path.insert(0, sys.argv[2])
+        from test_onnx_runtime import copies_program, manifest
+        from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+        from lcc.runtime.stats import peak_rss_bytes
+        programs = {name: copies_program(name) for name in sys.argv[3:]}
+        engine = OnnxRuntimeEngine(sys.argv[1], manifest(**programs), threads=1)
+        one = np.ones((1, 3), np.float32)
+        peaks = [peak_rss_bytes() >> 20]
+        for name in programs:
+            engine.runner(name)({"a": one}, ["sum"])
+            peaks.append(peak_rss_bytes() >> 20)
+        print(*np.diff(peaks))
+    """
+    arguments = [folder, Path(__file__).parent, *range(len(sizes))]
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return [int(size) for size in subprocess.check_output(command, text=True).split()]
+
+
+def test_programs_share_one_arena(tmp_path):
+    """What one program took serves the next: the second of two takes less than a tenth anew."""
+    first, second = growth_of_peak(tmp_path, 96, 96)
+    assert first > 80
+    assert second < 9
+
+
+def test_what_small_programs_took_serves_larger_ones(tmp_path):
+    """The second and the third add what they have more than the first: the arena is one region."""
+    _, second, third = growth_of_peak(tmp_path, 8, 24, 48)
+    assert 30 < second + third < 50
