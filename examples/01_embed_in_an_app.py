@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("question")
     options = parser.parse_args()
 
-    session = lcc.runtime.load(options.artifact)
+    session = lcc.runtime.open(options.artifact)
 
     # Called after every cycle: the moment when something was forgotten, and what was kept.
     session.on_cycle = lambda cycle: print(

@@ -20,7 +20,7 @@ def main() -> None:
     options = parser.parse_args()
     state = options.text.with_suffix(".lccstate")
 
-    session = lcc.runtime.load(options.artifact)
+    session = lcc.runtime.open(options.artifact)
     if not state.exists():
         session.feed(options.text.read_text(encoding="utf-8"))
         session.save(state, dtype="float16")  # half the size; float32 keeps every bit

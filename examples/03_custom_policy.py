@@ -38,7 +38,7 @@ def main() -> None:
     config = CompileConfig(cache=cache, policy=PolicyConfig(name=LoudValues.name))
     compile_model(options.model, options.output, config)
 
-    session = lcc.runtime.load(options.output)  # the policy's class is not needed from here on
+    session = lcc.runtime.open(options.output)  # the policy's class is not needed from here on
     session.feed("It was a bright cold day in April, and the clocks were striking thirteen. " * 4)
     session.distill()  # a cycle now, full or not
     print("kept by the first layer's first head:", *session.kept_tokens(layer=0)[0])

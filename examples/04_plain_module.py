@@ -47,7 +47,7 @@ def main() -> None:
     cache = CacheConfig(capacity=256, budget=128, chunk_size=32, catalyst_size=80, recent_size=16)
     compile_model(model, options.output, CompileConfig(cache=cache))
 
-    session = lcc.runtime.load(options.output)
+    session = lcc.runtime.open(options.output)
     session.feed("All work and no play makes Jack a dull boy. " * 100)
     print(f"{session.tokens} tokens read, {session.used} of {session.capacity} entries held")
 

@@ -1,6 +1,6 @@
 """What the user asks for: strict frozen structs, checked at birth, in the manifest as they are.
 
-Sizes count entries or tokens; there is no ratio but `alpha`, which is the paper's own parameter.
+Sizes count entries or tokens.
 """
 
 from typing import Literal
@@ -11,9 +11,8 @@ from lcc.errors import CacheError, ConfigError
 
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
+NEWEST_QUERIES = 64  # newest tokens whose queries a policy that scores by them reads
 HEAD_ROWS = 32  # rows of hidden states that the LM head takes in one call, at most
-SCORE_ROWS = 64  # of a chunk's queries, those that are scored in one call, where sums add up
-RECENT_QUERIES = 64  # newest tokens whose queries are kept for a policy that scores by them
 
 Positions = Literal["contiguous", "absolute"]
 Precision = Literal["fp32", "int8", "int4"]
@@ -96,61 +95,14 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which entries an eviction keeps; a policy ignores the options it does not use.
+    """Which entries an eviction keeps, and the options of that policy.
 
-    alpha           weight of novelty. consensus: its exponent, attention's is 1 - alpha.
-                    infinipot: share of the budget that novelty takes, before attention.
-                    locret: as infinipot, before the retaining scores.
-                    None = the policy's own: 0.75, and the paper's 0.5; 0 with retaining heads
-    attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
-    novelty_span    neighbouring slots over which novelty is averaged; 1 = single entries
-                    (both: not consensus, which goes by sentences)
-    query_pool      how the catalyst's or the last queries are combined
-    group_pool      how the query heads of one KV head are combined
-    memory          share of an entry's earlier attention added to its new one; 0 = only the new one
-    tail_size       the last cycle of a text (where the reader is told that it ends) keeps, of its
-                    newest entries, only those that belong to the last tail_size tokens of the text,
-                    instead of recent_size. None = the policy's own: 100 for locret, for the others
-                    recent_size as in every cycle
-    merge           least cosine of keys at which the value of an evicted entry is averaged into the
-                    nearest kept one's; None = evicted entries are forgotten
-    catalyst        text run over the full cache to read how it attends; the word "beginning" = the
-                    first 32 tokens of the very text being read, where prompts say what they want
+    options     of the policy's own `Options` (`lcc.passes.policies`); what is not given has its
+                default, what the policy does not know is an error. In a manifest, all of them
     """
 
     name: str = "consensus"
-    alpha: float | None = None
-    attention_span: int = 41
-    novelty_span: int = 41
-    query_pool: Literal["sum", "max"] = "sum"
-    group_pool: Literal["mean", "max"] = "mean"
-    memory: float = 0.0
-    tail_size: int | None = None
-    merge: float | None = None
-    catalyst: str = BEGINNING
-
-    def score_rows(self, queries: str | None, rows: int) -> int:
-        """Of so many queries that are scored together, those that a program is given in one call.
-
-        queries     whose they are, see the manifest. Of a chunk ("all") a few, where what all of
-                    them see is the sum of what each sees; artifacts of before do not say how a
-                    catalyst's are combined, so these go together
-        """
-        adds_up = self.query_pool == "sum" and self.group_pool == "mean"
-        return min(rows, SCORE_ROWS) if queries == "all" and adds_up else rows
-
-    def __post_init__(self) -> None:
-        if self.alpha is not None and not 0.0 <= self.alpha <= 1.0:
-            raise ConfigError(f"alpha is {self.alpha}, wanted 0 to 1")
-        if not 0.0 <= self.memory <= 1.0:
-            raise ConfigError(f"memory is {self.memory}, wanted 0 to 1")
-        if self.merge is not None and not -1.0 <= self.merge <= 1.0:
-            raise ConfigError(f"merge is {self.merge}, wanted a cosine, -1 to 1")
-        if self.tail_size is not None and self.tail_size < 0:
-            raise ConfigError(f"tail_size is {self.tail_size}, wanted 0 or more")
-        for name in ("attention_span", "novelty_span"):
-            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted an odd number of slots")
+    options: dict[str, int | float | str] = {}
 
 
 class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

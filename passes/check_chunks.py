@@ -9,10 +9,33 @@ import torch
 from torch import Tensor
 
 from lcc.errors import PassError
+from lcc.ir.roles import Role
+from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, shape
 
 CHUNKS = (7, 1, 29)  # tokens, uneven on purpose
 TOLERANCE = 1e-3  # of the largest logit
+
+
+class CheckChunks(Pass):
+    """Changes nothing; compares a lifted graph with the captured one.
+
+    Requires    LiftKVCache has run, HybridLayers has not: what a plan changes changes the logits.
+    """
+
+    required = False
+
+    def __init__(self, captured: ModelGraph, *, longest: int | None = None) -> None:
+        """See `check_chunks`."""
+        self.captured, self.longest = captured, longest
+
+    def requires(self, graph: ModelGraph) -> None:
+        """The same logits, whole or in chunks."""
+        check_chunks(self.captured, graph, longest=self.longest)
+
+    def rewrite(self, graph: ModelGraph) -> int:
+        """Nothing."""
+        return 0
 
 
 @torch.no_grad()
@@ -26,12 +49,12 @@ def check_chunks(captured: ModelGraph, lifted: ModelGraph, *, longest: int | Non
     Raises:
         PassError: they differ by more than a thousandth of the largest logit.
     """
-    slots = {
-        node.name: shape(node)
-        for node in lifted.graph.find_nodes(op="placeholder")
-        if node.name.startswith(("key_", "value_"))
-    }
-    capacity = next(iter(slots.values()))[2]
+    slots = [
+        shape(lifted.input(port.role, port.layer))
+        for port in lifted.inputs
+        if port.role in (Role.KEY, Role.VALUE)
+    ]
+    capacity = slots[0][2]
     vocabulary = shape(captured.graph.output_node().args[0][0])[-1]
     count = min(sum(CHUNKS), capacity, longest or capacity)
     draw = torch.Generator().manual_seed(0)
@@ -53,13 +76,11 @@ def check_chunks(captured: ModelGraph, lifted: ModelGraph, *, longest: int | Non
             )
 
 
-def _in_chunks(
-    lifted: ModelGraph, slots: dict[str, tuple], tokens: Tensor, positions: Tensor
-) -> Tensor:
+def _in_chunks(lifted: ModelGraph, slots: list[tuple], tokens: Tensor, positions: Tensor) -> Tensor:
     """Logits [n, V] of tokens [1, n], read one chunk after the other into an empty cache."""
-    caches = [torch.zeros(size) for size in slots.values()]
-    inputs = {node.name for node in lifted.graph.find_nodes(op="placeholder")}
-    of_queries = [torch.zeros(1, dtype=torch.int64)] if "query_rows" in inputs else []
+    caches = [torch.zeros(size) for size in slots]
+    chosen = any(port.role == Role.ROWS for port in lifted.inputs)
+    of_queries = [torch.zeros(1, dtype=torch.int64)] if chosen else []
     rows, used = [], 0
     for size in CHUNKS:
         part = slice(used, min(used + size, tokens.shape[1]))

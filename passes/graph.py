@@ -13,6 +13,9 @@ import torch
 from torch import fx
 
 from lcc.errors import PassError
+from lcc.ir.plan import Kind
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes.rotation import Rotation
 
 aten = torch.ops.aten
@@ -24,17 +27,26 @@ class ModelGraph:
 
     module      logits = module(input_ids [1, Q] int64, position_ids [1, Q] int64)
     rotations   distinct rotary embeddings; `lcc.attention` names them by index
-    outputs     names of what the graph gives, in order; the logits come first
+    inputs      what the graph takes, in order; each placeholder bears the name of its port
+    outputs     what the graph gives, in order
+    plan        the kind of each layer, once HybridLayers has run; None = all are full
     """
 
     module: fx.GraphModule
     rotations: tuple[Rotation, ...] = ()
-    outputs: tuple[str, ...] = ("logits",)
+    inputs: tuple[Port, ...] = (Port("tokens", Role.TOKENS), Port("positions", Role.POSITIONS))
+    outputs: tuple[Port, ...] = (Port("logits", Role.LOGITS),)
+    plan: tuple[Kind, ...] | None = None
 
     @property
     def graph(self) -> fx.Graph:
         """The nodes."""
         return self.module.graph
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return int(shape(self.graph.output_node().args[0][0])[-1])
 
     def copy(self) -> "ModelGraph":
         """Another graph over the same weights."""
@@ -45,7 +57,8 @@ class ModelGraph:
         graph.output(output).meta = dict(last.meta)
         for old, new in copies.items():
             new.meta = dict(old.meta)
-        return ModelGraph(fx.GraphModule(self.module, graph), self.rotations, self.outputs)
+        module = fx.GraphModule(self.module, graph)
+        return ModelGraph(module, self.rotations, self.inputs, self.outputs, self.plan)
 
     def to(self, device: torch.device) -> None:
         """Move the graph, and the weights that it shares with its model, to another device."""
@@ -60,11 +73,50 @@ class ModelGraph:
         return self.graph.find_nodes(op="call_function", target=target)
 
     def placeholder(self, name: str) -> fx.Node:
-        """An input by name."""
-        for node in self.graph.find_nodes(op="placeholder"):
+        """An input by its name."""
+        for node in self._placeholders():
             if node.name == name:
                 return node
         raise PassError(f"the graph has no input named {name}")
+
+    def input(self, role: Role, layer: int | None = None) -> fx.Node:
+        """The input of a role, of a layer where it is one."""
+        for port, node in zip(self.inputs, self._placeholders(), strict=True):
+            if (port.role, port.layer) == (role, layer):
+                return node
+        where = "" if layer is None else f" of layer {layer}"
+        raise PassError(f"the graph has no input for {role}{where}")
+
+    def add_input(self, port: Port, value: torch.Tensor, *, after: fx.Node) -> fx.Node:
+        """A new input behind another one; `value` is an example of it, perhaps a fake one."""
+        mode = self._placeholders()[0].meta["val"].fake_mode
+        place = next(i for i, node in enumerate(self._placeholders()) if node is after) + 1
+        with self.graph.inserting_after(after):
+            node = self.graph.placeholder(port.name)
+        if not isinstance(value, torch._subclasses.FakeTensor):
+            value = mode.from_tensor(value, static_shapes=True)
+        node.meta["val"] = value
+        self.inputs = (*self.inputs[:place], port, *self.inputs[place:])
+        return node
+
+    def drop_input(self, node: fx.Node) -> None:
+        """Take an input away that nothing reads."""
+        place = next(i for i, other in enumerate(self._placeholders()) if other is node)
+        self.graph.erase_node(node)
+        self.inputs = (*self.inputs[:place], *self.inputs[place + 1 :])
+
+    def results(self) -> list[tuple[Port, fx.Node]]:
+        """What the graph gives, with the nodes that compute it."""
+        return list(zip(self.outputs, self.graph.output_node().args[0], strict=True))
+
+    def give(self, results: Iterable[tuple[Port, fx.Node]]) -> None:
+        """Set what the graph gives."""
+        pairs = list(results)
+        self.graph.output_node().args = (tuple(node for _, node in pairs),)
+        self.outputs = tuple(port for port, _ in pairs)
+
+    def _placeholders(self) -> list[fx.Node]:
+        return self.graph.find_nodes(op="placeholder")
 
     def clean(self) -> None:
         """Drop what nothing uses and recompile."""

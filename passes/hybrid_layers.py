@@ -8,9 +8,15 @@ from torch import fx
 
 from lcc.config import Positions
 from lcc.errors import ConfigError, PassError
-from lcc.ir.plan import BlockSparse, Full, Kind, SinkWindow, Sparse
+from lcc.ir.plan import BlockSparse, Full, Kind, SinkWindow, Sparse, parse_plan
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, ancestors, aten, emit, is_call, reached_from, shape
+from lcc.passes.lift_kv_cache import USED
+
+TOKENS_READ = Port("tokens_read", Role.COUNTER)
+_LONG = {"dtype": torch.int64}
 
 
 class HybridLayers(Pass):
@@ -18,7 +24,7 @@ class HybridLayers(Pass):
 
         before   lcc.cached_attention(q, k, v, key_<i>, value_<i>, used, ...)
         after    lcc.cached_sink_window(q, sink_q, k, v, key_<i>, value_<i>, used_<n>, ...), or
-                 lcc.cached_block_sparse(q, k, v, key_<i>, value_<i>, used_<n>, places_<n>, ...),
+                 lcc.cached_block_sparse(q, k, v, key_<i>, value_<i>, used_<n>, positions, ...),
                  for the layers of kind n of the plan that are not full
 
     key_<i> and value_<i> shrink to `slots` entries, and such layers give out no queries_<i> and no
@@ -26,8 +32,11 @@ class HybridLayers(Pass):
     no query_rows.
 
     used_<n>    [1] int32, a new input after `used`: entries before the step in layers of kind n
-    places_<n>  [H, slots] int64, likewise, of block_sparse kinds: place in the text of the token
-                in each slot, of the layer with the most KV heads
+    kept_<n>    [1] int32, likewise, of block_sparse kinds: of them, those the last compaction left
+    token_position_block_sparse_<n>
+                [H, slots] int64, likewise: token position of each of these, for the layer with the
+                most KV heads; entries that were read since lie behind them without a gap
+    tokens_read [1] int64, where there is a block_sparse kind: tokens of the text before the step
 
     Under contiguous positions a layer's angles follow its own slots, so position inputs are
     computed from used_<n>. In a sink_window layer the first entries stay where they are while the
@@ -35,31 +44,37 @@ class HybridLayers(Pass):
     (StreamingLLM, 2309.17453).
 
     Requires    LiftKVCache has run; the plan has a kind for every layer.
-    Ensures     every layer of a kind that is not full reads a cache of `slots` slots.
+    Ensures     the graph knows its plan; every layer of a kind that is not full reads a cache of
+                `slots` slots.
     """
 
     required = False  # a plan may have full layers only
 
     def __init__(
         self,
-        plan: tuple[Kind, ...],
+        plan: str,
         *,
         positions: Positions,
         chunk_size: int,
         catalyst_size: int = 0,
+        lag: int = 0,
     ) -> None:
-        """`chunk_size`: tokens of a step, at most; `catalyst_size`: see `CacheConfig`."""
-        self.plan, self.positions = plan, positions
+        """Keep what is asked for.
+
+        plan            as `lcc.ir.plan.parse_plan` reads it
+        chunk_size      tokens of a step, at most
+        catalyst_size   see `CacheConfig`
+        lag             newest tokens that are read once more, before a cycle: what they see is kept
+        """
+        self.text, self.positions, self.lag = plan, positions, lag
         self.sizes = chunk_size, catalyst_size
 
     def requires(self, graph: ModelGraph) -> None:
         """The plan fits the model."""
         sites = graph.calls(torch.ops.lcc.cached_attention.default)
-        if len(sites) != len(self.plan):
-            raise PassError(
-                f"hybrid_layers: {len(sites)} cached attentions, the plan has {len(self.plan)} "
-                "layers; run lift_kv_cache first"
-            )
+        if not sites:
+            raise PassError("hybrid_layers: no lcc.cached_attention; run lift_kv_cache first")
+        self.plan = parse_plan(self.text, len(sites))
         for i, (site, kind) in enumerate(zip(sites, self.plan, strict=True)):
             if site.args[7] and not isinstance(kind, Full):
                 raise ConfigError(
@@ -89,31 +104,45 @@ class HybridLayers(Pass):
             if not isinstance(kind, Full):
                 self._rewrite_site(graph, i, site, kind, inputs[kind], rotations)
         _drop_query_rows(graph)
+        graph.plan = self.plan
         return len(self.plan) - self.plan.count(Full())
 
     def _add_inputs(self, graph: ModelGraph) -> dict[Sparse, list[fx.Node]]:
-        """used_<n> and, where it is asked for, places_<n> of each kind."""
+        """used_<n> of each kind and, where its pattern asks for them, all token positions."""
         kinds = sparse_kinds(self.plan)
-        sites = graph.calls(torch.ops.lcc.cached_attention.default)
-        used = last = graph.placeholder("used")
+        one = torch.zeros(1, dtype=torch.int32)
+        last = next(node for node in graph.graph.nodes if node.name == USED.name)
+        read = None
+        if any(isinstance(kind, BlockSparse) for kind in kinds):
+            read = last = graph.add_input(TOKENS_READ, one.long(), after=last)
         inputs: dict[Sparse, list[fx.Node]] = {}
+        found = []
         for number, kind in enumerate(kinds, start=1):
-            values = {f"used_{number}": used.meta["val"]}
+            port = Port(f"used_{number}", Role.COUNTER)
+            used = last = graph.add_input(port, one, after=last)
+            inputs[kind] = [used]
             if isinstance(kind, BlockSparse):
-                heads = [
-                    shape(site.args[3])[1]
-                    for site, other in zip(sites, self.plan, strict=True)
-                    if other == kind
-                ]
-                sizes = (max(heads), kind.slots(*self.sizes))
-                values[f"places_{number}"] = used.meta["val"].new_empty(sizes, dtype=torch.int64)
-            inputs[kind] = []
-            for name, value in values.items():
-                with graph.graph.inserting_after(last):
-                    last = graph.graph.placeholder(name)
-                last.meta["val"] = value
-                inputs[kind].append(last)
+                port = Port(f"kept_{number}", Role.COUNTER)
+                kept = graph.add_input(port, one, after=last)
+                group = f"{kind.__struct_config__.tag}_{number}"
+                port = Port(f"token_position_{group}", Role.TOKEN_POSITION)
+                sizes = (self._heads(graph, kind), self._slots(kind))
+                held = torch.zeros(sizes, dtype=torch.int64)
+                position = last = graph.add_input(port, held, after=kept)
+                found.append((kind, position, used, kept))
+        for kind, position, used, kept in found:
+            inputs[kind].append(_token_positions(graph, position, used, kept, read))
         return inputs
+
+    def _slots(self, kind: Sparse) -> int:
+        """Entries per KV head that a layer of a kind has room for."""
+        return kind.slots(*self.sizes) + self.lag
+
+    def _heads(self, graph: ModelGraph, kind: Sparse) -> int:
+        """KV heads of the layer of a kind that has most."""
+        sites = graph.calls(torch.ops.lcc.cached_attention.default)
+        pairs = zip(sites, self.plan, strict=True)
+        return max(shape(site.args[3])[1] for site, other in pairs if other == kind)
 
     def _rewrite_site(
         self,
@@ -125,7 +154,7 @@ class HybridLayers(Pass):
         rotations: "_Rotations",
     ) -> None:
         q, k, v, key, value, _, scale, _, softcap, rotation = site.args
-        slots = kind.slots(*self.sizes)
+        slots = self._slots(kind)
         for node in (key, value):
             old = node.meta["val"]
             node.meta["val"] = old.new_empty((*old.shape[:2], slots, old.shape[3]))
@@ -143,29 +172,42 @@ class HybridLayers(Pass):
             old.meta["val"] = new.meta["val"][old.args[1]]
             assert is_call(old, getitem)
         graph.graph.erase_node(site)
-        output = graph.graph.output_node()
-        kept = [
-            place
-            for place, name in enumerate(graph.outputs)
-            if name not in (f"queries_{i}", f"retaining_{i}")
-        ]
-        output.args = (tuple(output.args[0][place] for place in kept),)
-        graph.outputs = tuple(graph.outputs[place] for place in kept)
+        chosen_by_policy = (Role.QUERIES, Role.ENTRY_SCORE)
+        graph.give(
+            (port, node)
+            for port, node in graph.results()
+            if port.layer != i or port.role not in chosen_by_policy
+        )
 
     def ensures(self, graph: ModelGraph) -> None:
         """Sparse layers have small caches."""
         for i, kind in enumerate(self.plan):
-            slots = shape(graph.placeholder(f"key_{i}"))[2]
-            if not isinstance(kind, Full) and slots != kind.slots(*self.sizes):
+            slots = shape(graph.input(Role.KEY, i))[2]
+            if not isinstance(kind, Full) and slots != self._slots(kind):
                 raise PassError(f"hybrid_layers: layer {i} has {slots} slots left")
 
 
 def _drop_query_rows(graph: ModelGraph) -> None:
     """Take the input away where no layer is left that gives queries."""
     graph.clean()
-    for node in graph.graph.find_nodes(op="placeholder"):
-        if node.name == "query_rows" and not node.users:
-            graph.graph.erase_node(node)
+    if any(port.role == Role.ROWS for port in graph.inputs):
+        rows = graph.input(Role.ROWS)
+        if not rows.users:
+            graph.drop_input(rows)
+
+
+def _token_positions(
+    graph: ModelGraph, held: fx.Node, used: fx.Node, kept: fx.Node, read: fx.Node | None
+) -> fx.Node:
+    """[H, S] int64: of the entries that were kept as given, of those behind them counted on."""
+    last = graph.graph.find_nodes(op="placeholder")[-1]
+    with graph.graph.inserting_before(last.next), held.meta["val"].fake_mode:
+        new = graph.graph
+        slot = emit(new, aten.arange.default, shape(held)[1])
+        before = emit(new, aten.sub.Tensor, read, emit(new, aten._to_copy.default, used, **_LONG))
+        counted = emit(new, aten.add.Tensor, slot, before)
+        old = emit(new, aten.lt.Tensor, slot, emit(new, aten._to_copy.default, kept, **_LONG))
+        return emit(new, aten.where.self, old, held, counted)
 
 
 def sparse_kinds(plan: tuple[Kind, ...]) -> list[Sparse]:
@@ -180,7 +222,7 @@ class _Rotations:
         self, graph: ModelGraph, used: dict[Sparse, fx.Node], positions: Positions
     ) -> None:
         self.graph, self.used, self.positions = graph, used, positions
-        self.given = graph.placeholder("positions")
+        self.given = graph.input(Role.POSITIONS)
         self.made: dict[tuple, fx.Node] = {}
 
     def turn(self, x: fx.Node, kind: Sparse, *, sink: bool = False) -> fx.Node:

@@ -6,6 +6,8 @@ import torch
 from torch import fx
 
 from lcc.errors import ConfigError, PassError
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, shape
 from lcc.sources.heads import Activation, RetainingHeads
@@ -28,7 +30,7 @@ class InsertRetainingHeads(Pass):
     q, k and v are as before rotation, all heads side by side: (Hq + 2 Hkv) * D features. What a
     model does to them before it rotates (the norms of Qwen 3) has been done.
 
-    New outputs, after the logits: retaining_<i> [Hkv, Q], for every full layer i. A layer with a
+    New outputs, after the logits: retaining_<i> [Q, Hkv], for every full layer i. A layer with a
     window of its own shorter than the cache keeps its newest entries, so it needs none.
 
     Requires    FindAttention has run, LiftKVCache has not.
@@ -71,8 +73,7 @@ class InsertRetainingHeads(Pass):
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Add the heads; return the number of layers that got some."""
-        output = graph.graph.output_node()
-        scores, names = [], []
+        scores: list[tuple[Port, fx.Node]] = []
         for i, site in enumerate(graph.calls(torch.ops.lcc.attention.default)):
             if not is_full(site, self.capacity):
                 continue
@@ -85,12 +86,10 @@ class InsertRetainingHeads(Pass):
                 function, options = ACTIVATIONS[self.heads.page.activation]
                 hidden = emit(graph.graph, function, hidden, **options)
                 score = self._linear(graph, hidden, f"retaining_{i}_out", second)
-                by_head = emit(graph.graph, aten.transpose.int, score, 1, 2)
-                scores.append(emit(graph.graph, aten.squeeze.dim, by_head, 0))
-            names.append(f"retaining_{i}")
-        old = list(output.args[0])
-        output.args = ((old[0], *scores, *old[1:]),)
-        graph.outputs = (graph.outputs[0], *names, *graph.outputs[1:])
+                by_token = emit(graph.graph, aten.squeeze.dim, score, 0)
+            scores.append((Port(f"retaining_{i}", Role.ENTRY_SCORE, i), by_token))
+        logits, *others = graph.results()
+        graph.give([logits, *scores, *others])
         return len(scores)
 
     def _linear(self, graph: ModelGraph, x: fx.Node, name: str, weight: torch.Tensor) -> fx.Node:
@@ -98,6 +97,14 @@ class InsertRetainingHeads(Pass):
         fake_mode = x.meta["val"].fake_mode
         constant.meta["val"] = fake_mode.from_tensor(weight, static_shapes=True)
         return emit(graph.graph, aten.linear.default, x, constant)
+
+    def ensures(self, graph: ModelGraph) -> None:
+        """One score per KV head for every full layer."""
+        sites = graph.calls(torch.ops.lcc.attention.default)
+        full = [i for i, site in enumerate(sites) if is_full(site, self.capacity)]
+        scored = [port.layer for port in graph.outputs if port.role == Role.ENTRY_SCORE]
+        if scored != full:
+            raise PassError(f"insert_retaining_heads: layers {scored} have scores, wanted {full}")
 
 
 def is_full(site: fx.Node, capacity: int) -> bool:

@@ -3,10 +3,15 @@
 from operator import getitem
 
 import torch
+from torch import fx
 
 from lcc.errors import PassError
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, shape
+
+USED = Port("used", Role.COUNTER)
 
 
 class LiftKVCache(Pass):
@@ -23,7 +28,7 @@ class LiftKVCache(Pass):
                                     `queries` is asked for
     key_<i>     [1, Hkv, S, D]      also value_<i>, for layer i
 
-    New outputs, after those there are: queries_<i> [Hq, R, D], rotated, where `queries` is asked
+    New outputs, after those there are: queries_<i> [R, Hq, D], rotated, where `queries` is asked
     for; then key_<i>_out and value_<i>_out, which replace the storage of key_<i> and value_<i>.
 
     Requires    FindAttention has run.
@@ -41,55 +46,63 @@ class LiftKVCache(Pass):
                 "lift_kv_cache: no lcc.attention in the graph; run find_attention first"
             )
 
+    def ensures(self, graph: ModelGraph) -> None:
+        """Every attention has a cache."""
+        if left := graph.calls(torch.ops.lcc.attention.default):
+            raise PassError(f"lift_kv_cache: {len(left)} attentions have no cache")
+
     def rewrite(self, graph: ModelGraph) -> int:
         """Add the cache; return the number of layers."""
-        nodes = graph.graph
         sites = graph.calls(torch.ops.lcc.attention.default)
-        inputs = nodes.find_nodes(op="placeholder")
-        fake_mode = inputs[0].meta["val"].fake_mode
-        for node, name in zip(inputs, ("tokens", "positions"), strict=True):
-            node.name = node.target = name
-
-        def placeholder(name: str, value: torch.Tensor) -> torch.fx.Node:
-            node = nodes.placeholder(name)
-            node.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
-            return node
-
-        queries, caches = [], []
-        with nodes.inserting_after(inputs[-1]):
-            used = previous = placeholder("used", torch.zeros(1, dtype=torch.int32))
+        inputs = graph.graph.find_nodes(op="placeholder")
+        for node, port in zip(inputs, graph.inputs, strict=True):
+            node.name = node.target = port.name
+        one = torch.zeros(1, dtype=torch.int32)
+        used = last = graph.add_input(USED, one, after=inputs[-1])
+        rows = None
         if self.queries:
-            with nodes.inserting_after(used):
-                rows = previous = placeholder("query_rows", torch.zeros(2, dtype=torch.int64))
+            port = Port("query_rows", Role.ROWS)
+            rows = last = graph.add_input(port, torch.zeros(2, dtype=torch.int64), after=last)
+        queries: list[tuple[Port, fx.Node]] = []
+        caches: list[tuple[Port, fx.Node]] = []
         for i, site in enumerate(sites):
-            q, k, v, scale, window, softcap, rotation = site.args
+            k = site.args[1]
             slots = torch.zeros(
                 1, shape(k)[2], self.capacity, shape(k)[3], dtype=k.meta["val"].dtype
             )
-            with nodes.inserting_after(previous):
-                key = placeholder(f"key_{i}", slots)
-            with nodes.inserting_after(key):
-                value = previous = placeholder(f"value_{i}", slots)
-            with nodes.inserting_before(site):
-                new = emit(
-                    nodes,
-                    torch.ops.lcc.cached_attention.default,
-                    *(q, k, v, key, value, used, scale, window, softcap, rotation),
-                )
-                parts = [nodes.call_function(getitem, (new, part)) for part in range(3)]
-                for part, node in enumerate(parts):
-                    node.meta["val"] = new.meta["val"][part]
-                if self.queries:
-                    chosen = emit(nodes, aten.index_select.default, q, 1, rows)
-                    first = emit(nodes, aten.squeeze.dim, chosen, 0)
-                    queries.append(emit(nodes, aten.transpose.int, first, 0, 1))
-            site.replace_all_uses_with(parts[0])
-            nodes.erase_node(site)
-            caches += parts[1:]
-        output = nodes.output_node()
-        output.args = ((*output.args[0], *queries, *caches),)
-        graph.outputs += tuple(f"queries_{i}" for i in range(len(queries)))
-        graph.outputs += tuple(
-            f"{kind}_{i}_out" for i in range(len(sites)) for kind in ("key", "value")
-        )
+            key = graph.add_input(Port(f"key_{i}", Role.KEY, i), slots, after=last)
+            value = last = graph.add_input(Port(f"value_{i}", Role.VALUE, i), slots, after=key)
+            if rows is not None:
+                port = Port(f"queries_{i}", Role.QUERIES, i)
+                queries.append((port, _chosen_queries(graph, site, rows)))
+            parts = _with_cache(graph, site, key, value, used)
+            caches.append((Port(f"key_{i}_out", Role.KEY, i), parts[0]))
+            caches.append((Port(f"value_{i}_out", Role.VALUE, i), parts[1]))
+        graph.give([*graph.results(), *queries, *caches])
         return len(sites)
+
+
+def _chosen_queries(graph: ModelGraph, site: fx.Node, rows: fx.Node) -> fx.Node:
+    """[R, Hq, D]: the queries of some rows of a step."""
+    with graph.graph.inserting_before(site):
+        chosen = emit(graph.graph, aten.index_select.default, site.args[0], 1, rows)
+        return emit(graph.graph, aten.squeeze.dim, chosen, 0)
+
+
+def _with_cache(
+    graph: ModelGraph, site: fx.Node, key: fx.Node, value: fx.Node, used: fx.Node
+) -> list[fx.Node]:
+    """Replace an attention by one over a cache; returns the keys and values that it gives."""
+    q, k, v, scale, window, softcap, rotation = site.args
+    with graph.graph.inserting_before(site):
+        new = emit(
+            graph.graph,
+            torch.ops.lcc.cached_attention.default,
+            *(q, k, v, key, value, used, scale, window, softcap, rotation),
+        )
+        parts = [graph.graph.call_function(getitem, (new, part)) for part in range(3)]
+    for part, node in enumerate(parts):
+        node.meta["val"] = new.meta["val"][part]
+    site.replace_all_uses_with(parts[0])
+    graph.graph.erase_node(site)
+    return parts[1:]

@@ -1,23 +1,36 @@
 """What a user sees: feed text of any length, generate, chat, rewind, save, load."""
 
+from __future__ import annotations
+
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from lcc.artifact.manifest import fingerprint
+import numpy as np
+
+from lcc.config import CacheConfig
 from lcc.errors import ConfigError
-from lcc.runtime import state
-from lcc.runtime.reader import Ids
+from lcc.runtime.core.executor import Cycle, Executor
+from lcc.runtime.notes import load_state, save_state
 from lcc.runtime.stats import Stats, peak_rss_bytes
-from lcc.runtime.text.chat import ChatTemplate, Conversation, Message, load_template, now
-from lcc.runtime.writer import Options, Writer, stop_strings
+from lcc.runtime.text.catalyst import Catalyst
+from lcc.runtime.text.chat import Message
+from lcc.runtime.text.encoding import Encoder, Ids
+from lcc.runtime.text.feeding import Progress
+from lcc.runtime.text.reading import Feeding, Reader
+from lcc.runtime.text.talking import Talk
+from lcc.runtime.text.writing import Callback, Options, Writer, stop_strings
+
+if TYPE_CHECKING:
+    from lcc.runtime.model import Model
 
 
-class Session(Writer):
+class Session:
     """One text, read and continued, in a cache of fixed size. For one thread at a time.
 
-        session = lcc.runtime.load("smollm2.lcc")
+        session = lcc.runtime.open("smollm2.lcc")
         session.feed(open("book.txt").read())
         for piece in session.generate("Who is the narrator?", max_new_tokens=64):
             print(piece, end="")
@@ -25,10 +38,29 @@ class Session(Writer):
 
     Whatever stops a call, be it Ctrl-C, a callback or a loop that was left, the session holds every
     token up to that point and can go on from there. `reset` and `rewind` go back.
+
+    Its parts, each of which uses those before it: an executor (token ids in a cache), a reader
+    (steps and cycles, pending ids, clock), a writer (the next token), a talk (the conversation).
+
+    model, manifest, tokenizer  what all sessions of an artifact share
+    capacity                    slots per KV head
+    cycles                      the last 1,000 cycles
     """
 
-    _conversation: Conversation | None = None
-    _template: ChatTemplate | None = None
+    def __init__(self, model: Model, sizes: CacheConfig, seed: int | None = None) -> None:
+        """Use `Model.session`; `sizes`: those compiled, or lower ones."""
+        begin = time.perf_counter()
+        self.model, self.manifest, self.tokenizer = model, model.manifest, model.tokenizer
+        self._executor = executor = Executor(self.manifest, sizes, model.engine)
+        seconds = model.load_seconds + time.perf_counter() - begin
+        self._encoder = encoder = Encoder(self.tokenizer, self.manifest)
+        self._catalyst = Catalyst(executor, encoder, self.manifest)
+        self._reader = reader = Reader(executor, self._catalyst, sizes.recent_size, seconds)
+        self._writer = Writer(reader, encoder)
+        self._talk = Talk(reader, self._writer, encoder, model.template)
+        self.capacity, self.cycles = executor.limits.capacity, reader.cycles
+        self._seed = seed
+        self.reset()
 
     def __repr__(self) -> str:
         return (
@@ -36,10 +68,186 @@ class Session(Writer):
             f"{self.used:,} of {self.capacity:,} entries used>"
         )
 
-    def reset(self) -> None:
-        """Forget everything that was read; buffers, catalyst and hooks stay."""
-        super().reset()
-        self._conversation = None
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text so far, fed and generated."""
+        return self._reader.tokens
+
+    @property
+    def used(self) -> int:
+        """Entries per KV head in the cache."""
+        return self._executor.used
+
+    @property
+    def rewindable(self) -> int:
+        """How many of the newest tokens `rewind` can take back: those since the last cycle."""
+        return self._reader.rewindable
+
+    @property
+    def on_cycle(self) -> Callable[[Cycle], object] | None:
+        """Called after each cycle; `kept_tokens()` then says what survived. May be set."""
+        return self._reader.on_cycle
+
+    @on_cycle.setter
+    def on_cycle(self, hook: Callable[[Cycle], object] | None) -> None:
+        self._reader.on_cycle = hook
+
+    @property
+    def reads_catalyst(self) -> bool:
+        """Whether cycles run a catalyst prompt."""
+        return self._executor.reads_catalyst
+
+    @property
+    def catalyst(self) -> str | list[int]:
+        """What cycles look for, text or ids; "beginning" = the text's first tokens. May be set."""
+        return self._catalyst.value
+
+    @catalyst.setter
+    def catalyst(self, catalyst: str | Ids) -> None:
+        self._catalyst.set(catalyst)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without the special tokens that begin one."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, ids: Ids) -> str:
+        """The text of token ids, without special tokens; ConfigError where one is not known."""
+        return self._encoder.decode(ids)
+
+    def feed(
+        self,
+        text: str | Ids,
+        *,
+        protect: bool = False,
+        catalyst: str | Ids | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        stop: Callable[[], bool] | None = None,
+        prefix: bool = True,
+        last: bool = False,
+    ) -> int:
+        """Read a text of any length; returns how many of its tokens were read.
+
+        Args:
+            text: Text, or token ids, which are read as they are.
+            protect: Never evict anything read up to the end of this text.
+            catalyst: For the cycles of this call only.
+            progress: Called after every step; returning False stops.
+            stop: Called before every step; returning True stops.
+            prefix: Begin an empty session with the tokenizer's special tokens.
+            last: The text ends here and a question follows: a policy with a `tail_size` then
+                protects fewer recent entries in the last cycle of this call.
+
+        Raises:
+            ConfigError: the text is empty, or neither text nor ids of the vocabulary.
+            CacheError: more is protected than a cycle can keep, or the cache is full and policy
+                "none" never evicts; or a callback has moved the session, which keeps what it holds.
+        """
+        parts = self._encoder.parts(text, "text", prefix=prefix and self.tokens == 0)
+        ids = None if catalyst is None else self._catalyst.encode(catalyst)
+        how = Feeding(catalyst=ids, protect=protect, last=last, progress=progress, stop=stop)
+        return self._reader.feed(parts, how)
+
+    def nll(self, ids: Ids) -> np.ndarray:
+        """Read token ids as `feed` does, and return their negative log likelihoods.
+
+        [n] float32, in nats, of each token given what the cache held; the exponential of the mean
+        is the perplexity. The first token of a text, which nothing predicts, has 1e30.
+        """
+        found: list[np.ndarray] = []
+        self._reader.feed(self._encoder.parts(ids, "ids"), Feeding(nll=found))
+        return np.concatenate(found)[-len(ids) :]
+
+    def next_logits(self) -> np.ndarray:
+        """[V] float32 for the token after the last one, fed or generated; a copy."""
+        self._reader.read_pending()
+        return self._executor.logits().copy()
+
+    def generate_ids(
+        self, prompt: str | Ids | None = None, **options: Unpack[Options]
+    ) -> Iterator[int]:
+        """Token ids as they are chosen, the one that ends the text included.
+
+        The prompt is read first, as by `feed`; for options see `lcc.runtime.text.writing.Options`.
+        Every id given out is part of the session, whether the loop goes on or not.
+
+        Raises:
+            ConfigError: an option out of range, or an empty prompt.
+            CacheError: nothing was read yet, or another call has moved the session meanwhile.
+        """
+        return self._writer.ids(prompt, options)
+
+    def generate(
+        self,
+        prompt: str | Ids | None = None,
+        *,
+        stop: str | Sequence[str] | None = None,
+        callback: Callback | None = None,
+        chat: bool = False,
+        prefix: bool = True,
+        **options: Unpack[Options],
+    ) -> Iterator[str]:
+        """Pieces of text as they become certain; otherwise as `generate_ids`.
+
+        Tokens of a stop string, or of text held back when the loop was left, are in the session.
+
+        Args:
+            prompt: Read first; None = go on from what was read.
+            stop: Strings that end the text and are not given out.
+            callback: Called with each piece; returning False stops.
+            chat: The prompt is a user's message: put it into the model's chat template, after
+                whatever the session holds.
+            prefix: As in `feed`; a rendered chat template has its own.
+            **options: As in `generate_ids`.
+        """
+        stops = stop_strings(stop)
+        if not chat:
+            ids = self._writer.ids(prompt, options, prefix=prefix)
+            return self._writer.pieces(ids, stops, callback, options)
+        if not isinstance(prompt, str) or not prompt:
+            raise ConfigError("chat needs a prompt: the text of the user's message")
+        message = [{"role": "user", "content": prompt}]
+        rendered = self._talk.render(message, {}, options, known=False)
+        return self._talk.answer(rendered, stops, callback, options, known=False)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stop: str | Sequence[str] | None = None,
+        callback: Callback | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[str]:
+        """The answer to a conversation, in the model's own template; otherwise as `generate`.
+
+        A list that continues the last one (its messages, the answer, a new message) is read from
+        there on; the last one itself asks for another answer. If the template omits or rewrites
+        the last answer (templates leave out what a model thought), it is rewound, where no cycle
+        has run since and nothing else was read. Any other list is read as a whole, after what the
+        session holds. Nothing is read or rewound before the first piece is asked for.
+
+        Args:
+            messages: [{"role": "user", "content": "..."}, ...].
+            template_options: Handed to the template, e.g. {"tools": [...]}.
+            stop, callback, **options: As in `generate`.
+
+        Raises:
+            ConfigError: the model has no template, the template refuses the messages, or an
+                option or a stop string is wrong.
+        """
+        stops = stop_strings(stop)
+        rendered = self._talk.render(messages, template_options or {}, options)
+        return self._talk.answer(rendered, stops, callback, options)
+
+    def distill(self) -> None:
+        """Run a cycle now, where there is something to evict: e.g. before a save."""
+        self._reader.distill()
+
+    def kept_tokens(self, layer: int) -> np.ndarray:
+        """[Hkv, used] int64, a copy: the token position of every entry of a layer, ascending."""
+        if layer not in range(count := len(self.manifest.model.layers)):
+            raise ConfigError(f"layer is {layer}, the model has {count}; wanted 0 to {count - 1}")
+        return self._executor.kept_tokens(layer)
 
     def rewind(self, count: int) -> None:
         """Take back the newest `count` tokens, fed or generated.
@@ -47,178 +255,25 @@ class Session(Writer):
         Raises:
             CacheError: some of them were read before the last cycle; says how far one can go.
         """
-        super().rewind(count)
-        self._conversation = None
+        self._reader.rewind(count)
+        self._talk.conversation = None
 
-    def generate(
-        self,
-        prompt: str | Ids | None = None,
-        *,
-        stop: str | Sequence[str] | None = None,
-        callback: Callable[[str], object] | None = None,
-        chat: bool = False,
-        prefix: bool = True,
-        **options: Unpack[Options],
-    ) -> Iterator[str]:
-        """Pieces of text as they become certain; otherwise as `generate_ids`.
-
-        stop        strings that end the text and are not given out
-        callback    called with each piece; returning False stops
-        chat        the prompt is a user's message: put it into the model's chat template, after
-                    whatever the session holds
-        prefix      as in `feed`; a rendered chat template has its own
-
-        Tokens of a stop string, or of text held back when the loop was left, are in the session.
-        """
-        stops = stop_strings(stop)
-        if not chat:
-            return self._pieces(self._ids(prompt, options, prefix=prefix), stops, callback, options)
-        if not isinstance(prompt, str) or not prompt:
-            raise ConfigError("chat needs a prompt: the text of the user's message")
-        rendered = self._render([{"role": "user", "content": prompt}], {}, options, known=False)
-        return self._answer(*rendered, stops, callback, options, known=False)
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        stop: str | Sequence[str] | None = None,
-        callback: Callable[[str], object] | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> Iterator[str]:
-        """The answer to a conversation, in the model's own template; otherwise as `generate`.
-
-        messages            [{"role": "user", "content": "..."}, ...]; a list that continues the
-                            last one (its messages, the answer, a new message) is read from there
-                            on; the last one itself asks for another answer. Where no cycle has run
-                            since and nothing else was read, an answer that is not told, or told
-                            otherwise, is taken back: templates leave out what a model thought
-                            before it answered. Any other list is read as a whole, after what the
-                            session holds
-        template_options    handed to the template, e.g. {"tools": [...]}
-
-        Nothing is read or taken back before the first piece is asked for.
-
-        Raises:
-            ConfigError: the model has no template, or the template refuses the messages; an option
-                that is not its own, or a stop that is no text.
-        """
-        stops = stop_strings(stop)
-        rendered = self._render(messages, template_options or {}, options)
-        return self._answer(*rendered, stops, callback, options)
-
-    def _render(
-        self,
-        messages: Sequence[Message],
-        more: Mapping[str, Any],
-        options: Options,
-        *,
-        known: bool = True,
-    ) -> tuple[str, str, float]:
-        """The conversation, the prompt for an answer, and the time that they tell.
-
-        What is wrong with them is said now. That of a `known` conversation is when it began.
-        """
-        if self._template is None:
-            self._template = load_template(self.tokenizer)
-        talk, present = self._conversation if known else None, now()
-        begun = present if talk is None else talk.begun
-        told, prompt = self._template.render_turn(messages, more, begun)
-        if talk is not None and not talk.is_in(told + prompt):
-            begun = present
-            told, prompt = self._template.render_turn(messages, more, begun)
-        self._ids(told + prompt, options, prefix=False)
-        return told, prompt, begun
-
-    def _answer(
-        self,
-        told: str,
-        prompt: str,
-        begun: float,
-        stops: Sequence[str],
-        callback: Callable[[str], object] | None,
-        options: Options,
-        *,
-        known: bool = True,
-    ) -> Iterator[str]:
-        """Pieces of the answer; `known`: what is held of this conversation is not read again."""
-        text = self._unread(told, prompt) if known else told + prompt
-        chosen: list[int] = []
-        ids = _noted(self._ids(text, options, prefix=False), chosen)
-        answer, before, epoch = "", self.tokens, self._epoch + 1  # that of this call
-        talk = None
-
-        def note(eos: str | None = None) -> None:
-            nonlocal talk
-            if talk is None:
-                turn = self._before(prompt, len(chosen))
-                talk = Conversation.of(told, prompt, turn, begun=begun)
-            self._conversation = talk.said(answer, eos, self.tokens)
-
-        try:
-            for piece in self._pieces(ids, stops, callback, options):
-                answer += piece
-                note()
-                yield piece
-        finally:
-            if self._epoch > epoch:
-                pass  # another call has moved the session since
-            elif not chosen:  # the prompt was not read to its end
-                self._take_back(self.tokens - before)
-            else:
-                ended = chosen[-1] in self.tokenizer.eos_ids
-                note(self.tokenizer.decode([chosen[-1]], special=True) if ended else None)
-
-    def _unread(self, told: str, prompt: str) -> str | None:
-        """What is to be read of a conversation; None = all of it was, and nothing behind it."""
-        whole, known = told + prompt, self._conversation
-        if known is None:
-            return whole
-        if known.is_retold(whole):
-            known = self._take_back_turn(known)
-        text = known.unread(whole)
-        if text == "":
-            return None if self.tokens == known.turn else whole
-        return whole if text is None else text
-
-    def _take_back_turn(self, known: Conversation) -> Conversation:
-        """Undo the last answer and the prompt for it, if that can be done and they came last."""
-        count = None if known.turn is None else self.tokens - known.turn
-        if count is not None and self.tokens == known.end and count <= self.rewindable:
-            self.rewind(count)
-            known = self._conversation = known.before_turn()
-        return known
-
-    def _before(self, prompt: str, answer: int) -> int | None:
-        """Tokens held before the prompt for an answer of so many tokens; None = not known."""
-        held = [*self._executor.since_cycle, *self._pending]
-        held = held[: max(0, len(held) - answer)]
-        for count in range(min(len(held), len(prompt.encode())) + 1):
-            newest = held[len(held) - count :]
-            if self.tokenizer.decode(newest, special=True) == prompt:
-                return self.tokens - answer - count
-        return None
-
-    def _take_back(self, count: int) -> None:
-        """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
-        known = self._conversation
-        if count > self.rewindable or self._executor.broken:
-            self._conversation = None
-        elif count > 0:
-            self.rewind(count)
-            self._conversation = known
+    def reset(self) -> None:
+        """Forget everything that was read; buffers, catalyst and hooks stay."""
+        self._reader.reset()
+        self._talk.conversation = None
+        if self._seed is not None:
+            self._executor.numbers["seed"] = self._seed
 
     def stats(self) -> Stats:
         """Times, rates, cycles, entries and bytes, until now."""
-        cache = self._executor.cache
         return Stats(
-            **asdict(self._clock),
+            **asdict(self._reader.clock),
             tokens=self.tokens,
             entries=self.used,
             capacity=self.capacity,
-            cache_bytes=cache.bytes,
-            held_bytes=cache.bytes_of(self.used),
+            cache_bytes=self._executor.cache_bytes,
+            held_bytes=self._executor.held_bytes,
             peak_rss_bytes=peak_rss_bytes(),
         )
 
@@ -226,24 +281,14 @@ class Session(Writer):
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
         The catalyst is part of it: what is read after `load` is evicted as it would be here.
-
-        dtype       of keys and values; None = as the cache keeps them, which goes on bit for bit;
-                    float16 is half the size of float32
+        `dtype` is that of keys and values; None = as the cache keeps them, which goes on bit for
+        bit; float16 is half the size of float32.
 
         Raises:
             ArtifactError: the folder is not there, or the disk refuses.
             ConfigError: another dtype, or keys too large for float16.
         """
-        self._executor.check()
-        state.save(
-            path,
-            self._executor,
-            artifact=fingerprint(self.manifest),
-            pending=self._pending,
-            conversation=self._conversation,
-            catalyst=self.catalyst if self.manifest.queries == "catalyst" else None,
-            dtype=dtype,
-        )
+        save_state(path, self._reader, self._talk, self._catalyst, dtype=dtype)
 
     def load(self, path: str | Path) -> None:
         """Go on from a saved state, in place of what the session holds, with its catalyst.
@@ -254,17 +299,4 @@ class Session(Writer):
             ArtifactError: no state file, a damaged one, or one of another artifact.
             CacheError: more entries than this session has slots.
         """
-        pending, conversation, catalyst = state.load(
-            path, self._executor, fingerprint(self.manifest)
-        )
-        self._epoch += 1
-        self._pending, self._conversation = pending, conversation
-        if catalyst is not None:
-            self.catalyst = catalyst
-
-
-def _noted(ids: Iterator[int], chosen: list[int]) -> Iterator[int]:
-    """The same ids, each added to `chosen` as it comes."""
-    for token in ids:
-        chosen.append(token)
-        yield token
+        load_state(path, self._reader, self._talk, self._catalyst)

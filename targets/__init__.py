@@ -3,12 +3,15 @@
 import importlib
 import importlib.util
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcc.errors import TargetError
+from lcc.config import CompileConfig
+from lcc.errors import ConfigError, TargetError
 
 if TYPE_CHECKING:
+    from lcc.ir.program import Program
     from lcc.targets.base import Target
 
 
@@ -120,3 +123,49 @@ def find_target(name: str) -> "Target":
         raise TargetError(f"target {name} needs {', '.join(lacking)}; do: {install(name)}")
     module, _, attribute = TARGETS[name].place.partition(":")
     return getattr(importlib.import_module(module), attribute)()
+
+
+def find_targets(config: CompileConfig) -> "list[Target]":
+    """All targets that are asked for, the main one first, for the CPU that is asked for.
+
+    Raises:
+        TargetError: there is no such target, or it lacks a module.
+        ConfigError: one is named twice, or has no such precision or level of CPU.
+    """
+    names = [config.target, *config.also]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"target {', '.join(sorted(twice))} is named twice")
+    targets = [find_target(name) for name in names]
+    if config.cpu is not None:
+        _set_cpu(targets, config.cpu)
+    for target in targets:
+        if config.precision not in target.precisions:
+            wanted = ", ".join(target.precisions)
+            raise ConfigError(f"precision is {config.precision}, target {target.name} has {wanted}")
+        if config.kv_precision not in target.kv_precisions:
+            wanted = ", ".join(target.kv_precisions)
+            raise ConfigError(
+                f"kv_precision is {config.kv_precision}, target {target.name} has {wanted}"
+            )
+        target.precision = config.precision
+    return targets
+
+
+def _set_cpu(targets: "list[Target]", cpu: str) -> None:
+    """Compile for this level of CPU where a target knows levels."""
+    levels = [level for target in targets for level in target.levels]
+    if not levels:
+        names = ", ".join(target.name for target in targets)
+        raise ConfigError(f"cpu is {cpu}, {names} runs on any; leave it out")
+    if cpu not in levels:
+        raise ConfigError(f"cpu is {cpu!r}, wanted one of {', '.join(levels)}")
+    for target in targets:
+        if cpu in target.levels:
+            target.cpu = cpu
+
+
+def refuse(targets: "list[Target]", programs: "Mapping[str, list[Program]]") -> None:
+    """Raise ConfigError with all reasons why a target cannot build its programs."""
+    for target in targets:
+        if reasons := target.refusals(programs[target.name]):
+            raise ConfigError(f"target {target.name} refuses: " + "; ".join(reasons))

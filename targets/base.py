@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lcc.config import KvPrecision, Precision
 from lcc.ir.program import Program
+from lcc.passes.programs.base import ProgramPass
 
 
 class Target(ABC):
@@ -34,16 +35,9 @@ class Target(ABC):
         """Every reason why these programs cannot be built; empty = accepted."""
         return []
 
-    def cast(self, programs: list[Program]) -> list[Program]:
-        """The same programs with the inputs and outputs that the runtime will see.
-
-        They are those of the memory table, which is computed before anything is built.
-        """
-        return programs
-
-    def adapt(self, programs: list[Program]) -> list[Program]:
-        """The same programs, cut and shaped as this target builds them."""
-        return programs
+    def passes(self) -> list[ProgramPass]:
+        """What rewrites the programs for this target, in order."""
+        return []
 
     @abstractmethod
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lcc.errors import TargetError
-from lcc.ir.program import DECODE, PREFILL_CHUNK, Program
-from lcc.passes.programs.static_shapes import static
+from lcc.ir.program import Program
+from lcc.ir.roles import Role
+from lcc.passes.programs.base import ProgramPass
+from lcc.passes.programs.static_shapes import StaticShapes
 from lcc.targets import standard_operators
 from lcc.targets.onnx_runtime import OnnxRuntime, to_onnx, write_models
 
@@ -74,13 +76,9 @@ class OnnxAccelerator(OnnxRuntime):
         """None: standard operators take heads of any size."""
         return []
 
-    def adapt(self, programs: list[Program]) -> list[Program]:
+    def passes(self) -> list[ProgramPass]:
         """The step as prefill_chunk and decode, each of one length, with the whole capacity."""
-        return [
-            each
-            for program in programs
-            for each in (static(program) if PREFILL_CHUNK in program.names else [program])
-        ]
+        return [StaticShapes(Role.POSITIONS)]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write all programs of an artifact; returns program name -> file name.
@@ -91,7 +89,7 @@ class OnnxAccelerator(OnnxRuntime):
         first: dict[str, int] = {}
 
         def convert(program: Program) -> tuple[Program, ir.Model]:
-            if not {PREFILL_CHUNK, DECODE} & set(program.names):
+            if not program.is_step:
                 return program, to_onnx(program)
             model = to_onnx(program, standard_operators.lowerings(), standard_operators.OPSET)
             first[program.names[0]] = _put_first(model, _ON_HOST)

@@ -15,6 +15,7 @@ from onnx_ir.passes import common as passes
 
 from lcc.config import KvPrecision, Precision
 from lcc.ir.program import HEAD, Program
+from lcc.ir.roles import Role
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import is_call, shape
 from lcc.targets import onnx_operators
@@ -25,7 +26,7 @@ from lcc.targets.onnx_precision import lower_precision
 WEIGHTS_FILE = "weights.bin"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
 _SMALL = 100_000  # numbers of a constant that may be the same as another, and not a weight
-_OF_LAYERS = ("queries_", "retaining_")  # outputs that nothing of the step reads
+_OF_LAYERS = (Role.QUERIES, Role.ENTRY_SCORE)  # outputs that nothing of the step reads
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
 
 
@@ -96,8 +97,8 @@ def to_onnx(
             exported,
             dynamo=True,
             opset_version=opset,
-            input_names=list(program.inputs),
-            output_names=list(program.outputs),
+            input_names=program.input_names,
+            output_names=program.output_names,
             optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
             verbose=False,
         )
@@ -108,7 +109,8 @@ def to_onnx(
     if HEAD not in program.names:  # masks are the same in all layers of a kind
         passes.DeduplicateInitializersPass(size_limit=_SMALL)(converted.model)
         passes.CommonSubexpressionEliminationPass()(converted.model)
-    _hand_out_early(converted.model)
+    if program.is_step:
+        _hand_out_early(converted.model, program)
     _name_stably(converted.model)
     return converted.model
 
@@ -134,7 +136,7 @@ def _drop_reshapes(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
 
 
-def _hand_out_early(model: ir.Model) -> None:
+def _hand_out_early(model: ir.Model, program: Program) -> None:
     """Let what a layer gives be given where it is, so that nothing is held for it until the end.
 
         before   ..., Transpose -> queries_0, ..., Transpose -> queries_1, ..., hidden
@@ -145,7 +147,8 @@ def _hand_out_early(model: ir.Model) -> None:
     all layers come after everything else, and what they are computed from is held until then: 18 of
     the 28 MB that a chunk of SmolLM2 takes (docs/speed.md).
     """
-    given = [out for out in model.graph.outputs if str(out.name).startswith(_OF_LAYERS)]
+    pairs = zip(model.graph.outputs, program.outputs, strict=True)
+    given = [out for out, spec in pairs if spec.role in _OF_LAYERS]
     for out in reversed(given):
         node = out.producer()
         assert node is not None

@@ -1,5 +1,6 @@
 """Programs run as they stand in eager PyTorch: the oracle every other target is held against."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcc.artifact.manifest import Manifest
+from lcc.artifact.manifest import Manifest, ProgramEntry
+from lcc.artifact.program_entry import program_entries
 from lcc.ir.program import Program
+from lcc.ir.roles import Role
 from lcc.targets.base import Target
 
 
@@ -31,55 +34,52 @@ class Reference(Target):
 class ReferenceRunner:
     """One program in eager PyTorch; implements the runtime's `Runner`."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.module = program.exported.module(check_guards=False)
-        self.by_name = bool(program.exported.example_inputs[1])
+    def __init__(self, program: Program, module: torch.nn.Module, lock: threading.Lock) -> None:
+        self.program, self.module, self.lock = program, module, lock
         self.bound: dict[str, np.ndarray] = {}
 
     def bind(self, arrays: Mapping[str, Any]) -> None:
-        """Arrays that stay inputs, or are written as outputs, until bound anew."""
+        """See `Runner.bind`."""
         self.bound |= arrays
 
-    def __call__(
-        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """Run once; the caches it returns are copied over the bound ones."""
-        given = {**self.bound, **feeds}
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(given[name]))
-            for name in self.program.inputs
-        }
-        with torch.no_grad():
-            if self.by_name:
-                values = self.module(**tensors)
-            else:
-                values = self.module(*tensors.values())
+    def __call__(self, arrays: Mapping[str, Any]) -> None:
+        """See `Runner.__call__`: outputs are copied to where they are wanted."""
+        given = {**self.bound, **arrays}
+        tensors = [torch.from_numpy(given[name]) for name in self.program.input_names]
+        with torch.no_grad(), self.lock:
+            values = self.module(*tensors)
         values = values if isinstance(values, tuple) else (values,)
-        outputs = dict(zip(self.program.outputs, values, strict=True))
-        for name, value in outputs.items():
-            place = self.bound.get(self.program.updates.get(name, name))
+        for name, value in zip(self.program.output_names, values, strict=True):
+            place = given.get(name, given.get(self.program.updates.get(name, name)))
             if place is not None:
                 place[...] = value.numpy()
-        return {name: outputs[name].numpy() for name in fetch}
 
 
 class ReferenceEngine:
     """All programs of an artifact in eager PyTorch; implements the runtime's `Engine`."""
 
     def __init__(self, programs: list[Program]) -> None:
-        self.runners: dict[str, ReferenceRunner] = {}
+        self._entries = program_entries(programs, {})
+        self._lock = threading.Lock()
+        self._programs: dict[str, tuple[Program, torch.nn.Module]] = {}
         for program in programs:
-            runner = ReferenceRunner(program)
-            self.runners |= dict.fromkeys(program.names, runner)
+            module = program.exported.module(check_guards=False)
+            self._programs |= dict.fromkeys(program.names, (program, module))
 
-    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
-        """A buffer for keys or values."""
+    def load_all(self) -> None:
+        """Nothing is left to load."""
+
+    def program(self, name: str) -> ProgramEntry:
+        """The signature of a program."""
+        return self._entries[name]
+
+    def zeros(self, shape: Sequence[int], dtype: str, role: Role) -> np.ndarray:
+        """A new buffer."""
         return np.zeros(shape, dtype)
 
     def runner(self, program: str) -> ReferenceRunner:
-        """A program by name."""
-        return self.runners[program]
+        """A program by name, with bindings of its own."""
+        return ReferenceRunner(*self._programs[program], self._lock)
 
 
 def open_engine(folder: Path, manifest: Manifest) -> ReferenceEngine:
@@ -88,13 +88,13 @@ def open_engine(folder: Path, manifest: Manifest) -> ReferenceEngine:
     The `lcc::` operators must be registered: import lcc.passes.ops first.
     """
     programs: dict[str, Program] = {}
-    for name, entry in manifest.programs.items():
+    for entry in manifest.programs.values():
         if entry.file not in programs:
             programs[entry.file] = Program(
                 names=tuple(n for n, e in manifest.programs.items() if e.file == entry.file),
                 exported=torch.export.load(Path(folder) / entry.file),
-                inputs=tuple(tensor.name for tensor in entry.inputs),
-                outputs=tuple(tensor.name for tensor in entry.outputs),
-                updates=manifest.programs[name].updates,
+                inputs=tuple(entry.inputs),
+                outputs=tuple(entry.outputs),
+                updates=entry.updates,
             )
     return ReferenceEngine(list(programs.values()))

@@ -23,7 +23,7 @@ def tiny_artifact(tiny_folder: Path) -> Path:
 
     output = tiny_folder.parent / "tiny.lcc"
     cache = CacheConfig(capacity=128, budget=64, chunk_size=16, catalyst_size=32, recent_size=8)
-    config = CompileConfig(cache=cache, policy=PolicyConfig(catalyst="What matters?"))
+    config = CompileConfig(cache=cache, policy=PolicyConfig(options={"catalyst": "What matters?"}))
     compile_model(tiny_folder, output, config)
     return output
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import lcc.runtime
+from lcc.runtime.text.writing import GREEDY
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -25,11 +28,12 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
 
 def test_every_example_is_short_and_run_here() -> None:
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(names) == 4
+    assert len(names) == 5
     source = Path(__file__).read_text()
     for name in names:
         assert f'run("{name}"' in source
-        assert len((EXAMPLES / name).read_text().splitlines()) < 60
+        most = 60 if name != "05_runtime_in_one_file.py" else 260  # a whole runtime, to be ported
+        assert len((EXAMPLES / name).read_text().splitlines()) < most
 
 
 def test_embed_in_an_app(tiny_artifact: Path, text: Path) -> None:
@@ -65,3 +69,12 @@ def test_custom_policy(tiny_folder: Path, tmp_path: Path) -> None:
 def test_plain_module(tmp_path: Path) -> None:
     result = run("04_plain_module.py", tmp_path / "out.lcc")
     assert result.stdout.startswith("4400 tokens read, ")
+
+
+def test_runtime_in_one_file(tiny_artifact: Path) -> None:
+    result = run("05_runtime_in_one_file.py", tiny_artifact, "--golden")
+    assert result.stdout == "golden: all numbers are the same\n"
+    ids = run("05_runtime_in_one_file.py", tiny_artifact, "--ids", "72,101", "--new", 4).stdout
+    session = lcc.runtime.open(tiny_artifact)
+    wanted = list(session.generate_ids([72, 101], max_new_tokens=4, **GREEDY))
+    assert [int(each) for each in ids.split()] == wanted

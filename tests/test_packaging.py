@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds, and the runtime is small."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -64,7 +65,8 @@ def test_console_script(pyproject: dict) -> None:
     assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
-HEAVY = ("torch", "transformers", "onnx", "onnxscript", "tqdm", "typer", "onnxruntime")
+OF_THE_CLI = ("typer", "tqdm", "yaml")
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", *OF_THE_CLI)
 
 
 @pytest.mark.parametrize("module", ["lcc", "lcc.runtime", "lcc.cli"])
@@ -87,9 +89,46 @@ def test_import_is_light(module: str) -> None:
     assert min(seconds) < 0.5
 
 
-def test_constraints_pin_every_direct_dependency(pyproject: dict) -> None:
-    import re
+def without(*modules: str) -> str:
+    """Code after which these modules are not installed."""
+    return f"import sys; sys.modules.update(dict.fromkeys({modules!r})); "
 
+
+def test_base_install_brings_what_an_app_needs(pyproject: dict, tiny_artifact: Path) -> None:
+    project = pyproject["project"]
+    names = {re.match(r"[\w.-]+", each)[0] for each in project["dependencies"]}  # type: ignore[index]
+    assert names == {"numpy", "onnxruntime", "tokenizers", "jinja2", "msgspec", "safetensors"}
+    code = without(*OF_THE_CLI, "torch") + (
+        "import lcc.runtime; session = lcc.runtime.open(sys.argv[1]); "
+        "session.feed('It was the best of times. ' * 20); session.save(sys.argv[2]); "
+        "session.load(sys.argv[2]); talk = [{'role': 'user', 'content': 'When?'}]; "
+        "print(len(session.cycles) > 0, *session.chat(talk, max_new_tokens=3))"
+    )
+    state = tiny_artifact.with_suffix(".lccstate")
+    command = [sys.executable, "-c", code, str(tiny_artifact), str(state)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
+    assert result.stdout.startswith("True ")
+
+
+def test_the_command_without_its_packages_says_what_brings_them() -> None:
+    code = without("typer") + "from lcc.__main__ import main; main()"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    words = "typer is not installed; do: pip install 'long-context-compiler[cli]'"
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"lcc: error: {words}\n"
+
+
+def test_extras_with_commands_bring_the_command_line(pyproject: dict) -> None:
+    extras = pyproject["project"]["optional-dependencies"]
+    assert {re.match(r"\w+", each)[0] for each in extras["cli"]} == {"typer", "tqdm", "pyyaml"}  # type: ignore[index]
+    for name in ("compile", "eval", "harness"):
+        assert "long-context-compiler[cli]" in extras[name]
+    for name in ("demo", "train"):
+        assert "long-context-compiler[compile]" in extras[name]
+
+
+def test_constraints_pin_every_direct_dependency(pyproject: dict) -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if line and not line.startswith("#")}
     project = pyproject["project"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer.core
 import typer.main
@@ -17,10 +18,21 @@ from lcc.passes.policies import POLICIES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    """Code of one language, each command in one line."""
+    found = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    return [re.sub(r"\s*\\\n\s*", " ", block) for block in found]
+
+
+def test_a_newcomer_reads_it_in_five_minutes() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 100] == []
 
 
 def test_quickstart_runs(tiny_artifact: Path, tmp_path: Path) -> None:
@@ -40,19 +52,20 @@ def test_quickstart_runs(tiny_artifact: Path, tmp_path: Path) -> None:
 def test_ci_runs_the_second_command() -> None:
     commands = [block.strip() for block in blocks(README, "bash") if "venv" in block]
     assert len(commands) == 2
-    assert commands[1] in CONTRIBUTING
+    assert commands[1] in [block.strip() for block in blocks(CONTRIBUTING, "bash")]
     steps = [step.strip() for step in commands[1].split(" && ")]
     script = (ROOT / ".ci" / "run").read_text().replace(" && ", "\n").splitlines()
     assert [line for line in script if line in steps] == steps
     assert commands[0].split(" && ")[-1] == "lcc demo"
 
 
-def lcc_commands() -> list[list[str]]:
-    lines = [line for text in (README, CONTRIBUTING) for b in blocks(text, "bash") for line in
-             b.splitlines()]  # fmt: skip
-    shown = [shlex.split(line, comments=True) for line in lines if line.startswith("lcc ")]
-    inline = re.findall(r"`(?:LCC_\w+=\S+ )?(lcc [a-z][^`]*)`", README + CONTRIBUTING)
-    return shown + [shlex.split(line.replace("...", "")) for line in inline]
+def lcc_commands(name: str) -> list[list[str]]:
+    """Every command that a page shows, in words, without the parts that are left open."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    lines = [line for block in blocks(text, "bash") for line in block.splitlines()]
+    shown = [line for line in lines if line.startswith("lcc ")]
+    inline = re.findall(r"`(?:LCC_\w+=\S+ )?(lcc [a-z][^`]*)`", text)
+    return [shlex.split(line.replace("...", ""), comments=True) for line in shown + inline]
 
 
 def every_command() -> dict[str, typer.core.TyperCommand]:
@@ -67,10 +80,15 @@ def every_command() -> dict[str, typer.core.TyperCommand]:
     return found
 
 
-def test_commands_and_flags_exist() -> None:
-    known, commands = every_command(), lcc_commands()
-    assert len(commands) >= 8
-    for _, *words in commands:
+def test_the_readme_shows_commands() -> None:
+    assert len(lcc_commands("README.md")) >= 8
+    assert len([page for page in PAGES if lcc_commands(page)]) >= 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_flags_exist(page: str) -> None:
+    known = every_command()
+    for _, *words in lcc_commands(page):
         name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
         assert name in known, name
         flags = {flag for each in known[name].params for flag in each.opts}
@@ -89,11 +107,22 @@ def test_policies_are_all_in_the_table() -> None:
     assert re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE) == list(POLICIES)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_policies_and_their_options_are_all_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    shown = {row[0].strip("| `"): re.findall(r"`(\w+)`", row[2]) for row in rows[1:]}
+    known = {
+        name: [field.name for field in msgspec.structs.fields(policy.Options)]
+        for name, policy in POLICIES.items()
+    }
+    assert shown == known
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_and_paths_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
     for path in re.findall(
         r"`((?:lcc|passes|targets|runtime|tests|examples|docs)/[\w/.-]*)`", text
     ):

@@ -45,10 +45,11 @@ class MeanOfGroup(Consensus):
 
 @dataclass(frozen=True)
 class Row:
-    """What differs from the default: at compile time (policy, cache), and when the text is read."""
+    """What differs from the default: at compile time (policy to cache), and at run time."""
 
     label: str
-    policy: dict = field(default_factory=dict)
+    policy: str = "consensus"
+    options: dict = field(default_factory=dict)
     cache: dict = field(default_factory=dict)
     view: View = "generic"
     catalyst: str | None = None
@@ -57,34 +58,33 @@ class Row:
 
 def infinipot(label: str, *, view: View = "generic", **options: object) -> Row:
     """A row of the paper's policy, which selects for each head by itself."""
-    return Row(f"infinipot: {label}", {"name": "infinipot", **options}, view=view)
+    return Row(f"infinipot: {label}", "infinipot", options, view=view)
 
 
 ROWS = [
-    Row("default: consensus, beginning as catalyst, alpha 0.75"),
+    Row("default: consensus, beginning as catalyst, nll_weight 0.75"),
     Row("catalyst: the question", view="question"),
     Row("catalyst: a sentence naming the task", view="task"),
     Row("catalyst: summarize", catalyst=SUMMARIZE),
     Row("catalyst: names, numbers and facts", catalyst=FACTS),
     Row("budget 256 of 1024", budget=256),
     Row("budget 384 of 1024", budget=384),
-    Row("alpha 1: novelty alone", {"alpha": 1.0}),
-    Row("alpha 0.5", {"alpha": 0.5}),
-    Row("alpha 0: attention alone", {"alpha": 0.0}),
-    Row("queries pooled by sum", {"name": "sum_of_queries"}),
-    Row("query heads pooled by mean", {"name": "mean_of_group"}),
-    Row("all of earlier attention kept", {"memory": 1.0}),
+    Row("nll_weight 1: negative log likelihood alone", options={"nll_weight": 1.0}),
+    Row("nll_weight 0.5", options={"nll_weight": 0.5}),
+    Row("nll_weight 0: attention alone", options={"nll_weight": 0.0}),
+    Row("queries pooled by sum", "sum_of_queries"),
+    Row("query heads pooled by mean", "mean_of_group"),
     Row("newest 256 protected", cache={"recent_size": 256}),
     Row("newest not protected", cache={"recent_size": 0}),
     Row("first 4 not protected", cache={"sink_size": 0}),
-    infinipot("tokens, as published", attention_span=1, novelty_span=1),
+    infinipot("tokens, as published", attention_span=1, nll_span=1),
     infinipot("spans of 41"),
-    infinipot("tokens, the question", attention_span=1, novelty_span=1, view="question"),
+    infinipot("tokens, the question", attention_span=1, nll_span=1, view="question"),
     infinipot("spans of 41, the question", view="question"),
-    infinipot("attention over 41, novelty of tokens", novelty_span=1),
-    Row("snapkv", {"name": "snapkv"}),
-    Row("sink_window", {"name": "sink_window"}),
-    Row("random", {"name": "random"}),
+    infinipot("attention over 41, likelihood of tokens", nll_span=1),
+    Row("snapkv", "snapkv"),
+    Row("sink_window", "sink_window"),
+    Row("random", "random"),
 ]
 
 
@@ -121,13 +121,12 @@ def main() -> None:
         for row in ROWS:
             if options.only not in row.label:
                 continue
-            if compiled != (row.policy, row.cache):
-                config = CompileConfig(
-                    cache=CacheConfig(**CACHE | row.cache), policy=PolicyConfig(**row.policy)
-                )
+            policy = PolicyConfig(name=row.policy, options=row.options)
+            if compiled != (policy, row.cache):
+                config = CompileConfig(cache=CacheConfig(**CACHE | row.cache), policy=policy)
                 compile_model(loaded, Path(folder, "m.lcc"), config)
-                compiled = (row.policy, row.cache)
-            session = lcc.runtime.load(
+                compiled = (policy, row.cache)
+            session = lcc.runtime.open(
                 Path(folder, "m.lcc"), budget=row.budget, threads=options.threads
             )
             if row.catalyst:

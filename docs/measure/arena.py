@@ -1,9 +1,9 @@
-"""What ONNX Runtime's arenas and threads, and the rows of the LM head's calls, cost.
+"""What ONNX Runtime's arenas and threads cost.
 
 python docs/measure/arena.py m.lcc BOOK.txt [--rounds 3]
 
 Each variant in a process of its own, in turns: reads 4,096 tokens, writes 64. `shared` is how lcc
-does it: one arena for all programs, 64 MB its first region, 32 rows a call of the LM head. `kept`:
+does it: one arena for all programs, 64 MB its first region. `kept`:
 nothing goes back after loading. `one pool`: all programs share the threads of the process.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-VARIANTS = ("own", "none", "shared", "small first", "as asked", "kept", "one pool", "64 rows")
+VARIANTS = ("own", "none", "shared", "small first", "as asked", "kept", "one pool")
 ARENAS = {"small first": {}, "as asked": {"arena_extend_strategy": 1}}  # how they grow
 
 
@@ -22,7 +22,6 @@ def change(variant: str) -> None:
     import onnxruntime
 
     import lcc.runtime
-    from lcc.runtime import novelty
     from lcc.runtime.engines import onnx_runtime as engine_onnxruntime
 
     class Options(onnxruntime.SessionOptions):
@@ -43,8 +42,6 @@ def change(variant: str) -> None:
 
     if variant in ("own", "none"):
         onnxruntime.SessionOptions = Options
-    if variant == "64 rows":
-        novelty.HEAD_ROWS = 64
     if variant == "kept":
         lcc.runtime.trim = lambda: None
         lcc.runtime.page_out = lambda folder: None
@@ -65,7 +62,7 @@ def run(artifact: str, book: str, variant: str) -> None:
     from lcc.runtime.stats import peak_rss_bytes
 
     change(variant)
-    session = lcc.runtime.load(artifact, threads=2, verify="size")
+    session = lcc.runtime.open(artifact, threads=2, verify="size")
     with open(book, encoding="utf-8") as file:
         ids = session.encode(file.read(40_000))[:4096]
     times = [time.perf_counter()]

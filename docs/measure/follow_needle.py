@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     sizes = {"budget": options.budget, "capacity": options.capacity}
-    session = lcc.runtime.load(options.artifact, threads=options.threads, **sizes)
+    session = lcc.runtime.open(options.artifact, threads=options.threads, **sizes)
     depth = list(evenly(20))[options.index]
     sample = TASKS["niah_single_2"].make(
         lambda text: len(session.encode(text)),

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     paths = (options.heads, options.without)
-    sessions = [lcc.runtime.load(path, threads=options.threads) for path in paths]
+    sessions = [lcc.runtime.open(path, threads=options.threads) for path in paths]
     ids = (sessions[0].encode(NOISE) * options.tokens)[: options.tokens]
     ratios = []
     for _ in range(options.rounds):

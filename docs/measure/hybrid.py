@@ -70,7 +70,7 @@ def measure(folder: Path, tokens: int, threads: int) -> tuple[float, float, int]
     """Seconds of prefill, seconds of a decode step, bytes of the cache."""
     chunk = read_manifest(folder).cache.chunk_size
     capacity = tokens + chunk + NEW + 64
-    session = lcc.runtime.load(
+    session = lcc.runtime.open(
         folder, capacity=capacity, budget=tokens // 2, threads=threads, verify="size"
     )
     ids = (session.encode(NOISE) * tokens)[:tokens]

@@ -25,10 +25,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     less = {"capacity": options.capacity, "budget": options.capacity // 2}
-    sessions = [
-        lcc.runtime.load(options.artifact, threads=options.threads, verify="size", **each)
-        for each in (less, {})
-    ]
+    model = lcc.runtime.load(options.artifact, threads=options.threads, verify="size")
+    sessions = [model.session(**less), model.session()]
     seconds: list[list[float]] = [[], []]
     for session in sessions:
         session.feed(list(range(100, 100 + HELD)), prefix=False)

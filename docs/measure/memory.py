@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    session = lcc.runtime.load(options.artifact, threads=options.threads)
+    session = lcc.runtime.open(options.artifact, threads=options.threads)
     is_noise = options.text is None and not options.every_id
     blocks = noise(session, options.tokens) if is_noise else real(session, options)
     seconds, peaks = [], []

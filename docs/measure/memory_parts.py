@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{when:<9} {sum(parts.values()):4.0f} MB: {each}")
 
     tell("imported")
-    session = lcc.runtime.load(options.artifact, threads=2, verify="size")
+    session = lcc.runtime.open(options.artifact, threads=2, verify="size")
     tell("loaded")
     with open(options.book, encoding="utf-8") as file:
         session.feed(session.encode(file.read(40_000))[:4096])

@@ -43,7 +43,7 @@ HEADS, KV_HEADS, SIZE, SLOTS, USED = 9, 3, 64, 2048, 1500
 
 def perplexity(folder: Path, sentences: list[str]) -> float:
     """Of the last tokens of some texts of which nothing is evicted."""
-    session = lcc.runtime.load(folder, threads=2, verify="size")
+    session = lcc.runtime.open(folder, threads=2, verify="size")
     texts = pieces(session.encode, sentences, LENGTH, TEXTS)
     return math.exp(statistics.mean(math.log(last_tokens(session, ids, LAST)) for ids in texts))
 
@@ -236,7 +236,7 @@ def steps(folders: list[Path], threads: int, exact_bytes: bool) -> None:
 
     def head(loaded: onnxruntime.InferenceSession, rows: int) -> Callable[[], object]:
         feeds = {"hidden": np.ones((rows, hidden), np.float32), "next_tokens": np.zeros(rows, int)}
-        return lambda: loaded.run(["logits", "novelty"], feeds)
+        return lambda: loaded.run(["logits", "nll"], feeds)
 
     for count, repetitions in ((1, 40), (256, 6)):
         runs = {name: step(loaded, count) for name, loaded in all_steps.items()}

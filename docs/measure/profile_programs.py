@@ -20,6 +20,7 @@ import torch
 
 from lcc.artifact.manifest import Manifest, read_manifest
 from lcc.config import HEAD_ROWS
+from lcc.ir.roles import Role
 
 OURS = {
     "MatMul": "matrix products",  # of `int4`, those of sums and offsets
@@ -45,25 +46,28 @@ def step(
 ) -> Callable[[], None]:
     """One call of the step: `count` tokens behind `used` entries, the cache in place."""
     binding, shared = loaded.io_binding(), []
+    buffers = {each.name: each for each in manifest.buffers}
+    slots = {group.used: group.slots for group in manifest.groups}
     for tensor in manifest.programs["prefill_chunk"].inputs:
-        if tensor.name.startswith(("key_", "value_")):
-            slots = manifest.model.layers[int(tensor.name.partition("_")[2])].slots
-            shape = [1, tensor.shape[1], slots or manifest.cache.capacity, tensor.shape[3]]
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
-            binding.bind_ortvalue_output(f"{tensor.name}_out", value)
+        if tensor.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
+            sizes = buffers[tensor.name].shape
+            shape = [manifest.constants[s] if isinstance(s, str) else s for s in sizes]
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, tensor.dtype))
             binding.bind_ortvalue_input(tensor.name, value)
+            if tensor.role != Role.TOKEN_POSITION:
+                binding.bind_ortvalue_output(f"{tensor.name}_out", value)
             shared.append(value)
-    given = {
-        "tokens": np.arange(1000, 1000 + count)[None],
-        "positions": np.arange(used, used + count)[None],
-        "used": np.array([used], np.int32),
-    }
-    if any(tensor.name == "query_rows" for tensor in manifest.programs["prefill_chunk"].inputs):
-        given["query_rows"] = np.zeros(1, np.int64)
-    for i, slots in enumerate(dict.fromkeys(e.slots for e in manifest.model.layers if e.slots)):
-        given[f"used_{i + 1}"] = np.array([min(used, slots - manifest.cache.chunk_size)], np.int32)
-    for name, array in given.items():
-        binding.bind_cpu_input(name, array)
+        elif tensor.role in (Role.TOKENS, Role.POSITIONS):
+            of_text = min(1000, manifest.model.vocab_size - count)
+            first = of_text if tensor.role == Role.TOKENS else used
+            binding.bind_cpu_input(tensor.name, np.arange(first, first + count)[None])
+        elif tensor.role == Role.ROWS:
+            binding.bind_cpu_input(tensor.name, np.zeros(1, np.int64))
+        else:
+            room = slots.get(tensor.name, "capacity")
+            room = manifest.constants[room] if isinstance(room, str) else room
+            filled = min(used, room - manifest.cache.chunk_size)
+            binding.bind_cpu_input(tensor.name, np.array([filled], tensor.dtype))
     hidden = np.zeros((1, count, manifest.model.hidden_size), np.float32)
     binding.bind_output("hidden", "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
 
@@ -76,12 +80,12 @@ def step(
 
 
 def head(loaded: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> Callable[[], None]:
-    """Novelty of `rows` tokens, or the logits of one."""
+    """Negative log likelihood of `rows` tokens, or the logits of one."""
     feeds = {
         "hidden": np.ones((rows, manifest.model.hidden_size), np.float32),
         "next_tokens": np.zeros(rows, np.int64),
     }
-    return lambda: loaded.run(["novelty" if rows > 1 else "logits"], feeds)
+    return lambda: loaded.run(["nll" if rows > 1 else "logits"], feeds)
 
 
 def median_ms(run: Callable[[], object], times: int = 15) -> float:
@@ -135,8 +139,8 @@ def main() -> None:
             print(f"{count} tokens behind {options.used}: {taken:.1f} ms; {parts}")
     of_head = session(files["head"], options.threads)
     chunks = options.chunk / HEAD_ROWS
-    novelty = chunks * median_ms(head(of_head, manifest, HEAD_ROWS))
-    print(f"novelty of {options.chunk} tokens: {novelty:.1f} ms")
+    taken = chunks * median_ms(head(of_head, manifest, HEAD_ROWS))
+    print(f"negative log likelihood of {options.chunk} tokens: {taken:.1f} ms")
     print(f"logits of one token: {median_ms(head(of_head, manifest, 1)):.1f} ms")
 
 

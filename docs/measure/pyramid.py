@@ -57,8 +57,8 @@ class LayerCache:
             return
         slot = torch.arange(n)
         protected = (slot < SINKS) | (slot >= n - RECENT)
-        valid, scalars = torch.ones(n, dtype=torch.bool), {"retaining": score}
-        entries = Entries(key, value, slot, valid, protected, self.budget, scalars)
+        valid, scores = torch.ones(n, dtype=torch.bool), {"retaining": score}
+        entries = Entries(key, value, slot, valid, protected, self.budget, scores)
         kept = policy.select(entries)
         rows = kept[:, :, None].expand(-1, -1, key.shape[2])
         self.parts = key.gather(1, rows), value.gather(1, rows), score.gather(1, kept)
@@ -70,7 +70,7 @@ class Reader(fx.Interpreter):
     def __init__(self, graph: ModelGraph, heads: RetainingHeads, budgets: list[int], room: int):
         super().__init__(graph.module)
         self.rotations, self.heads = graph.rotations, heads
-        self.policy = make_policy(PolicyConfig(name="locret", attention_span=1))
+        self.policy = make_policy(PolicyConfig(name="locret", options={"score_span": 1}))
         self.budgets, self.room = budgets, room
         self.reset()
 

@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     sizes = {"budget": options.budget, "capacity": options.capacity}
-    session = lcc.runtime.load(options.artifact, threads=options.threads, **sizes)
-    whole = lcc.runtime.load(options.whole, threads=options.threads)
+    session = lcc.runtime.open(options.artifact, threads=options.threads, **sizes)
+    whole = lcc.runtime.open(options.whole, threads=options.threads)
     sentences, counts = read_haystack(options.haystack), Counter[tuple[bool, bool]]()
     for i, depth in enumerate(evenly(options.samples)):
         sample = TASKS[options.task].make(

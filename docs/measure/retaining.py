@@ -123,7 +123,7 @@ def predict(session: Session, tokens: int, sentences: list[str]) -> dict[str, fl
         session.reset()
         session.feed(ids[: tokens - 512], prefix=False)
         for place in range(tokens, tokens + 10 * 1024, 1024):
-            values.append(float(session.surprise(ids[place - 512 : place]).mean(dtype=np.float64)))
+            values.append(float(session.nll(ids[place - 512 : place]).mean(dtype=np.float64)))
             session.feed(ids[place : place + 512])
     error = np.std(values, ddof=1) / math.sqrt(len(values))
     mean = float(np.mean(values))
@@ -181,7 +181,7 @@ def main() -> None:
                 key = (path.stem, task, budget, options.first)
                 if key in read_cells(options.out) or (options.first and task == "perplexity"):
                     continue
-                session = lcc.runtime.load(path, budget=budget, threads=options.threads)
+                session = lcc.runtime.open(path, budget=budget, threads=options.threads)
                 if task == "perplexity":
                     cell = predict(session, 16384, sentences)
                 else:

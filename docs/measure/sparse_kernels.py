@@ -28,8 +28,8 @@ from onnx import TensorProto, helper
 from lcc.artifact.cpu import best_level
 from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.runtime.engines.host_array import zeros
 from lcc.runtime.engines.tvm_relax import _runtime, _set_threads
-from lcc.runtime.kv_cache import zeros
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
 from lcc.targets.tvm_cpu.build import _description

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from pyramid import Reader
 from retaining import asked, texts
@@ -22,15 +23,16 @@ from lcc.capture.export import capture
 from lcc.measure.evaluate.haystack import read_haystack
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
-from lcc.runtime.sentences import Sentences
 from lcc.runtime.text.tokenizer import Tokenizer
 from lcc.sources.heads import load_heads
 from lcc.sources.models import load_model
+from lcc.sources.text_facts import sentence_ends
 from lcc.train.examples import REPEAT
 from lcc.train.labels import labels
 from lcc.train.layer_states import visit_layers
 
 SINKS, RECENT, NEVER = 4, 64, 1 << 30
+LONGEST = 64  # tokens of a sentence
 
 
 def taught(graph: ModelGraph, ids: list[int], request: list[int]) -> Tensor:
@@ -48,6 +50,16 @@ def choices(scores: Tensor, sentence: Tensor) -> Iterator[tuple[str, Tensor]]:
     _, index = sentence.unique_consecutive(return_inverse=True)
     sums = torch.zeros(int(index.max()) + 1).index_add(0, index, expected)
     yield "all heads, sentences", (sums / index.bincount())[index].expand_as(scores)
+
+
+def sentence_starts(ids: list[int], ends: np.ndarray) -> Tensor:
+    """[n] int64: the token position where the sentence of each token begins."""
+    starts, begin = [], 0
+    for position in range(len(ids)):
+        if position and (ends[ids[position - 1]] or position - begin >= LONGEST):
+            begin = position
+        starts.append(begin)
+    return torch.tensor(starts)
 
 
 def main() -> None:
@@ -69,7 +81,7 @@ def main() -> None:
         for name, content in loaded.files.items():
             Path(folder, name).write_bytes(content)
         tokenizer = Tokenizer(folder)
-    sentences = Sentences(tokenizer, loaded.module.config.vocab_size)
+    ends = sentence_ends(loaded.files, loaded.module.config.vocab_size)
     reader = Reader(graph, heads, [NEVER] * len(heads.layers), NEVER)
     haystack, found = read_haystack(options.haystack), {}
     samples = list(texts(tokenizer.encode, "multikey", options.tokens, haystack))
@@ -78,7 +90,7 @@ def main() -> None:
         reader.reset()
         reader.feed(ids)
         held = [cache.parts for cache in reader.layers]
-        starts = torch.from_numpy(sentences.starts(ids, 0, None, 0))
+        starts = sentence_starts(ids, ends)
         scores = {
             "heads": torch.stack([parts[2] for parts in held]),
             "taught": taught(graph, ids, tokenizer.encode(REPEAT)),

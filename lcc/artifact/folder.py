@@ -14,7 +14,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
@@ -23,14 +24,18 @@ import msgspec
 from lcc.artifact.manifest import MANIFEST, FileEntry, Manifest, check, manifest_bytes
 from lcc.errors import ArtifactError, ConfigError
 
+Stamps = dict[Path, tuple[int, int, int, int]]  # device, inode, bytes, nanoseconds of the change
+
 
 def verify_files(
     folder: str | Path, manifest: Manifest, *, level: Literal["full", "size"] = "full"
-) -> None:
+) -> Stamps:
     """Check every file of the manifest: there, inside the folder, of its size and its sha256.
 
     `level="size"` leaves out the hash (540 MB of weights take about 0.4 s): for an app that ships
     the artifact inside a package that is itself signed.
+
+    Returns what the files were as they were read, for `check_unchanged`.
 
     Raises:
         ArtifactError: names the first file that is not as it was written.
@@ -38,27 +43,48 @@ def verify_files(
     """
     if level not in ("full", "size"):
         raise ConfigError(f'verify is {level!r}, wanted "full" or "size"')
-    root = Path(folder).resolve()
+    root, stamps = Path(folder).resolve(), Stamps()
     for name, entry in sorted(manifest.files.items()):
         path = root / name
         if not path.resolve().is_relative_to(root):
             raise ArtifactError(f"{path}: a link that leaves the artifact's folder")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; copy the whole folder, or compile anew")
-        size = path.stat().st_size
-        if size != entry.bytes:
+        with path.open("rb") as file:
+            stamps[path] = _stamp(os.fstat(file.fileno()))
+            if (size := stamps[path][2]) != entry.bytes:
+                raise ArtifactError(
+                    f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew"
+                )
+            if level == "full" and _sha256(file) != entry.sha256:
+                raise ArtifactError(
+                    f"{path}: changed since it was written (sha256 differs); copy it anew"
+                )
+    return stamps
+
+
+def check_unchanged(stamps: Mapping[Path, tuple[int, int, int, int]]) -> None:
+    """Refuse files that were replaced or written to after `verify_files` has read them.
+
+    To be called when all programs are loaded: engines open files by their path once more.
+
+    Raises:
+        ArtifactError: names the first one that is another file now.
+    """
+    for path, stamp in stamps.items():
+        if not path.is_file() or _stamp(path.stat()) != stamp:
             raise ArtifactError(
-                f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew"
-            )
-        if level == "full" and _sha256(path) != entry.sha256:
-            raise ArtifactError(
-                f"{path}: changed since it was written (sha256 differs); copy it anew"
+                f"{path}: replaced while the artifact was loaded; load it again when nothing "
+                "writes to its folder"
             )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _sha256(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Manifest:
@@ -90,15 +116,18 @@ def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     with _parents_of(folder), _folder_beside(folder, "partial") as staging:
         manifest = msgspec.structs.replace(fill(staging), files={})
         files = {
-            name: FileEntry(bytes=path.stat().st_size, sha256=_sha256(path))
-            for name, path in sorted(_walk(staging))
-            if name != MANIFEST
+            name: _file_entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST
         }
         manifest = msgspec.structs.replace(manifest, files=files)
         check(manifest)
         (staging / MANIFEST).write_bytes(manifest_bytes(manifest))
         _replace(folder, staging)
     return manifest
+
+
+def _file_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(bytes=path.stat().st_size, sha256=_sha256(file))
 
 
 def _replaceable(folder: Path) -> bool:

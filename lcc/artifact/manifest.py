@@ -1,9 +1,11 @@
 """`manifest.json`: what an artifact says of itself, read strictly; opens no other file.
 
+How it is run, `constants` to `schedule` and `text`, is in `schedule.py` and `docs/format.md`.
+
 The manifest is JSON with sorted keys and no time stamp: the same input gives the same bytes.
 
     format      "lcc"
-    version     2; a new meaning of anything below is a new version
+    version     3; a new meaning of anything below is a new version
     made_by     name and version of the writer
     target      what the programs were built for, e.g. "onnxruntime:cpu"
     also        other targets that the same model was built for: name -> their programs
@@ -14,19 +16,14 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
                 a GPU, float16
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
-                tokens), kind and slots (of a plan, where it is not full) and the names of the
-                programs that score and evict its cache; of a kind that is not full, that closes
-                its ranks around the entries that are still seen
+                tokens), kind and slots (of a plan, where it is not full): for people
     cache       `CacheConfig`: sizes in entries per KV head, and the rule of positions
-    policy      `PolicyConfig`, with the values in force
+    policy      its name, and its options with the values in force
     heads       what the retaining heads were trained for and on; absent = there are none
-    scalars     per-entry numbers the evict programs read, in order; consensus is attention
-                too, its mean over all heads (with retaining heads: what they expect of it);
-                retaining is what the step's heads say
-    queries     which queries the score programs are given: catalyst, recent, all; absent = none
-    programs    name -> file, inputs, outputs (name, dtype, shape; a string = a size known at run
-                time), updates (output -> the input whose storage it replaces). The dtype of the
-                step's inputs key_0, value_0, ... is the one that the cache is kept in
+    programs    name -> file, inputs, outputs (name, role, layer, dtype, shape), updates (output ->
+                the input whose storage it replaces)
+    constants, counters, groups, buffers, schedule, text
+                how the programs are run
     passes      what the compiler rewrote: name, sites
     memory      the memory table: name, bytes
     files       path -> sha256 and size in bytes, of every other file of the artifact
@@ -37,66 +34,47 @@ the folder.
 
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
+from lcc.artifact.check_schedule import check_schedule
+from lcc.artifact.schedule import BufferSpec, Group, Schedule, Strict, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig, Precision
 from lcc.errors import ArtifactError
 from lcc.ir.plan import Full, Kind
+from lcc.ir.roles import Role
 from lcc.sources.heads import HeadsPage
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 MANIFEST = "manifest.json"
 
 CACHE_DTYPES = ("float32", "float16")  # of keys and values
-_STEPS = ("prefill_chunk", "decode")
-
-Queries = Literal["catalyst", "recent", "all"]
-Scalar = Literal["attention", "consensus", "retaining", "novelty", "noise", "sentence"]
 
 
-class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of the entries: nothing unknown is read, nothing unset is written."""
-
-
-class TensorEntry(_Strict, frozen=True, kw_only=True):
-    """One named input or output of a program; a string in `shape` is a size known at run time."""
-
-    name: str
-    dtype: str
-    shape: list[int | str]
-
-
-class ProgramEntry(_Strict, frozen=True, kw_only=True):
+class ProgramEntry(Strict, frozen=True, kw_only=True):
     """One program: its file, its signature, which outputs replace the storage of which inputs."""
 
     file: str
-    inputs: list[TensorEntry]
-    outputs: list[TensorEntry]
-    updates: dict[str, str] = {}
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    updates: dict[str, str] = field(default_factory=dict)
 
 
-class LayerEntry(_Strict, frozen=True, kw_only=True):
-    """One attention layer, and the programs that score and evict its cache.
-
-    A layer whose kind is not full has a cache of `slots` entries of its own.
-    """
+class LayerEntry(Strict, frozen=True, kw_only=True):
+    """One attention layer; one whose kind is not full has a cache of `slots` entries of its own."""
 
     query_heads: int
     kv_heads: int
     head_size: int
-    evict: str | None = None
-    score: str | None = None
     window_size: int | None = None
     kind: Kind = Full()
     slots: int | None = None
 
 
-class ModelEntry(_Strict, frozen=True, kw_only=True):
+class ModelEntry(Strict, frozen=True, kw_only=True):
     """What the runtime must know of the model."""
 
     name: str
@@ -107,28 +85,28 @@ class ModelEntry(_Strict, frozen=True, kw_only=True):
     trained_window: int | None = None
 
 
-class PassEntry(_Strict, frozen=True, kw_only=True):
+class PassEntry(Strict, frozen=True, kw_only=True):
     """What one pass rewrote."""
 
     name: str
     sites: int
 
 
-class MemoryEntry(_Strict, frozen=True, kw_only=True):
+class MemoryEntry(Strict, frozen=True, kw_only=True):
     """One row of the memory table."""
 
     name: str
     bytes: int
 
 
-class FileEntry(_Strict, frozen=True, kw_only=True):
+class FileEntry(Strict, frozen=True, kw_only=True):
     """Size in bytes and sha256 (64 hex digits) of one file."""
 
     bytes: int
     sha256: str
 
 
-class BuiltEntry(_Strict, frozen=True, kw_only=True):
+class BuiltEntry(Strict, frozen=True, kw_only=True):
     """What was built for one more target."""
 
     cpu: str | None = None
@@ -136,14 +114,14 @@ class BuiltEntry(_Strict, frozen=True, kw_only=True):
     programs: dict[str, ProgramEntry]
 
 
-class Manifest(_Strict, frozen=True, kw_only=True):
+class Manifest(Strict, frozen=True, kw_only=True):
     """`manifest.json`; see the page above. `write_artifact` fills in `files`."""
 
     format: Literal["lcc"] = "lcc"
-    version: Literal[2] = FORMAT_VERSION
+    version: Literal[3] = FORMAT_VERSION
     made_by: str
     target: str
-    also: dict[str, BuiltEntry] = {}
+    also: dict[str, BuiltEntry] = field(default_factory=dict)
     cpu: str | None = None
     note: str | None = None
     precision: Precision = "fp32"
@@ -151,30 +129,21 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     cache: CacheConfig
     policy: PolicyConfig
     heads: HeadsPage | None = None
-    scalars: list[Scalar]
-    queries: Queries | None = None
+    constants: dict[str, int]
+    counters: dict[str, int]
+    groups: tuple[Group, ...]
+    buffers: tuple[BufferSpec, ...]
+    schedule: Schedule
+    text: TextFacts
     programs: dict[str, ProgramEntry]
     passes: list[PassEntry]
     memory: list[MemoryEntry]
-    files: dict[str, FileEntry] = {}
+    files: dict[str, FileEntry] = field(default_factory=dict)
 
 
-def cache_dtype(programs: Mapping[str, ProgramEntry]) -> str:
-    """What keys and values are kept in: the dtype of the step's inputs of that name.
-
-    Raises:
-        ArtifactError: they differ, or are none of `CACHE_DTYPES`.
-    """
-    found = {
-        tensor.dtype: f"{name}: {tensor.name}"
-        for name in _STEPS
-        for tensor in (programs[name].inputs if name in programs else [])
-        if tensor.name.startswith(("key_", "value_"))
-    }
-    if len(found) > 1 or not set(found) <= set(CACHE_DTYPES):
-        which = ", ".join(f"{place} is {dtype}" for dtype, place in found.items())
-        raise ArtifactError(f"programs: {which}; wanted one of {', '.join(CACHE_DTYPES)} in all")
-    return next(iter(found), CACHE_DTYPES[0])
+def cache_dtype(manifest: "Manifest") -> str:
+    """What keys and values are kept in."""
+    return next(each.dtype for each in manifest.buffers if each.role == Role.KEY)
 
 
 class _Header(Struct):
@@ -187,7 +156,6 @@ class _Header(Struct):
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The bytes of `manifest.json`: sorted keys, two spaces, one newline at the end."""
     page = {"format": "lcc", "version": FORMAT_VERSION} | msgspec.to_builtins(manifest)
-    page["policy"] = {name: value for name, value in page["policy"].items() if value is not None}
     return msgspec.json.format(msgspec.json.encode(page, order="sorted"), indent=2) + b"\n"
 
 
@@ -261,8 +229,6 @@ def check(manifest: Manifest) -> None:
     if manifest.target in manifest.also:
         raise ArtifactError(f"also: {manifest.target} is the target already")
     everyone = [manifest.programs, *(built.programs for built in manifest.also.values())]
-    for programs in everyone:
-        cache_dtype(programs)
     for name, program in [item for programs in everyone for item in programs.items()]:
         if program.file not in manifest.files:
             raise ArtifactError(f"programs: {name} is in {program.file}, which files does not list")
@@ -274,9 +240,8 @@ def check(manifest: Manifest) -> None:
     for index, layer in enumerate(manifest.model.layers):
         if (layer.slots is None) != isinstance(layer.kind, Full):
             raise ArtifactError(f"layer {index}: wanted slots where the kind is not full, only")
-        for program_name in (layer.evict, layer.score):
-            if any(program_name not in (None, *programs) for programs in everyone):
-                raise ArtifactError(f"layer {index} names {program_name}, which is no program")
+    for programs in everyone:
+        check_schedule(manifest, programs)
 
 
 def _check_path(name: str) -> None:

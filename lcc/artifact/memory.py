@@ -1,18 +1,17 @@
 """The memory contract: what a compiled model will hold, computed before anything is built."""
 
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lcc.artifact.manifest import LayerEntry, MemoryEntry, Scalar
-from lcc.config import HEAD_ROWS, RECENT_QUERIES, CacheConfig, Precision
+from lcc.artifact.manifest import MemoryEntry
+from lcc.artifact.schedule import BufferSpec, Group
+from lcc.config import NEWEST_QUERIES, CacheConfig, Precision
 from lcc.errors import ConfigError
-from lcc.ir.plan import Kind
-from lcc.ir.program import Program
-from lcc.passes.policies import EvictionPolicy
+from lcc.ir.program import HEAD, Program, input_nodes
+from lcc.ir.roles import Role
 
 # Python, numpy, ONNX Runtime, and what its arena keeps beyond what is alive at once. What comes
 # nearest to its table is a cache in float16: 364 of 401 MB (docs/speed.md, "Memory").
@@ -37,10 +36,10 @@ def weight_bytes(programs: Sequence[Program], precision: Precision = "fp32") -> 
     vocabulary, inputs = _vocabulary(programs), set[int]()
     for program in programs:
         exported = program.exported
-        is_head = "logits" in program.outputs
         for tensor in [*exported.state_dict.values(), *exported.constants.values()]:
             if isinstance(tensor, torch.Tensor):
-                held[tensor.data_ptr(), is_head] = _held(tensor, precision, vocabulary)
+                key = tensor.data_ptr(), HEAD in program.names
+                held[key] = _held(tensor, precision, vocabulary)
                 if tensor.ndim == 2 and tensor.shape[0] != vocabulary:
                     inputs.add(tensor.shape[1])
     # Of int4, the matrices that sum up blocks of 32 inputs: one for each number of inputs.
@@ -55,44 +54,20 @@ def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
     return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
 
 
-def _head(programs: Sequence[Program]) -> Program:
-    return next(program for program in programs if "logits" in program.outputs)
-
-
 def _vocabulary(programs: Sequence[Program]) -> int:
-    return int(_head(programs).exported.graph.output_node().args[0][0].meta["val"].shape[1])
+    """Tokens of the vocabulary: the width of the logits."""
+    head = next(program for program in programs if HEAD in program.names)
+    logits = next(spec for spec in head.outputs if spec.role == Role.LOGITS)
+    assert isinstance(logits.shape[1], int)
+    return logits.shape[1]
 
 
-def cache_number_bytes(programs: Sequence[Program]) -> int:
-    """Bytes of one number of a key or value, as the step takes them."""
-    step = programs[0]
-    nodes = step.exported.graph.find_nodes(op="placeholder")[-len(step.inputs) :]
-    sizes = {
-        node.meta["val"].element_size()
-        for name, node in zip(step.inputs, nodes, strict=True)
-        if name.startswith(("key_", "value_"))
-    }
-    assert len(sizes) == 1, f"keys and values of {sizes} bytes"
-    return int(sizes.pop())
-
-
-def cache_bytes(
-    layers: Sequence[LayerEntry], capacity: int, *, scalars: int, number_bytes: int
-) -> dict[Kind, int]:
-    """Of each kind of layer, bytes of keys and values and, of full ones, the numbers beside them.
-
-    number_bytes    of one number of a key or value
-
-    Beside them are float32 scalars and the int64 token index. The places in the text that layers of
-    the other kinds keep once for all count as the runtime's.
-    """
-    bytes_of: dict[Kind, int] = {}
-    for each in layers:
-        numbers = 4 * scalars + 8 if each.slots is None else 0
-        entries = each.kv_heads * (each.slots or capacity)
-        size = entries * (2 * each.head_size * number_bytes + numbers)
-        bytes_of[each.kind] = bytes_of.get(each.kind, 0) + size
-    return bytes_of
+def buffer_bytes(buffer: BufferSpec, constants: Mapping[str, int]) -> int:
+    """Bytes of a buffer, its named sizes taken from the constants."""
+    count = int(torch.empty(0, dtype=getattr(torch, buffer.dtype)).element_size())
+    for size in buffer.shape:
+        count *= size if isinstance(size, int) else constants[size]
+    return count
 
 
 def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
@@ -166,119 +141,68 @@ def _bytes(value: object, sizes: dict[str, int]) -> int:
     return count * value.element_size()
 
 
-def _scored_rows(policy: EvictionPolicy, cache: CacheConfig) -> int:
-    """Queries that are scored together: of a catalyst prompt, of the newest tokens, of a chunk."""
-    if policy.queries is None:
-        return 0
-    rows = {"catalyst": cache.catalyst_size, "recent": RECENT_QUERIES, "all": cache.chunk_size}
-    return rows[policy.queries]
+_LARGEST = {  # name of a size that the call decides -> the constant that bounds it
+    "tokens": "chunk_size",
+    "slots": "capacity",
+    "budget": "budget",
+}
 
 
-def query_bytes(
-    layers: Sequence[LayerEntry], cache: CacheConfig, policy: EvictionPolicy, *, every_row: bool
-) -> int:
-    """Of the float32 queries that the runtime holds at most, to score by them.
+def symbol_sizes(program: Program, constants: Mapping[str, int]) -> dict[str, int]:
+    """Largest value of each symbolic size of a program.
 
-    every_row   steps hand out the queries of all rows, whatever is asked
-    """
-    # Besides what a step gave: a copy of each part of the catalyst prompt, and of all of it; or the
-    # newest, in a block twice as long (`lcc.runtime.recent_queries`).
-    rows = _scored_rows(policy, cache) * (1 if policy.queries == "all" else 3)
-    if every_row and policy.queries is not None:
-        rows += cache.chunk_size
-    return 4 * rows * sum(e.query_heads * e.head_size for e in layers if e.score is not None)
-
-
-def hidden_bytes(programs: Sequence[Program], cache: CacheConfig, policy: EvictionPolicy) -> int:
-    """Of the float32 hidden states that wait for a cycle, where the policy scores by novelty."""
-    if "novelty" not in policy.scalars:
-        return 0
-    head = _head(programs)
-    nodes = head.exported.graph.find_nodes(op="placeholder")[-len(head.inputs) :]
-    hidden = nodes[head.inputs.index("hidden")]
-    reserved = cache.catalyst_size if policy.queries == "catalyst" else 0
-    return 4 * (cache.capacity - reserved) * int(hidden.meta["val"].shape[1])
-
-
-def symbol_sizes(program: Program, cache: CacheConfig, policy: EvictionPolicy) -> dict[str, int]:
-    """Largest value of each symbolic size of a program, from where it occurs in its inputs.
-
-    Queries that a step hands out count as what the runtime holds.
+    Rows of the head are at most `head_rows`; rows of a step are those whose queries it hands out,
+    which lie in buffers, so that one counts; rows of `score` are what it is given.
     """
     sizes: dict[str, int] = {}
-    nodes = program.exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-    for name, node in zip(program.inputs, nodes, strict=True):
-        for size in node.meta["val"].shape:
-            if isinstance(size, int):
-                continue
-            if name in ("new_slots", "kept"):
-                largest = cache.budget
-            elif name == "query_rows":
-                largest = 1
-            elif name == "queries":
-                largest = policy.config.score_rows(policy.queries, _scored_rows(policy, cache))
-            elif name.startswith(("key", "value")) or name in get_args(Scalar):
-                largest = cache.capacity
-            elif "logits" in program.outputs:
-                largest = HEAD_ROWS
-            else:
-                largest = cache.chunk_size
-            sizes[str(size)] = largest
+    rows = constants["head_rows"] if HEAD in program.names else constants["asked_rows"]
+    for spec, node in zip(program.inputs, input_nodes(program.exported), strict=True):
+        for name, size in zip(spec.shape, node.meta["val"].shape, strict=True):
+            if isinstance(name, str):
+                largest = constants[_LARGEST[name]] if name in _LARGEST else rows
+                sizes[str(size)] = 1 if spec.role == Role.ROWS else largest
     return sizes
 
 
 def memory_table(
     programs: Sequence[Program],
-    layers: Sequence[LayerEntry],
-    cache: CacheConfig,
-    policy: EvictionPolicy,
+    buffers: Sequence[BufferSpec],
+    groups: Sequence[Group],
+    constants: Mapping[str, int],
     *,
     precision: Precision = "fp32",
-    every_row: bool = False,
 ) -> list[MemoryEntry]:
     """What the runtime will hold, row by row; the rows add up to the contract.
 
-    programs    the step first
-    every_row   see `query_bytes`
-
     Only one program runs at a time, so activations count once, those of the largest.
     """
-    number_bytes = cache_number_bytes(programs)
-    spare = 2 * number_bytes * _spare_numbers(programs, layers, cache)
-    activations = max(
-        activation_bytes(p.exported, symbol_sizes(p, cache, policy)) for p in programs
-    )
-    scalars = len(policy.scalars)
-    caches = cache_bytes(layers, cache.capacity, scalars=scalars, number_bytes=number_bytes)
-    table = {
-        "weights": weight_bytes(programs, precision),
-        **{_cache_row(kind, len(caches)): size for kind, size in caches.items()},
-        "spare layer": spare,
+    queries = [each for each in buffers if each.role == Role.QUERIES]
+    asked = max((int(each.shape[0]) for each in queries), default=1)
+    known = {**constants, "asked_rows": min(asked, max(constants["chunk_size"], NEWEST_QUERIES))}
+    activations = max(activation_bytes(p.exported, symbol_sizes(p, known)) for p in programs)
+    table = {"weights": weight_bytes(programs, precision)}
+    for row, members in _rows(buffers, groups).items():
+        table[row] = sum(buffer_bytes(each, constants) for each in members)
+    table |= {
         "activations": activations,
-        "queries": query_bytes(layers, cache, policy, every_row=every_row),
-        "hidden states": hidden_bytes(programs, cache, policy),
         "tokenizer": TOKEN_BYTES * _vocabulary(programs),
         "runtime": RUNTIME_BYTES,
     }
     return [MemoryEntry(name=name, bytes=size) for name, size in table.items()]
 
 
-def _spare_numbers(
-    programs: Sequence[Program], layers: Sequence[LayerEntry], cache: CacheConfig
-) -> int:
-    """Numbers of the keys that evictions write: of a layer of each shape, or of the kept entries.
-
-    See `lcc.runtime.evictions`.
-    """
-    if any("key_out" in program.outputs for program in programs):
-        shapes = {(e.kv_heads, e.slots or cache.capacity, e.head_size) for e in layers}
-        return sum(heads * slots * size for heads, slots, size in shapes)
-    return max(e.kv_heads * e.head_size * (e.slots or cache.budget) for e in layers)
-
-
-def _cache_row(kind: Kind, kinds: int) -> str:
-    """The name of a row: which layers' cache it is, where there are several kinds."""
-    return "cache" if kinds == 1 else f"cache of {kind} layers"
+def _rows(buffers: Sequence[BufferSpec], groups: Sequence[Group]) -> dict[str, list[BufferSpec]]:
+    """Row of the memory table -> its buffers; one row for the cache of each group."""
+    rows: dict[str, list[BufferSpec]] = {}
+    for each in buffers:
+        if each.group is not None:
+            row = "cache" if len(groups) == 1 else f"cache, {each.group}"
+        elif each.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
+            row = "spare layer"
+        else:
+            row = "queries" if each.role == Role.QUERIES else "logs"
+        rows.setdefault(row, []).append(each)
+    return rows
 
 
 def total_bytes(table: Sequence[MemoryEntry]) -> int:

@@ -1,43 +1,22 @@
-"""A program -> the manifest's record of it: names, dtypes and shapes of what goes in and out."""
+"""Programs -> the manifest's records of them."""
 
-from typing import get_args
+from typing import TYPE_CHECKING
 
-from lcc.artifact.manifest import ProgramEntry, Scalar, TensorEntry
-from lcc.ir.program import Program
+from lcc.artifact.manifest import ProgramEntry
 
-
-def program_entry(program: Program, file: str) -> ProgramEntry:
-    """The manifest's record of a program."""
-    graph = program.exported.graph
-    inputs = graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-    outputs = list(graph.output_node().args[0])
-    return ProgramEntry(
-        file=file,
-        inputs=_tensors(program, program.inputs, inputs),
-        outputs=_tensors(program, program.outputs, outputs),
-        updates=program.updates,
-    )
+if TYPE_CHECKING:
+    from lcc.ir.program import Program
 
 
-def _tensors(program: Program, names: tuple[str, ...], nodes: list) -> list[TensorEntry]:
-    entries = []
-    for name, node in zip(names, nodes, strict=True):
-        value = node.meta["val"]
-        sizes: list[int | str] = [
-            s if isinstance(s, int) else _symbol(program, name, axis)
-            for axis, s in enumerate(value.shape)
-        ]
-        dtype = str(value.dtype).removeprefix("torch.")
-        entries.append(TensorEntry(name=name, dtype=dtype, shape=sizes))
-    return entries
-
-
-def _symbol(program: Program, name: str, axis: int) -> str:
-    """What to call a size that the runtime chooses."""
-    if name == "query_rows" or name.startswith("queries_"):
-        return "rows"
-    if name in ("new_slots", "kept", "kept_key", "kept_value"):
-        return "budget"
-    if name.startswith(("key", "value")) or name in get_args(Scalar):
-        return "n" if "logits" in program.outputs else "slots"
-    return "n" if "logits" in program.outputs or "attention" in program.outputs else "tokens"
+def program_entries(programs: "list[Program]", files: dict[str, str]) -> dict[str, ProgramEntry]:
+    """The record of every program; `files`: program -> its file, its name where not given."""
+    return {
+        name: ProgramEntry(
+            file=files.get(name, name),
+            inputs=list(program.inputs),
+            outputs=list(program.outputs),
+            updates=program.updates,
+        )
+        for program in programs
+        for name in program.names
+    }

@@ -16,7 +16,9 @@ _CASTS = (
     aten.to.other,
     aten._to_copy.default,
 )
-_OURS = re.compile(r"(tokens|positions|query_rows|lengths|(used|key|value|places)(_\d+)?)")
+_OURS = re.compile(
+    r"(tokens|positions|query_rows|tokens_read|lengths|(used|kept|key|value|token_position_block_sparse)(_\d+)?)"
+)
 # Views of views that passes know by name; others are decomposed.
 _VIEWS = (aten.reshape.default, aten.contiguous.default, aten.chunk.default)
 

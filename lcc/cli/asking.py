@@ -17,7 +17,7 @@ import typer
 from lcc import env
 from lcc.artifact.manifest import fingerprint, for_target, read_manifest
 from lcc.cli.frame import progress_bar, quiet_torch, table
-from lcc.cli.load import load_session
+from lcc.cli.load import open_session
 from lcc.config import Budget
 from lcc.errors import ConfigError, LccError
 from lcc.measure.evaluate.catalog import ABOUT, NEED_HAYSTACK
@@ -75,10 +75,10 @@ def settings(text: str) -> list[Setting]:
 
 
 def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Subject:
-    """An artifact at a budget, by default its own; policy none has none, whatever is asked."""
+    """An artifact at a budget, by default its own; one that never evicts has none."""
     manifest = read_manifest(path)
     cache, policy = manifest.cache, manifest.policy.name
-    evicts = policy != "none"
+    evicts = bool(manifest.schedule.cycle)
     budget = budget if evicts else None
     try:
         cache.lowered(budget=budget, capacity=capacity)
@@ -95,7 +95,7 @@ def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Su
 
 def artifact_subjects(path: Path, sizes: list[Budget], capacity: int | None) -> list[Subject]:
     """An artifact at every budget, or at its own; a budget's own slots win over `capacity`."""
-    if read_manifest(path).policy.name == "none":
+    if not read_manifest(path).schedule.cycle:
         sizes = []
     return [
         artifact_subject(path, each.budget, each.capacity or capacity)
@@ -143,7 +143,7 @@ def digest(path: Path | None) -> str | None:
 
 def model_page(source: str | None) -> dict[str, Any] | None:
     """What tells the model to compare with from another one of its name."""
-    from lcc.measure.bench.contestants.kept import identity
+    from lcc.measure.bench.engines.kept import identity
 
     return None if source is None else identity(source)
 
@@ -170,7 +170,7 @@ def open_asker(
         return open_peer(subject, _model(subject.source))
     from lcc.measure.evaluate.asking import SessionAsker
 
-    session = load_session(
+    session = open_session(
         Path(subject.source),
         capacity=subject.capacity,
         budget=subject.budget,

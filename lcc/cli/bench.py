@@ -82,7 +82,7 @@ def command(
       lcc bench m.lcc -o b --against openvino-genai --model m.gguf --peer-precision int4
     """
     from lcc.measure.bench import line_up
-    from lcc.measure.bench.contestants.kept import identity
+    from lcc.measure.bench.engines.kept import identity
     from lcc.measure.bench.prompt import random_ids, text_ids
     from lcc.measure.bench.rounds import Plan, in_process, run
     from lcc.measure.bench.store import Store
@@ -93,16 +93,16 @@ def command(
     if plot:
         with needs_extra("eval"):
             import matplotlib  # noqa: F401  (told now, not after the measurements)
-    contestants = line_up.artifacts(artifacts, wanted)
+    engines = line_up.artifacts(artifacts, wanted)
     text = read_text(file) if file else None
     if text is None:
         ids, prompt = random_ids(artifacts[0], max(sizes), seed), f"seed {seed}"
     else:
         ids = text_ids(artifacts[0], text, max(sizes))
         prompt = f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
-    engines = asking.names(against, "--against")
+    named = asking.names(against, "--against")
     precisions = asking.names(peer_precision, "--peer-precision")
-    others, skipped = line_up.peers(engines, model, precisions, kept_entries(artifacts[0], wanted))
+    others, skipped = line_up.peers(named, model, precisions, kept_entries(artifacts[0], wanted))
     here = this_machine()
     asked: dict[str, Any] = {
         "lengths": sizes,
@@ -110,8 +110,8 @@ def command(
         "rounds": rounds,
         "threads": threads,
         "prompt": prompt,
-        "compared_with": contestants[0].label,
-        "contestants": {each.label: each.identity for each in [*contestants, *others]},
+        "compared_with": engines[0].label,
+        "engines": {each.label: each.identity for each in [*engines, *others]},
         "cpu": here["cpu"],
     }
     if others and model is not None:
@@ -124,7 +124,7 @@ def command(
             store.note("skipped", skipped)
         for name, why in skipped.items():
             typer.echo(f"{name} is left out: {why}", err=True)
-        plan = Plan(contestants=[*contestants, *others], lengths=sizes, rounds=rounds)
+        plan = Plan(engines=[*engines, *others], lengths=sizes, rounds=rounds)
         run(plan, ids, store, in_process(new_tokens, threads, timeout), report)
     cells = summarize(store.measurements)
     for size in sizes:
@@ -144,9 +144,9 @@ def command(
 
         written += [path.name for path in draw(cells, output)]
     typer.echo(f"{output}: {', '.join(written)}")
-    measured = {cell.contestant for cell in cells if cell.rounds}
-    sources = {each.source for each in contestants}
-    if sources - {each.source for each in contestants if each.label in measured}:
+    measured = {cell.engine for cell in cells if cell.rounds}
+    sources = {each.source for each in engines}
+    if sources - {each.source for each in engines if each.label in measured}:
         raise typer.Exit(1)
 
 
@@ -157,7 +157,7 @@ def kept_entries(artifact: Path, budgets: Sequence[Budget]) -> list[int]:
 
 
 def _table(cells: "Sequence[Cell]") -> str:
-    """A line a contestant; where there are no numbers, why."""
+    """A line an engine; where there are no numbers, why."""
     head: tuple[str, ...] = (
         "",
         "prefill tokens/s",
@@ -173,7 +173,7 @@ def _table(cells: "Sequence[Cell]") -> str:
 
 def _row(cell: "Cell") -> tuple[str, ...]:
     return (
-        cell.contestant,
+        cell.engine,
         _number(cell, "prefill_tokens_per_second", spread=True),
         _ratio(cell, "prefill_tokens_per_second"),
         _number(cell, "decode_tokens_per_second", spread=True),
@@ -220,7 +220,7 @@ def remarks(cells: "Sequence[Cell]", threads: int) -> list[str]:
         used = cell.numbers.get("cores_used")
         if used is not None and used.most > 1.1 * threads:
             found.append(
-                f"{cell.contestant} at {cell.tokens:,} used {used.most:.1f} cores; "
+                f"{cell.engine} at {cell.tokens:,} used {used.most:.1f} cores; "
                 f"{threads} threads were asked for"
             )
     return found

@@ -7,7 +7,7 @@ import typer
 
 from lcc.cli.arguments import Device, Target, Threads
 from lcc.cli.frame import read_text
-from lcc.cli.load import load_session
+from lcc.cli.load import open_session
 from lcc.errors import LccError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(
       lcc chat m.lcc --system "You answer in French."
       printf 'Hello\\n/stats\\n' | lcc chat m.lcc
     """
-    session = load_session(artifact, threads=threads, target=target, device=device)
+    session = open_session(artifact, threads=threads, target=target, device=device)
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     talk = Talk(session, system, options)
     typer.echo("/help lists the commands, /exit leaves", err=True)

@@ -7,7 +7,7 @@ import typer
 
 from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
-from lcc.cli.options import merge, parse_bytes
+from lcc.cli.options import merge, parse_bytes, parse_options
 
 
 def command(
@@ -45,24 +45,12 @@ def command(
         typer.Option(help="What each layer sees: longgen(...), ranges, or a .yaml file."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="What an eviction keeps.")] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Weight of novelty against attention, 0 to 1.")
-    ] = None,
-    attention_span: Annotated[
-        int | None, typer.Option(help="Neighbours over which attention is pooled.")
-    ] = None,
-    novelty_span: Annotated[
-        int | None, typer.Option(help="Neighbours over which novelty is averaged.")
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the policy, NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
     ] = None,
     catalyst: Annotated[
-        str | None, typer.Option(help="Default catalyst; a session can use another.")
-    ] = None,
-    tail_size: Annotated[
-        int | None, typer.Option(help="Newest tokens kept by a text's last cycle (locret).")
-    ] = None,
-    merge_values: Annotated[
-        float | None,
-        typer.Option("--merge", help="Least cosine at which evicted values join kept ones [none]."),
+        str | None, typer.Option(help="Default catalyst: the same as --option catalyst=TEXT.")
     ] = None,
     heads: Annotated[
         str | None, typer.Option(help="Retaining heads, for locret or consensus: lcc train heads.")
@@ -83,6 +71,7 @@ def command(
       lcc compile smollm2 -o smollm2.lcc
       lcc compile ./Qwen3-0.6B -o qwen.lcc --memory 4GB
       lcc compile org/name -o small.lcc --capacity 1024 --budget 512 --policy snapkv
+      lcc compile smollm2 -o m.lcc --policy infinipot --option alpha=0.3 --option nll_span=21
       lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
       lcc compile smollm2 -o hybrid.lcc --plan "longgen(sink=4, window=512)"
       lcc compile smollm2 -o native.lcc --target tvm:cpu
@@ -94,7 +83,7 @@ def command(
       target: onnxruntime:cpu
       memory_bytes: 2GB
       cache: {capacity: 4096, budget: 2048, chunk_size: 256}
-      policy: {name: consensus, alpha: 0.75}
+      policy: {name: consensus, options: {nll_weight: 0.75}}
       plan: "0-9: sink_window(sink=4, window=512); 10-29: full"
     """
     settings = merge(
@@ -115,12 +104,7 @@ def command(
             },
             "policy": {
                 "name": policy,
-                "alpha": alpha,
-                "attention_span": attention_span,
-                "novelty_span": novelty_span,
-                "catalyst": catalyst,
-                "tail_size": tail_size,
-                "merge": merge_values,
+                "options": parse_options(option or [], catalyst=catalyst),
             },
             "plan": plan,
             "heads": heads,

@@ -120,10 +120,15 @@ def bytes_text(count: int) -> str:
     raise AssertionError
 
 
+def indent(text: str) -> str:
+    """The same lines, two spaces further in."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
 def table(rows: Sequence[tuple[object, ...]], *, right: tuple[int, ...] = ()) -> str:
-    """Lay out rows as text; the columns in `right` are aligned to the right."""
+    """Lay out rows as text, "" for none; the columns in `right` are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
         parts = [

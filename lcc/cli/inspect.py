@@ -11,14 +11,16 @@ from lcc.artifact.manifest import (
     LayerEntry,
     Manifest,
     ProgramEntry,
-    TensorEntry,
     cache_dtype,
     for_target,
     manifest_bytes,
     read_manifest,
     targets_of,
 )
-from lcc.cli.frame import bytes_text, table
+from lcc.artifact.schedule import TensorSpec
+from lcc.cli.frame import bytes_text, indent, table
+from lcc.cli.schedule import buffers_text, counters_text, groups_text, schedule_text, short
+from lcc.ir.plan import ranges
 
 
 def command(
@@ -28,7 +30,7 @@ def command(
         bool, typer.Option("--check", help="Also compare every file with its sha256.")
     ] = False,
 ) -> None:
-    """Show what an artifact holds: programs and shapes, layers, memory, what each pass rewrote.
+    """Show what an artifact holds: programs and shapes, layers, memory, how it is run.
 
     \b
     Examples:
@@ -46,59 +48,56 @@ def command(
 
 def describe(manifest: Manifest) -> str:
     """Write a manifest as text for people."""
+    total = sum(entry.bytes for entry in manifest.memory)
+    memory = [(entry.name, bytes_text(entry.bytes)) for entry in manifest.memory]
+    files = [(name, bytes_text(entry.bytes)) for name, entry in sorted(manifest.files.items())]
+    parts = {
+        "Memory": table([*memory, ("total", bytes_text(total))], right=(1,)),
+        "Layers": table(_layers(manifest.model.layers)),
+        "Layer groups": groups_text(manifest.groups),
+        "Constants": counters_text(manifest.constants),
+        "Counters, as they begin": counters_text(manifest.counters),
+        "Buffers": buffers_text(manifest.buffers),
+        "Schedule": schedule_text(manifest.schedule),
+        **{title: "\n".join(_programs(programs)) for title, programs in _by_target(manifest)},
+        "Passes": table([(p.name, f"{p.sites} sites") for p in manifest.passes]),
+        "Files": table(files, right=(1,)),
+    }
+    shown = [f"{title}\n{indent(text)}" for title, text in parts.items() if text]
+    return "\n\n".join([table(_facts(manifest)), *shown])
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     model, cache = manifest.model, manifest.cache
     trained = f", trained on {model.trained_window} tokens" if model.trained_window else ""
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
         ("target", ", ".join(map(_target, _each_target(manifest)))),
         ("made by", manifest.made_by),
-        ("policy", _policy(manifest)),
+        ("policy", manifest.policy.name),
+        *(("", f"{name} = {value}") for name, value in sorted(manifest.policy.options.items())),
         ("positions", cache.positions),
         ("cache", f"capacity {cache.capacity}, budget {cache.budget} entries per KV head"),
-        ("", f"keys and values in {_dtypes(manifest)}"),
+        ("", f"keys and values in {cache_dtype(manifest)}"),
         ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
         ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
     ]
     if manifest.precision != "fp32":
         facts.insert(2, ("precision", f"weights in {manifest.precision}"))
-    if manifest.policy.tail_size is not None:
-        facts.append(
-            ("", f"of a text's last {manifest.policy.tail_size} tokens, in its last cycle")
-        )
     if manifest.heads is not None:
         heads = manifest.heads
         facts.append(("retaining heads", f"{heads.width} wide, {heads.activation}"))
         facts.append(("", f"trained on {heads.trained_on}"))
-    total = sum(entry.bytes for entry in manifest.memory)
-    memory = [(entry.name, bytes_text(entry.bytes)) for entry in manifest.memory]
-    files = [(name, bytes_text(entry.bytes)) for name, entry in sorted(manifest.files.items())]
-    parts = [
-        table(facts),
-        "Memory\n" + _indent(table([*memory, ("total", bytes_text(total))], right=(1,))),
-        "Layers\n" + _indent(table(_layers(model.layers))),
-        *(f"{title}\n" + _indent("\n".join(_programs(p))) for title, p in _by_target(manifest)),
-        "Passes\n" + _indent(table([(p.name, f"{p.sites} sites") for p in manifest.passes])),
-        "Files\n" + _indent(table(files, right=(1,))),
-    ]
-    return "\n\n".join(parts)
-
-
-def _policy(manifest: Manifest) -> str:
-    reads = [*manifest.scalars]
-    queries = f", queries: {manifest.queries}" if manifest.queries else ""
-    return f"{manifest.policy.name} (reads {', '.join(reads) or 'keys and slots'}{queries})"
+    return facts
 
 
 def _layers(layers: list[LayerEntry]) -> list[tuple[object, ...]]:
     """Put runs of equal layers into one row each."""
     rows: list[tuple[object, ...]] = []
     for layer, run in groupby(enumerate(layers), key=lambda pair: pair[1]):
-        numbers = [index for index, _ in run]
-        name = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
         kind = f"window {layer.window_size}" if layer.window_size else str(layer.kind)
         heads = f"{layer.query_heads} query heads, {layer.kv_heads} KV heads of {layer.head_size}"
-        programs = ", ".join(each for each in (layer.score, layer.evict) if each)
-        rows.append((name, kind, heads, programs or "never evicted"))
+        rows.append((ranges({index for index, _ in run}), kind, heads))
     return rows
 
 
@@ -119,39 +118,21 @@ def _target(manifest: Manifest) -> str:
     return manifest.target + (f" ({'; '.join(facts)})" if facts else "")
 
 
-def _dtypes(manifest: Manifest) -> str:
-    """What the cache is kept in; each of them, where targets differ."""
-    return " or ".join(sorted({cache_dtype(m.programs) for m in _each_target(manifest)}))
-
-
 def _programs(programs: dict[str, ProgramEntry]) -> list[str]:
     lines = []
     for name, program in sorted(programs.items()):
         lines.append(f"{name}  ({program.file})")
         for arrow, tensors in (("in ", program.inputs), ("out", program.outputs)):
-            rows = [(arrow, *row) for row in _tensors(tensors)]
-            lines.append(_indent(table(rows)))
+            if tensors:
+                lines.append(indent(table([(arrow, *row) for row in _tensors(tensors)])))
     return lines
 
 
-def _tensors(tensors: list[TensorEntry]) -> list[tuple[str, str]]:
+def _tensors(tensors: list[TensorSpec]) -> list[tuple[str, str]]:
     """Put tensors that differ only in the number in their name into one row."""
-    shapes: dict[tuple[str, str], list[str]] = {}
-    for tensor in tensors:
-        pattern = "".join("*" if part.isdigit() else part for part in _split(tensor.name))
-        shape = f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
-        shapes.setdefault((pattern, shape), []).append(tensor.name)
-    rows = []
-    for (_, shape), names in shapes.items():
-        shown = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
-        rows.append((shown, shape))
-    return rows
+    rows = [(tensor.name, f"{tensor.dtype} {_shape(tensor)}") for tensor in tensors]
+    return [(name, *rest) for name, *rest in short(rows)]  # type: ignore[misc]
 
 
-def _split(name: str) -> list[str]:
-    """Split a name into runs of digits and runs of everything else."""
-    return ["".join(run) for _, run in groupby(name, key=str.isdigit)]
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+def _shape(tensor: TensorSpec) -> str:
+    return f"[{', '.join(map(str, tensor.shape))}]"

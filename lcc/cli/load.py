@@ -19,7 +19,7 @@ def on_cpu(device: str | None) -> bool:
     return device == "cpu"
 
 
-def load_session(
+def open_session(
     artifact: Path,
     *,
     capacity: int | None = None,
@@ -28,7 +28,7 @@ def load_session(
     target: str | None = None,
     device: str | None = None,
 ) -> Session:
-    """Load an artifact; the threads not given here are those of LCC_THREADS."""
+    """Open an artifact; the threads not given here are those of LCC_THREADS."""
     from lcc import runtime
     from lcc.artifact.manifest import for_target, read_manifest
 
@@ -41,7 +41,7 @@ def load_session(
 
         engine = open_engine(artifact, manifest)
     threads = threads or env.default_threads()
-    return runtime.load(
+    return runtime.open(
         artifact,
         capacity=capacity,
         budget=budget,

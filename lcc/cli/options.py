@@ -1,9 +1,11 @@
 """A `--config` file and the flags over it -> one checked `CompileConfig`."""
 
+import contextlib
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -20,6 +22,34 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise ConfigError(f"{text!r} is not a size; wanted a number with a unit, such as 512MB")
     return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def parse_options(
+    pairs: Sequence[str], *, catalyst: str | None = None
+) -> dict[str, int | float | str]:
+    """Read options of a policy: `alpha=0.3` is a number, `catalyst=sum up` is text.
+
+    Args:
+        pairs: NAME=VALUE each; of two with the same name, the later one counts.
+        catalyst: The option of that name, always text; None = not given.
+
+    Raises:
+        ConfigError: one without a name or an equals sign.
+    """
+    options: dict[str, int | float | str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not name.strip() or not sign:
+            raise ConfigError(f"--option {pair}: wanted NAME=VALUE, such as alpha=0.3")
+        options[name.strip()] = _value(value)
+    return options if catalyst is None else {**options, "catalyst": catalyst}
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def merge(file: Path | None, flags: dict[str, dict[str, Any] | Any]) -> CompileConfig:
@@ -88,11 +118,11 @@ def _read_plan(file: Path) -> dict[str, Any]:
 
 
 def _add(given: dict[str, Any], more: dict[str, Any]) -> None:
-    """Fields that win over those that are there; None = not given."""
+    """Fields that win over those that are there, section by section; None = not given."""
     for name, value in more.items():
         if isinstance(value, dict):
-            section = {key: each for key, each in value.items() if each is not None}
-            given[name] = {**(given.get(name) or {}), **section}
+            given[name] = dict(given.get(name) or {})
+            _add(given[name], value)
         elif value is not None:
             given[name] = value
 
@@ -122,7 +152,8 @@ def _check_keys(given: dict[str, Any], struct: Any, *, where: str) -> None:
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}known: {', '.join(fields)}")
         inner = fields[key]
-        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{where}: {key} is {value!r:.40}, wanted names and values")
+        has_fields = isinstance(inner, type) and issubclass(inner, msgspec.Struct)
+        if (has_fields or get_origin(inner) is dict) and not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key} is {value!r:.40}, wanted names and values")
+        if has_fields:
             _check_keys(value, inner, where=f"{where}: {key}")

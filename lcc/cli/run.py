@@ -9,7 +9,7 @@ import typer
 from lcc.artifact.outputs import check_output
 from lcc.cli.arguments import Budget, Capacity, Device, Quiet, Target, Threads
 from lcc.cli.frame import progress_bar, read_text
-from lcc.cli.load import load_session
+from lcc.cli.load import open_session
 from lcc.errors import LccError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def command(
     if save is not None:
         check_output(save)
 
-    session = load_session(
+    session = open_session(
         artifact,
         capacity=capacity,
         budget=budget,

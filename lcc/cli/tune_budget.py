@@ -95,7 +95,7 @@ def command(
     for budget in listed:
         asking.artifact_subject(artifact, budget, capacity)  # refuses what cannot be
     if asking.artifact_subject(artifact, None, capacity).budget is None:
-        raise ConfigError(f"{artifact}: policy none evicts nothing, there is no budget to choose")
+        raise ConfigError(f"{artifact}: it evicts nothing, there is no budget to choose")
 
     from lcc.measure.evaluate import report
     from lcc.measure.evaluate.results import Results
@@ -191,7 +191,7 @@ def _advice(best: Any, artifact: Path, capacity: int | None, samples: int) -> st
     size = "" if capacity is None else f", capacity={capacity}"
     lines = [
         f"Budget {best.budget} reaches the target. Use it:",
-        f'  lcc.runtime.load("{artifact}", budget={best.budget}{size})',
+        f'  lcc.runtime.open("{artifact}", budget={best.budget}{size})',
         f"  lcc compile MODEL -o SMALLER.lcc {_flags(best, artifact, capacity)}",
     ]
     if not best.sure:

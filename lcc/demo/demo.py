@@ -133,9 +133,9 @@ def ask(artifact: Path, sample: Sample, *, catalyst: str | None, progress: Progr
 def serve(artifact: Path, request: dict[str, Any], tell: Callable[[dict], None]) -> None:
     """Do the second process' work; `tell` gets one page for each step of the reading."""
     import lcc.runtime
-    from lcc.runtime.writer import GREEDY
+    from lcc.runtime.text.writing import GREEDY
 
-    session = lcc.runtime.load(artifact, threads=env.default_threads())
+    session = lcc.runtime.open(artifact, threads=env.default_threads())
     sample = request["sample"]
     if request["catalyst"] is not None:
         session.catalyst = request["catalyst"]
@@ -171,7 +171,7 @@ def resident_bytes() -> int:
 
 def full_cache_bytes(manifest: Manifest, tokens: int) -> int:
     """Return what a cache of every token would take at the same precision."""
-    size = 4 if cache_dtype(manifest.programs) == "float32" else 2
+    size = 4 if cache_dtype(manifest) == "float32" else 2
     entry = sum(2 * layer.kv_heads * layer.head_size * size for layer in manifest.model.layers)
     return entry * tokens
 

@@ -98,7 +98,7 @@ def find_plan(
     def row(plan: Plan, loss: Loss) -> Row:
         count = sum(isinstance(each, Full) for each in plan) - (len(plan) - layers)
         size = kv_bytes(sites(graph), plan, cache)
-        return Row(show_plan(plan), count, size, loss.divergence, math.exp(loss.surprise))
+        return Row(show_plan(plan), count, size, loss.divergence, math.exp(loss.nll))
 
     alone = each_layer(meter, kind, lambda what, share: report(what, 0.4 * share))
     steps = [

@@ -24,11 +24,11 @@ class Loss:
     """How far a plan is from the model as it is, over the scored tokens of all texts.
 
     divergence      nats a token: KL(model || plan) of the next token
-    surprise        nats a token that the text itself is unlikely; its exponential is perplexity
+    nll             negative log likelihood of the text, nats a token; its exponential is perplexity
     """
 
     divergence: float
-    surprise: float
+    nll: float
 
 
 class Meter:
@@ -57,7 +57,7 @@ class Meter:
     @torch.no_grad()
     def loss(self, plan: Plan, changed: int | None = None) -> Loss:
         """Of a plan that is the base up to layer `changed`; None = of any plan, the new base."""
-        divergence = surprise = 0.0
+        divergence = nll = 0.0
         count = 0
         for walk, dense in zip(self.walks, self.hidden, strict=True):
             hidden = walk.run_from(changed, plan)
@@ -67,9 +67,9 @@ class Meter:
                 wanted = self.head(dense[:, start:end])[0].float().log_softmax(-1)
                 got = self.head(hidden[:, start:end])[0].float().log_softmax(-1)
                 divergence += float((wanted.exp() * (wanted - got)).sum())
-                surprise -= float(got.gather(1, ids[start + 1 : end + 1, None]).sum())
+                nll -= float(got.gather(1, ids[start + 1 : end + 1, None]).sum())
                 count += end - start
-        return Loss(divergence / count, surprise / count)
+        return Loss(divergence / count, nll / count)
 
 
 @dataclass(frozen=True)

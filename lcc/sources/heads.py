@@ -21,6 +21,8 @@ from lcc.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lcc.passes.policies import EvictionPolicy
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Teacher = Literal["answer", "repeat"]
 VERSION: Literal[1] = 1
@@ -174,3 +176,37 @@ def load_heads(path: str | Path) -> RetainingHeads:
                 "wanted [width, features] and [kv_heads, width]"
             )
     return RetainingHeads(page, layers)
+
+
+def load_heads_for(
+    policy: EvictionPolicy, path: str | None, module: nn.Module, name: str
+) -> RetainingHeads | None:
+    """The heads that a policy goes by, from the file that was given.
+
+    name        of the model
+
+    Raises:
+        ConfigError: the policy reads none, or needs some; they were trained for another model, or
+            in a way that the policy cannot use.
+    """
+    if path is None:
+        if policy.heads == "must":
+            raise ConfigError(
+                f"policy {policy.name} reads retaining heads, none were given; wanted --heads "
+                "FILE: lcc train heads makes one"
+            )
+        return None
+    if policy.heads == "never":
+        raise ConfigError(
+            f"heads were given, policy {policy.name} reads none; wanted --policy consensus or "
+            "locret"
+        )
+    heads = load_heads(path)
+    check_model(heads, module, name, path)
+    if policy.heads == "may" and heads.page.teacher != "repeat":
+        raise ConfigError(
+            f"policy {policy.name} wants heads that were taught by repeating, these by "
+            f"answers ({heads.page.trained_on}); wanted lcc train heads --teacher repeat, or "
+            "--policy locret"
+        )
+    return heads

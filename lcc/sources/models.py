@@ -31,6 +31,7 @@ GENERATION_KEYS = (
     "min_p",
     "pad_token_id",
     "repetition_penalty",
+    "stop_strings",
     "temperature",
     "top_k",
     "top_p",
@@ -315,3 +316,17 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:  # transformers raises whatever its readers do
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{name}: cannot be loaded: {lines[0].strip()}") from error
+
+
+def loaded_model(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
+    """What `compile_model` takes, loaded: a name or folder, a loaded model, or a plain module."""
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, str | Path):
+        return load_model(source)
+    name = type(source).__name__
+    config: Any = getattr(source, "config", None)
+    if not hasattr(config, "get_text_config"):
+        return LoadedModel(module=source, name=name, architecture=name)
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return LoadedModel(source, name, config.model_type, trained_window=window)

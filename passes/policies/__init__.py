@@ -1,13 +1,15 @@
-"""Eviction policies: one short file each, and the programs made of them."""
+"""Eviction policies: one short file each, with its options."""
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any
 
-from lcc.artifact.manifest import Queries, Scalar
+import msgspec
+
 from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
 from lcc.passes.policies.base import Entries, EvictionPolicy
 from lcc.passes.policies.consensus import Consensus
+from lcc.passes.policies.entry_scores import EntryScore
 from lcc.passes.policies.h2o import H2O
 from lcc.passes.policies.infinipot import InfiniPot
 from lcc.passes.policies.keydiff import KeyDiff
@@ -18,7 +20,7 @@ from lcc.passes.policies.random_control import RandomControl
 from lcc.passes.policies.sink_window import SinkWindow
 from lcc.passes.policies.snapkv import SnapKV
 
-__all__ = ["POLICIES", "Entries", "EvictionPolicy", "make_policy"]
+__all__ = ["POLICIES", "Entries", "EntryScore", "EvictionPolicy", "make_policy", "options_in_force"]
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
     policy.name: policy
@@ -38,26 +40,57 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
 
 
 def make_policy(config: PolicyConfig, *, with_heads: bool = False) -> EvictionPolicy:
-    """The policy that `config.name` names; it takes its options from the same `config`.
+    """The policy that `config.name` names, with its options.
 
     with_heads      retaining heads are given: the policy goes by them, if it can do without
+
+    Raises:
+        ConfigError: no such policy, an option that it does not know, or a value out of range.
     """
     if config.name not in POLICIES:
         raise ConfigError(f"policy is {config.name!r}, wanted one of {', '.join(POLICIES)}")
     policy = POLICIES[config.name]
+    options = _options(policy, config.options)
     build: Callable[..., EvictionPolicy] = policy
-    made = build(config, with_heads=with_heads) if policy.heads == "may" else build(config)
-    _check(made, heads=policy.heads == "must" or (policy.heads == "may" and with_heads))
+    made = build(options, with_heads=with_heads) if policy.heads == "may" else build(options)
+    _check(made)
     return made
 
 
-def _check(policy: EvictionPolicy, *, heads: bool) -> None:
-    """Refuse what nobody would fill: a scalar that stays 0 makes any policy keep the newest."""
-    known, reads = get_args(Scalar), set(policy.scalars)
-    if len(reads) < len(policy.scalars):
-        raise ConfigError(f"policy {policy.name}: scalars {', '.join(policy.scalars)}: one twice")
+def options_in_force(policy: EvictionPolicy) -> dict[str, Any]:
+    """The options of a policy, those by default included; None = not set is left out."""
+    values = msgspec.structs.asdict(policy.options)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _options(policy: type[EvictionPolicy], given: dict[str, Any]) -> msgspec.Struct:
+    """The options of a policy, with what was given in place of the defaults."""
+    known = [field.name for field in msgspec.structs.fields(policy.Options)]
+    for name in given:
+        if name not in known:
+            wanted = f"it knows {', '.join(known)}" if known else "it has no options"
+            raise ConfigError(f"policy {policy.name}: unknown option {name!r}; {wanted}")
+    try:
+        return msgspec.convert(given, policy.Options, strict=True)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise ConfigError(f"policy {policy.name}: {error.__cause__}") from None
+        raise ConfigError(f"policy {policy.name}: {error}") from None
+
+
+def _check(policy: EvictionPolicy) -> None:
+    """Refuse a policy that reads what nobody would make: a score of 0 keeps the newest."""
+    if len(set(policy.scores)) < len(policy.scores):
+        names = ", ".join(score.name for score in policy.scores)
+        raise ConfigError(f"policy {policy.name}: scores {names}: one twice")
+    for score in policy.scores:
+        if not isinstance(score, EntryScore):
+            raise ConfigError(
+                f"policy {policy.name}: score {score!r}, wanted one of lcc.passes.policies."
+                "entry_scores"
+            )
     for name, wanted in (
-        ("queries", (None, *get_args(Queries))),
+        ("queries", (None, "catalyst", "newest", "all")),
         ("query_pool", ("sum", "max")),
         ("group_pool", ("mean", "max")),
     ):
@@ -66,18 +99,16 @@ def _check(policy: EvictionPolicy, *, heads: bool) -> None:
                 f"policy {policy.name}: {name} is {value!r}, wanted one of "
                 f"{', '.join(map(repr, wanted))}"
             )
-    if unknown := [name for name in policy.scalars if name not in known]:
-        raise ConfigError(f"policy {policy.name}: scalar {unknown[0]!r}, wanted {', '.join(known)}")
-    attention = reads & {"attention", "consensus"}
-    if policy.queries is not None and not attention:
+    attention = [score.name for score in policy.scores if score.made_by == "queries"]
+    if policy.queries is not None and len(attention) != 1:
         raise ConfigError(
-            f"policy {policy.name}: queries is {policy.queries!r} and no scalar reads their "
-            "attention; wanted attention or consensus among the scalars, or queries = None"
+            f"policy {policy.name}: queries is {policy.queries!r}, wanted one of the scores "
+            f"attention and agreed, got {', '.join(attention) or 'none'}; or queries = None"
         )
-    if policy.queries is None and ("attention" in reads or (attention and not heads)):
+    if policy.queries is None and attention:
         raise ConfigError(
-            f"policy {policy.name}: scalar {min(attention)} and no queries; wanted queries = "
-            "'catalyst', 'recent' or 'all'"
+            f"policy {policy.name}: score {attention[0]} and no queries; wanted queries = "
+            "'catalyst', 'newest' or 'all'"
         )
-    if "retaining" in reads and not heads:
-        raise ConfigError(f"policy {policy.name}: scalar retaining and no heads; wanted --heads")
+    if policy.heads == "never" and any(s.name in ("retaining", "expected") for s in policy.scores):
+        raise ConfigError(f"policy {policy.name}: reads retaining heads; wanted heads = 'must'")

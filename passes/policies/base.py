@@ -6,16 +6,20 @@ the lower index in ONNX and unspecified in PyTorch. **Of entries that tie, the n
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import torch
 from torch import Tensor
 
-from lcc.artifact.manifest import Queries, Scalar
-from lcc.config import PolicyConfig
 from lcc.errors import ConfigError
+from lcc.passes.policies.entry_scores import EntryScore
+
+
+class NoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of a policy that has none."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Entries:
     slot         [S]          int64, 0 .. S-1
     valid        [S]          bool, slots in use
     protected    [S]          bool, slots in use that survive whatever their rank
-    budget       entries to keep per head; a symbolic size while a program is exported
-    scalars      name -> [Hkv, S] float32, None for those that the policy does not ask for
+    budget       entries to keep per KV head; a symbolic size while a program is exported
+    scores       name -> [Hkv, S] float32, those that the policy lists
     """
 
     key: Tensor
@@ -36,14 +40,13 @@ class Entries:
     valid: Tensor
     protected: Tensor
     budget: int
-    scalars: dict[str, Tensor | None]
+    scores: Mapping[str, Tensor]
 
-    def scalar(self, name: str) -> Tensor:
-        """[Hkv, S] float32, of those that the policy asked for."""
-        value = self.scalars.get(name)
-        if value is None:
-            raise ConfigError(f"the policy reads {name} but does not list it in `scalars`")
-        return value
+    def score(self, entry_score: EntryScore) -> Tensor:
+        """[Hkv, S] float32, of those that the policy lists in `scores`."""
+        if entry_score.name not in self.scores:
+            raise ConfigError(f"the policy reads {entry_score.name}, which `scores` does not list")
+        return self.scores[entry_score.name]
 
     def guard(self, rank: Tensor) -> Tensor:
         """`rank` [Hkv, S] with protected entries above all others, and empty slots below.
@@ -76,49 +79,41 @@ def top_mask(rank: Tensor, count: Tensor | int, limit: int) -> Tensor:
 class EvictionPolicy(ABC):
     """Which entries of a full cache survive.
 
-    name      what the user types
-    scalars   per-entry numbers that `rank` reads: of "attention", "consensus" (attention, the
-              mean of all heads and layers), "retaining" (what trained heads say), "novelty",
-              "noise", "sentence", in that order
-    queries   whose attention makes the scalars `attention` and `consensus`: the catalyst prompt's,
-              the last tokens' before the eviction, every token's; None = no query's
-    evicts    False: the cache may only grow, and there is no evict program
-    heads     whether trained retaining heads say what entries are worth. Where they may,
-              __init__ takes `with_heads`: whether they are given
+    name        what the user types
+    Options     a frozen msgspec struct with the policy's own options and their defaults
+    scores      entry scores that `rank` reads
+    queries     whose attention makes the scores "attention" and "agreed": the catalyst prompt's,
+                the newest tokens' before the eviction, every token's; None = no query's
+    query_pool  how the attention of several queries becomes one number
+    group_pool  how the attention of the query heads of one KV head becomes one number
+    decay       share of an entry's earlier attention that is added to its new one
+    evicts      False: the cache may only grow, and there is no evict program
+    heads       whether trained retaining heads (`lcc.sources.heads`) say what entries are worth.
+                Where they may, __init__ takes `with_heads`: whether they are given
+    tail_size   the last cycle of a text (where the reader is told that it ends) keeps, of the
+                newest entries, only those of the last tail_size tokens of the text, in place of the
+                cache's recent_size; None = recent_size, as in every cycle
+    catalyst    the catalyst prompt: text, or the word "beginning"; None = the policy runs none
     """
 
     name: ClassVar[str]
-    scalars: tuple[Scalar, ...] = ()
-    queries: Queries | None = None
+    Options: ClassVar[type[msgspec.Struct]] = NoOptions
+    scores: tuple[EntryScore, ...] = ()
+    queries: Literal["catalyst", "newest", "all"] | None = None
+    query_pool: Literal["sum", "max"] = "sum"
+    group_pool: Literal["mean", "max"] = "mean"
+    decay: float = 0.0
     evicts: ClassVar[bool] = True
     heads: ClassVar[Literal["never", "may", "must"]] = "never"
+    tail_size: int | None = None
 
-    alpha: float = 0.5  # where the configuration gives none
-    tail_size: int | None = None  # likewise
-
-    def __init__(self, config: PolicyConfig) -> None:
-        self.alpha = self.alpha if config.alpha is None else config.alpha
-        self.tail_size = self.tail_size if config.tail_size is None else config.tail_size
-        self.config = config
-        # The manifest says what the programs do, where a policy has settings of its own, too.
-        own = ("alpha", "tail_size", "memory", "query_pool", "group_pool")
-        settings = {name: getattr(self, name) for name in own}
-        self.config = msgspec.structs.replace(config, **settings)
+    def __init__(self, options: msgspec.Struct) -> None:
+        self.options: Any = options
 
     @property
-    def memory(self) -> float:
-        """Share of an entry's earlier attention that is added to its new one."""
-        return self.config.memory
-
-    @property
-    def query_pool(self) -> Literal["sum", "max"]:
-        """How the attention of several queries becomes one number."""
-        return self.config.query_pool
-
-    @property
-    def group_pool(self) -> Literal["mean", "max"]:
-        """How the attention of the query heads of one KV head becomes one number."""
-        return self.config.group_pool
+    def catalyst(self) -> str | None:
+        """What is run over the full cache; see the class."""
+        return self.options.catalyst if self.queries == "catalyst" else None
 
     @abstractmethod
     def rank(self, entries: Entries) -> Tensor:

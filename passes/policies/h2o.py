@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from lcc.passes.policies.base import Entries, EvictionPolicy
+from lcc.passes.policies.entry_scores import ATTENTION
 
 
 class H2O(EvictionPolicy):
@@ -12,11 +13,11 @@ class H2O(EvictionPolicy):
     """
 
     name = "h2o"
-    scalars = ("attention",)
+    scores = (ATTENTION,)
     queries = "all"
-    memory = 1.0
+    decay = 1.0
     query_pool = "sum"
 
     def rank(self, entries: Entries) -> Tensor:
         """The sum so far."""
-        return entries.scalar("attention")
+        return entries.score(ATTENTION)

@@ -1,238 +1,207 @@
-"""The weightless programs, `score`, `evict`, `compact`, for one layer or a group of equals."""
+"""The programs of a cycle: a `score`, `evict` or `compact` for each shape of layer, and others."""
 
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor, fx
 
-from lcc.passes.policies.base import Entries, EvictionPolicy
-from lcc.passes.policies.merge import merge_values
-from lcc.passes.rotation import Rotation, rotate
+from lcc.config import CacheConfig
+from lcc.errors import PassError
+from lcc.ir.plan import Full, Kind, SinkWindow, Sparse
+from lcc.ir.program import Program
+from lcc.passes import lag_of
+from lcc.passes.graph import ModelGraph, is_call, shape
+from lcc.passes.hybrid_layers import sparse_kinds
+from lcc.passes.policies import EvictionPolicy
+from lcc.passes.policies.sink_window import SinkWindow as Newest
+from lcc.passes.programs.annotate import annotate_program
+from lcc.passes.programs.compact import Compact, compact_program, see_program
+from lcc.passes.programs.evict import Evict, EvictOldest, Protection, evict_program
+from lcc.passes.programs.score import Score, score_program
+from lcc.passes.rotation import Rotation
 
-SCORE_OUTPUTS = ("attention",)
-EVICT_OUTPUTS = ("kept", "kept_key", "kept_value")
-COMPACT_OUTPUTS = EVICT_OUTPUTS[1:]
 
+@dataclass(frozen=True)
+class CycleLayer:
+    """One attention layer, and the programs that work on its cache; None = there is none.
 
-class Score(nn.Module):
-    """How much attention each entry gets from some queries.
-
-    queries   [Hq, n, D]      float32, rotated
-    key       [1, Hkv, S, D]  float32, rotated
-    start     [1]             int32, slot of the first query; query j sees slots 0 .. start + j
-
-    returns attention [Hkv, S] float32: softmax over the visible slots, pooled over the queries,
-    then over the query heads of one KV head; 0 where no query sees.
+    window      tokens of the model's own window, where it is smaller than the cache; 0 = none
+    slots       of a layer that is not full
     """
 
-    def __init__(
-        self,
-        *,
-        scale: float,
-        query_pool: Literal["sum", "max"] = "sum",
-        group_pool: Literal["mean", "max"] = "mean",
-        softcap: float = 0.0,
-    ) -> None:
-        """`softcap` bounds the logits as the layer itself does (Gemma 2); 0 = it does not."""
-        super().__init__()
-        self.scale, self.softcap = scale, softcap
-        self.query_pool, self.group_pool = query_pool, group_pool
-
-    def forward(self, queries: Tensor, key: Tensor, start: Tensor) -> Tensor:
-        """See the class."""
-        query_heads, n, size = queries.shape
-        heads, slots = key.shape[1:3]
-        slot = torch.arange(slots)
-        hidden = slot > start + torch.arange(n)[:, None]  # [n, S]
-        # Added, not filled in: ONNX Runtime's Where takes its output's memory several times over.
-        mask = torch.zeros(()).masked_fill(hidden, -torch.inf)
-        grouped = (queries * self.scale).reshape(heads, -1, size)  # [Hkv, Hq/Hkv*n, D]
-        logits = grouped @ key[0].transpose(1, 2)
-        if self.softcap:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        logits = logits.reshape(heads, query_heads // heads, n, slots)
-        attention = (logits + mask).softmax(-1)
-        attention = attention.sum(2) if self.query_pool == "sum" else attention.amax(2)
-        return attention.mean(1) if self.group_pool == "mean" else attention.amax(1)
+    query_heads: int
+    kv_heads: int
+    head_size: int
+    kind: Kind
+    window: int = 0
+    slots: int | None = None
+    score: str | None = None
+    evict: str | None = None
+    compact: str | None = None
 
 
-class Compact(nn.Module):
-    """Entries that stay, in order, with closed ranks; which ones, the caller knows.
-
-    key, value   [1, Hkv, S, D]  float32; keys rotated
-    kept         [Hkv, n]        int64, slots, ascending in each head
-    new_slots    [n]             int64, 0 .. n-1
-
-    gives
-    kept_key     [1, Hkv, n, D]  float32; turned from the old slot's angle to the new one's, where
-                                 there is a rotation and positions are contiguous; an entry that
-                                 does not move is untouched, bit for bit
-    kept_value   [1, Hkv, n, D]  float32
-    """
-
-    def __init__(self, rotation: Rotation | None = None) -> None:
-        """`rotation` is None under absolute positions and for layers without rotary embedding."""
-        super().__init__()
-        self.interleaved = rotation is not None and rotation.interleaved
-        self.cos: Tensor | None
-        self.sin: Tensor | None
-        self.register_buffer("cos", None if rotation is None else rotation.cos)
-        self.register_buffer("sin", None if rotation is None else rotation.sin)
-
-    def forward(
-        self, key: Tensor, value: Tensor, kept: Tensor, new_slots: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        heads, slots, size = key.shape[1:]
-        count = new_slots.shape[0]
-        # Whole rows of [Hkv * S, D]: a gather along S would address every single number.
-        rows = (kept + slots * torch.arange(heads)[:, None]).flatten()
-        kept_key = key.reshape(-1, size).index_select(0, rows).reshape(heads, count, size)
-        kept_value = value.reshape(-1, size).index_select(0, rows).reshape(1, heads, count, size)
-        if self.cos is not None:
-            kept_key = self._turn_back(kept_key, kept - new_slots)
-        return kept_key[None], kept_value
-
-    def _turn_back(self, key: Tensor, moved: Tensor) -> Tensor:
-        """Rotate `key` [Hkv, n, D] back by `moved` [Hkv, n] slots, each at least 0."""
-        assert self.cos is not None
-        assert self.sin is not None
-        shape = (*moved.shape, self.cos.shape[1])
-        cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
-        sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
-        turned = rotate(key, cos, -sin, self.interleaved)
-        return torch.where((moved == 0)[:, :, None], key, turned)
-
-
-class Evict(nn.Module):
-    """Keep the best `budget` entries of each head, in order, and close the ranks.
-
-    key, value   [1, Hkv, S, D]  float32; keys rotated
-    used         [1]             int32, slots in use, more than `budget`
-    prefix       [1]             int32, leading slots that are protected
-    recent       [1]             int32, newest slots that are protected
-    new_slots    [budget]        int64, 0 .. budget-1; its length is the budget
-    attention, consensus, retaining, novelty, noise, sentence
-                 [Hkv, S]        float32, only those of `policy.scalars`
-
-    gives
-    kept         [Hkv, budget]         int64, slots, ascending
-    kept_key     [1, Hkv, budget, D]   float32; turned from the old slot's angle to the new one's,
-                                       where there is a rotation and positions are contiguous;
-                                       an entry that does not move is untouched, bit for bit
-    kept_value   [1, Hkv, budget, D]   float32; where the policy merges, with those evicted into it
-    """
-
-    def __init__(self, policy: EvictionPolicy, rotation: Rotation | None = None) -> None:
-        """`rotation` is None under absolute positions and for layers without rotary embedding."""
-        super().__init__()
-        self.policy, self.compact = policy, Compact(rotation)
-
-    def forward(
-        self,
-        key: Tensor,
-        value: Tensor,
-        used: Tensor,
-        prefix: Tensor,
-        recent: Tensor,
-        new_slots: Tensor,
-        attention: Tensor | None = None,
-        consensus: Tensor | None = None,
-        retaining: Tensor | None = None,
-        novelty: Tensor | None = None,
-        noise: Tensor | None = None,
-        sentence: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
-        budget = new_slots.shape[0]
-        slot = torch.arange(key.shape[2])
-        valid = slot < used
-        protected = valid & ((slot < prefix) | (slot >= used - recent))
-        scalars = {
-            "attention": attention,
-            "consensus": consensus,
-            "retaining": retaining,
-            "novelty": novelty,
-            "noise": noise,
-            "sentence": sentence,
-        }
-        entries = Entries(key[0], value[0], slot, valid, protected, budget, scalars)
-        kept = self.policy.select(entries)
-        kept_key, kept_value = self.compact(key, value, kept, new_slots)
-        if (least := self.policy.config.merge) is not None:
-            kept_value = merge_values(key[0], value[0], kept, valid, least)[None]
-        return kept, kept_key, kept_value
-
-
-def export_score(
-    score: Score,
+def cycle_programs(
+    graph: ModelGraph,
+    cache: CacheConfig,
+    policy: EvictionPolicy,
+    plan: tuple[Kind, ...],
     *,
-    query_heads: int,
-    kv_heads: int,
-    head_size: int,
-    slots: int,
-    queries: int,
-    symbolic: bool = True,
-) -> ExportedProgram:
-    """Export `score`; inputs named as in its docstring, outputs in the order of SCORE_OUTPUTS.
+    sentence_ends: Tensor | None = None,
+) -> tuple[list[CycleLayer], list[Program]]:
+    """Every layer of a specialized graph, and the programs that the layers name.
 
-    slots, queries   sizes to trace with; with `symbolic` the program takes any other as well
+    sentence_ends   [V] bool, whether a token ends a sentence, where the policy reads sentences
+
+    Layers that agree in heads, sizes, rotation and window share their programs.
     """
-    inputs = {
-        "queries": torch.zeros(query_heads, queries, head_size),
-        "key": torch.zeros(1, kv_heads, slots, head_size),
-        "start": torch.zeros(1, dtype=torch.int32),
-    }
-    shapes = {"queries": {1: Dim("queries", min=1)}, "key": {2: Dim("slots", min=8)}, "start": {}}
-    return torch.export.export(
-        score, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
+    layers = [_layer(site, kind, cache) for site, kind in zip(_sites(graph), plan, strict=True)]
+    made = _Programs(graph, cache, policy)
+    made.score_all(layers)
+    named = []
+    for layer, site in zip(layers, _sites(graph), strict=True):
+        if not isinstance(layer.kind, Full):
+            named.append(replace(layer, compact=made.compact(site.args[-1], layer, layers)))
+            continue
+        evict = made.evict(site.args[-1], layer) if policy.evicts else None
+        named.append(replace(layer, evict=evict, score=made.score(site, layer)))
+    programs = list(made.made.values())
+    heads_of = [layer for layer in layers if isinstance(layer.kind, Full)]
+    if policy.evicts and heads_of:
+        annotate = annotate_program(policy.scores, sentence_ends, rows=cache.capacity + 1)
+        programs = [*([annotate] if annotate is not None else []), *programs]
+    for number, kind in enumerate(sparse_kinds(plan), start=1):
+        of_kind = [layer for layer in layers if layer.kind == kind]
+        assert of_kind[0].slots is not None
+        heads = max(layer.kv_heads for layer in of_kind)
+        sizes = {"heads": heads, "slots": of_kind[0].slots, "lag": lag_of(policy)}
+        programs.append(see_program(f"see_{number}", kind, **sizes))
+    return named, programs
+
+
+def _sites(graph: ModelGraph) -> list[fx.Node]:
+    """Every attention over a cache, of any kind, in the order of layers."""
+    kinds = (
+        torch.ops.lcc.cached_attention.default,
+        torch.ops.lcc.cached_sink_window.default,
+        torch.ops.lcc.cached_block_sparse.default,
+    )
+    return [node for node in graph.graph.nodes if is_call(node, *kinds)]
+
+
+def _layer(site: fx.Node, kind: Kind, cache: CacheConfig) -> CycleLayer:
+    key = site.args[4 if isinstance(kind, SinkWindow) else 3]
+    _, kv_heads, slots, size = shape(key)
+    window = int(site.args[7]) if isinstance(kind, Full) else 0
+    return CycleLayer(
+        query_heads=shape(site.args[0])[2],
+        kv_heads=kv_heads,
+        head_size=size,
+        kind=kind,
+        window=0 if window >= cache.capacity else window,  # then it never hides anything
+        slots=None if isinstance(kind, Full) else slots,
     )
 
 
-def export_evict(
-    evict: Evict, *, kv_heads: int, head_size: int, slots: int, budget: int, symbolic: bool = True
-) -> ExportedProgram:
-    """Export `evict`; inputs named as in its docstring, outputs in the order of EVICT_OUTPUTS.
+class _Programs:
+    """The weightless programs made so far; layers that agree share them."""
 
-    slots, budget   sizes to trace with; with `symbolic` the program takes any other as well
-    """
-    count = torch.zeros(1, dtype=torch.int32)
-    cache = torch.zeros(1, kv_heads, slots, head_size)
-    inputs = {
-        "key": cache,
-        "value": cache.clone(),
-        "used": count,
-        "prefix": count.clone(),
-        "recent": count.clone(),
-        "new_slots": torch.arange(budget),
-    }
-    s = Dim("slots", min=8)
-    shapes: dict[str, dict] = {name: {} for name in inputs}
-    shapes |= {"key": {2: s}, "value": {2: s}, "new_slots": {0: Dim("budget", min=1)}}
-    names: tuple[str, ...] = evict.policy.scalars
-    scalars = {name: torch.zeros(kv_heads, slots) for name in names}
-    inputs |= scalars
-    shapes |= {name: {1: s} for name in scalars}
-    return torch.export.export(
-        evict, (), kwargs=inputs, dynamic_shapes=shapes if symbolic else None
-    )
+    def __init__(self, graph: ModelGraph, cache: CacheConfig, policy: EvictionPolicy) -> None:
+        self.graph, self.cache, self.policy = graph, cache, policy
+        self.made: dict[tuple, Program] = {}
+        self.scored: list[int] = []
+        self.scored_heads = 0
+
+    def score_all(self, layers: list[CycleLayer]) -> None:
+        """Note which layers are scored: the full ones that a policy chooses among."""
+        if self.policy.queries is None:
+            return
+        self.scored = [
+            i for i, each in enumerate(layers) if isinstance(each.kind, Full) and not each.window
+        ]
+        self.scored_heads = sum(layers[i].kv_heads for i in self.scored)
+
+    def evict(self, rotation: int, layer: CycleLayer) -> str:
+        """The name of the program that evicts such a layer."""
+        kind = ("evict", layer.window > 0, layer.kv_heads, layer.head_size, rotation)
+        if kind not in self.made:
+            cache = self.cache
+            sizes = Protection(cache.sink_size, cache.recent_size, self.policy.tail_size)
+            module: Evict
+            if layer.window:
+                module = EvictOldest(Newest(Newest.Options()), sizes, self._turn(rotation))
+            else:
+                module = Evict(self.policy, sizes, self._turn(rotation))
+            self.made[kind] = evict_program(
+                self._name("evict"),
+                module,
+                kv_heads=layer.kv_heads,
+                head_size=layer.head_size,
+                capacity=cache.capacity,
+                budget=cache.budget,
+            )
+        return self.made[kind].names[0]
+
+    def compact(self, rotation: int, layer: CycleLayer, layers: list[CycleLayer]) -> str:
+        """The name of the program that moves the entries of such a layer."""
+        heads = max(each.kv_heads for each in layers if each.kind == layer.kind)
+        assert layer.slots is not None
+        kind = ("compact", layer.slots, layer.kv_heads, layer.head_size, rotation, heads)
+        if kind not in self.made:
+            self.made[kind] = compact_program(
+                self._name("compact"),
+                Compact(self._turn(rotation)),
+                kv_heads=layer.kv_heads,
+                head_size=layer.head_size,
+                heads=heads,
+                slots=layer.slots,
+            )
+        return self.made[kind].names[0]
+
+    def score(self, site: fx.Node, layer: CycleLayer) -> str | None:
+        """The name of the program that scores such a layer; None where nobody reads its score."""
+        policy, scale, softcap = self.policy, site.args[6], site.args[8]
+        if policy.queries is None or layer.window:
+            return None
+        kind = ("score", layer.query_heads, layer.kv_heads, layer.head_size, scale, softcap)
+        if kind not in self.made:
+            for_all = any(each.for_all for each in policy.scores)
+            module = Score(
+                scale=scale,
+                softcap=softcap,
+                query_pool=policy.query_pool,
+                group_pool=policy.group_pool,
+                decay=policy.decay,
+                for_all=(self.scored[0], self.scored_heads) if for_all else None,
+            )
+            self.made[kind] = score_program(
+                self._name("score"),
+                module,
+                policy,
+                query_heads=layer.query_heads,
+                kv_heads=layer.kv_heads,
+                head_size=layer.head_size,
+                capacity=self.cache.capacity,
+                queries=min(self.cache.chunk_size, 8),
+            )
+        return self.made[kind].names[0]
+
+    def _name(self, program: str) -> str:
+        return f"{program}_{sum(kind[0] == program for kind in self.made)}"
+
+    def _turn(self, rotation: int) -> Rotation | None:
+        """What turns a key that moves to another slot."""
+        if rotation < 0 or self.cache.positions == "absolute":
+            return None
+        table = self.graph.rotations[rotation]
+        if error := table.off_by():
+            raise PassError(
+                f"eviction: rotation {rotation} at position a + b is not that at a, turned by b "
+                f"more (off by {error:.2g}), so that entries cannot move up; wanted one that goes "
+                "by differences of positions, or --positions absolute"
+            )
+        return table
 
 
-def export_compact(
-    compact: Compact, *, kv_heads: int, head_size: int, slots: int, count: int
-) -> ExportedProgram:
-    """Export `compact`; inputs named as in its docstring, outputs in the order of COMPACT_OUTPUTS.
-
-    slots, count    sizes to trace with; the program takes any other as well
-    """
-    cache = torch.zeros(1, kv_heads, slots, head_size)
-    inputs = {
-        "key": cache,
-        "value": cache.clone(),
-        "kept": torch.arange(count).expand(kv_heads, -1).contiguous(),
-        "new_slots": torch.arange(count),
-    }
-    s, n = Dim("slots", min=8), Dim("count", min=1)
-    shapes = {"key": {2: s}, "value": {2: s}, "kept": {1: n}, "new_slots": {0: n}}
-    return torch.export.export(compact, (), kwargs=inputs, dynamic_shapes=shapes)
+def sparse_kind_of(layers: list[CycleLayer]) -> list[Sparse]:
+    """The kinds of the layers that are not full, in the order of their first layer."""
+    return sparse_kinds(tuple(layer.kind for layer in layers))

@@ -4,18 +4,22 @@ import copy
 from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from lcc.errors import PassError
 from lcc.ir.program import Program
+from lcc.ir.roles import Role
+from lcc.ir.signature import TensorSpec
+from lcc.passes.programs.base import ProgramPass
 
-_INPUTS = ("key", "value")  # beginnings of the names of what lies in a cache
-_OUTPUTS = (*_INPUTS, "kept_key", "kept_value")
+_CACHE = (Role.KEY, Role.VALUE)
 
 
-def half_cache(program: Program) -> Program:
-    """The same program, over keys and values in float16.
+class HalfCache(ProgramPass):
+    """Keys and values in float16.
 
         before   key -> attention -> key_out
         after    key (half) -> float -> attention -> half -> key_out
@@ -23,20 +27,33 @@ def half_cache(program: Program) -> Program:
     New entries, and those that an eviction rotates to another place, are rounded once more: one
     part in 2048 of a number each time. Queries, scores and everything else stay float32.
     """
-    halved = [name.startswith(_INPUTS) for name in program.inputs]
-    if not any(halved):
-        return program
+
+    def rewrite(self, program: Program) -> list[Program] | None:
+        """The same program over a cache in float16."""
+        return [half_cache(program)] if program.with_role(*_CACHE) else None
+
+    def ensures(self, program: Program) -> None:
+        """What lies in a cache is float16."""
+        specs = [each for each in (*program.inputs, *program.outputs) if each.role in _CACHE]
+        if wrong := [each.name for each in specs if each.dtype != "float16"]:
+            raise PassError(f"half_cache: {program.file_stem}: {wrong[0]} is not float16")
+
+
+def half_cache(program: Program) -> Program:
+    """The same program, over keys and values in float16; see `HalfCache`."""
+    halved = [spec.role in _CACHE for spec in program.inputs]
     old = program.exported
     graph = copy.deepcopy(old.graph)
-    nodes = graph.find_nodes(op="placeholder")[-len(program.inputs) :]
+    placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
+    nodes = [placeholders[str(name)] for name in old.graph_signature.user_inputs]
     for node, half in zip(nodes, halved, strict=True):
         if half:
             _widen(graph, node)
     signature = copy.deepcopy(old.graph_signature)
     output = graph.output_node()
     results = list(output.args[0])
-    for place, name in enumerate(program.outputs):
-        if name.startswith(_OUTPUTS):
+    for place, spec in enumerate(program.outputs):
+        if spec.role in _CACHE:
             with graph.inserting_before(output):
                 results[place] = _cast(graph, results[place], torch.float16)
             signature.output_specs[place].arg.name = results[place].name
@@ -51,7 +68,16 @@ def half_cache(program: Program) -> Program:
         example_inputs=_example(old, halved),
         constants=old.constants,
     )
-    return replace(program, exported=exported)
+    return replace(
+        program,
+        exported=exported,
+        inputs=tuple(map(_halved, program.inputs)),
+        outputs=tuple(map(_halved, program.outputs)),
+    )
+
+
+def _halved(spec: TensorSpec) -> TensorSpec:
+    return msgspec.structs.replace(spec, dtype="float16") if spec.role in _CACHE else spec
 
 
 def _widen(graph: fx.Graph, node: fx.Node) -> None:

@@ -2,20 +2,22 @@
 
 In float16 are weights, keys and values, and the operands of matrix products and attention. In
 float32 stays what adds up or spreads widely: the sum of the layers, norms, angles (a float16 has 11
-bits: not enough to tell positions apart), retaining heads, logits, novelty, and all that scoring
-and selection compute. Inputs and outputs are float32 but for keys and values.
+bits: not enough to tell positions apart), retaining heads, logits, likelihoods, and all that
+scoring and selection compute. Inputs and outputs are float32 but for keys and values.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from lcc.ir.program import Program
+from lcc.errors import PassError
+from lcc.ir.program import Program, ports, re_export
+from lcc.ir.roles import Role
+from lcc.passes.programs.base import ProgramPass
 
-_CACHE = ("key", "value", "kept_key", "kept_value")
+_CACHE = (Role.KEY, Role.VALUE)
 # Place of the weight among a product's arguments: it decides in what it is computed.
 _PRODUCTS = {"aten.linear": 1, "aten.addmm": 2, "aten.mm": 1, "aten.matmul": 1, "aten.bmm": 1}
 _MOVES = {
@@ -31,34 +33,35 @@ _PLAIN = {  # safe in float16, of what a product gives
 }
 
 
+class HalfPrecision(ProgramPass):
+    """Weights, keys and values in float16, and the operands of products."""
+
+    def rewrite(self, program: Program) -> list[Program] | None:
+        """The same program in half precision."""
+        return [half(program)]
+
+    def ensures(self, program: Program) -> None:
+        """What goes in and out is float32 but for the cache."""
+        for spec in (*program.inputs, *program.outputs):
+            if (spec.dtype == "float16") != (spec.role in _CACHE):
+                raise PassError(f"half_precision: {program.file_stem}: {spec.name}: {spec.dtype}")
+
+
 def half(program: Program) -> Program:
     """The same program in half precision; it has weights of its own."""
     exported = program.exported
-    args, named = exported.example_inputs
-    values = dict(named or zip(program.inputs, args, strict=True))
-    nodes = exported.graph.find_nodes(op="placeholder")[-len(program.inputs) :]
-    inputs = [
-        value.half() if name.startswith(_CACHE) and value.dtype == torch.float32 else value
-        for name, value in zip(program.inputs, values.values(), strict=True)
-    ]
-    sizes = [
-        {
-            axis: torch.export.Dim.DYNAMIC
-            for axis, size in enumerate(node.meta["val"].shape)
-            if not isinstance(size, int)
-        }
-        for node in nodes
-    ]
-    module = _Half(exported.module(check_guards=False), program.outputs)
-    with torch.no_grad():
-        made = torch.export.export(module, tuple(inputs), dynamic_shapes=(tuple(sizes),))
-    return replace(program, exported=made)
+    values = {
+        spec.name: value.half() if spec.role in _CACHE else value
+        for spec, value in zip(program.inputs, exported.example_inputs[0], strict=True)
+    }
+    module = _Half(exported.module(check_guards=False), [spec.role for spec in program.outputs])
+    return re_export(program, module, values, outputs=ports(program.outputs))
 
 
 class _Half(nn.Module):
     """A graph whose calls are given operands of the right dtype."""
 
-    def __init__(self, graph: fx.GraphModule, outputs: tuple[str, ...]) -> None:
+    def __init__(self, graph: fx.GraphModule, outputs: list[Role]) -> None:
         super().__init__()
         for node in list(graph.graph.nodes):
             if node.target is torch.ops.aten._assert_tensor_metadata.default:  # it was float32
@@ -72,8 +75,8 @@ class _Half(nn.Module):
             *inputs, enable_io_processing=False
         )
         return tuple(
-            _cast(result, torch.float16 if name.startswith(_CACHE) else torch.float32)
-            for name, result in zip(self.outputs, results, strict=True)
+            _cast(result, torch.float16 if role in _CACHE else torch.float32)
+            for role, result in zip(self.outputs, results, strict=True)
         )
 
 

@@ -7,18 +7,20 @@ from torch import Tensor, fx, nn
 
 from lcc.config import HEAD_ROWS
 from lcc.errors import PassError
-from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Program
+from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Input, Program, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import ModelGraph, aten, is_call, shape
 
 
 class LMHead(nn.Module):
-    """Logits of the last row, and how surprising each row's next token was.
+    """Logits of the last row, and the negative log likelihood of each row's next token.
 
     hidden       [n, h]     after the final norm
     next_tokens  [n] int64  the token that follows each row
-    returns      logits [1, V] of the last row; novelty [n] = -log softmax(logits)[next], so that
-                 [n, V] never leaves the program (NuC of InfiniPot, arXiv 2410.01518)
+    returns      logits [1, V] of the last row; nll [n] = -log softmax(logits)[next], so that [n, V]
+                 never leaves the program (NuC of InfiniPot, arXiv 2410.01518)
     """
 
     def __init__(self, logits: fx.GraphModule) -> None:
@@ -30,8 +32,8 @@ class LMHead(nn.Module):
         # squeeze, not [0]: an ONNX Gather would copy all [n, V]. log_softmax, not logsumexp: ONNX
         # Runtime's kernel for it is vectorised and threaded.
         logits = self.logits(hidden[None]).squeeze(0).float()  # [n, V]
-        surprise = -logits.log_softmax(dim=-1).gather(1, next_tokens[:, None])
-        return logits[-1:], surprise.squeeze(1)
+        nll = -logits.log_softmax(dim=-1).gather(1, next_tokens[:, None])
+        return logits[-1:], nll.squeeze(1)
 
 
 def last_linear(graph: ModelGraph) -> fx.Node:
@@ -69,67 +71,71 @@ def split_programs(graph: ModelGraph, *, chunk_size: int, capacity: int) -> list
     """Export the step (prefill_chunk and decode) and the LM head.
 
     The step gives hidden states [1, Q, h] in place of logits; the head turns rows of them into
-    logits and novelty. So the weights of the head lie in one program only, logits that nobody reads
-    are not computed, and [chunk, vocabulary] never exists.
+    logits and negative log likelihoods. So the weights of the head lie in one program only, logits
+    that nobody reads are not computed, and [chunk, vocabulary] never exists.
 
     Raises PassError when the logits do not come from a linear layer.
     """
     linear = last_linear(graph)
     head = LMHead(head_module(graph, linear))
     step = graph.copy()
-    output = step.graph.output_node()
     names = {n.name: n for n in step.graph.nodes}
-    output.args = ((names[linear.args[0].name], *output.args[0][1:]),)
+    step.give([(Port("hidden", Role.HIDDEN), names[linear.args[0].name]), *step.results()[1:]])
     step.clean()
-    hidden_size = shape(linear.args[0])[-1]
     return [
         _export_step(step, chunk_size=chunk_size, capacity=capacity),
-        _export_head(head, hidden_size),
+        _export_head(head, shape(linear.args[0])[-1]),
     ]
 
 
 def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program:
-    inputs = step.graph.find_nodes(op="placeholder")
-    names = tuple(n.name for n in inputs)
-    length = torch.export.Dim("Q", min=1, max=chunk_size)
-    rows = torch.export.Dim("R", min=1, max=chunk_size)
-    slots = torch.export.Dim("S", min=2, max=capacity)
+    tokens = "tokens", torch.export.Dim("tokens", min=1, max=chunk_size)
+    rows = "rows", torch.export.Dim("rows", min=1, max=chunk_size)
+    slots = "slots", torch.export.Dim("slots", min=2, max=capacity)
     example = min(chunk_size, 16) if chunk_size > 1 else 1
     full = step.calls(torch.ops.lcc.cached_attention.default)
     growing = {cache.name for site in full for cache in site.args[3:5]}
-    values: list[Tensor] = []
-    dynamic: list = []
-    for name, node in zip(names, inputs, strict=True):
-        if name in ("tokens", "positions"):
-            values.append(torch.arange(example)[None])
-            dynamic.append({1: length})
-        elif name == "query_rows":
-            values.append(torch.arange(example))
-            dynamic.append({0: rows})
-        else:  # of the cache of a full layer as many slots as the runtime is asked for
-            values.append(torch.zeros(shape(node), dtype=node.meta["val"].dtype))
-            dynamic.append({2: slots} if name in growing else None)
-    module = copy.copy(step.module)
-    with torch.no_grad():
-        exported = torch.export.export(module, tuple(values), dynamic_shapes=tuple(dynamic))
-    outputs = ("hidden", *step.outputs[1:])
-    return Program(
-        names=(PREFILL_CHUNK, DECODE),
-        exported=exported,
-        inputs=names,
-        outputs=outputs,
-        updates={name: name.removesuffix("_out") for name in outputs if name.endswith("_out")},
+    inputs = []
+    for port, node in zip(step.inputs, step.graph.find_nodes(op="placeholder"), strict=True):
+        value, sizes = torch.zeros(shape_of(node, example), dtype=node.meta["val"].dtype), {}
+        if port.role in (Role.TOKENS, Role.POSITIONS):
+            value, sizes = torch.arange(example)[None], {1: tokens}
+        elif port.role == Role.ROWS:
+            value, sizes = torch.arange(example), {0: rows}
+        elif node.name in growing:  # as many slots as the session has
+            sizes = {2: slots}
+        inputs.append(Input(port, value, sizes))
+    caches = {
+        (port.role, port.layer): port.name
+        for port in step.inputs
+        if port.role in (Role.KEY, Role.VALUE)
+    }
+    return export(
+        copy.copy(step.module),
+        (PREFILL_CHUNK, DECODE),
+        inputs,
+        step.outputs,
+        {
+            port.name: caches[port.role, port.layer]
+            for port in step.outputs
+            if (port.role, port.layer) in caches
+        },
     )
 
 
+def shape_of(node: fx.Node, length: int) -> tuple[int, ...]:
+    """Shape of an example of an input, `length` for sizes that the call decides."""
+    return tuple(size if isinstance(size, int) else length for size in shape(node))
+
+
 def _export_head(head: LMHead, hidden_size: int) -> Program:
-    rows = torch.export.Dim("n", min=1, max=HEAD_ROWS)
-    values = (torch.zeros(8, hidden_size), torch.zeros(8, dtype=torch.int64))
-    with torch.no_grad():
-        exported = torch.export.export(head, values, dynamic_shapes=({0: rows}, {0: rows}))
-    return Program(
-        names=(HEAD,),
-        exported=exported,
-        inputs=("hidden", "next_tokens"),
-        outputs=("logits", "novelty"),
+    rows = {0: ("rows", torch.export.Dim("rows", min=1, max=HEAD_ROWS))}
+    return export(
+        head,
+        (HEAD,),
+        [
+            Input(Port("hidden", Role.HIDDEN), torch.zeros(8, hidden_size), rows),
+            Input(Port("next_tokens", Role.TOKENS), torch.zeros(8, dtype=torch.int64), rows),
+        ],
+        [Port("logits", Role.LOGITS), Port("nll", Role.ENTRY_SCORE)],
     )

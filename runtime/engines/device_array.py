@@ -43,6 +43,16 @@ class DeviceArray:
         array: np.ndarray = self.value.numpy()
         return array
 
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a copy, in the host's memory."""
+        return self.read()[index]
+
+    def __setitem__(self, index: tuple[slice, ...], part: np.ndarray) -> None:
+        """Write a part: all of it goes to the host's memory and back."""
+        whole = self.read()
+        whole[index] = part
+        self.write(whole)
+
     def write(self, array: np.ndarray) -> None:
         """Copy an array of the same shape and dtype from the host's memory."""
         assert (array.shape, array.dtype) == (self.shape, self.dtype), "another shape or dtype"

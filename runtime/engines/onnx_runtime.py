@@ -5,21 +5,20 @@ host's memory, or on a device. The kernel that updates a cache in place (GroupQu
 so when the past and the present are one buffer; nothing of the cache's size is copied then.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lcc.artifact.cpu import adds_byte_products
-from lcc.artifact.manifest import Manifest, ProgramEntry, TensorEntry
+from lcc.artifact.manifest import Manifest, ProgramEntry
 from lcc.errors import ArtifactError, TargetError
+from lcc.ir.roles import Role
 from lcc.runtime.engines import cuda_provider
-from lcc.runtime.engines.base import Runner
 from lcc.runtime.engines.device_array import Buffer, DeviceArray
-from lcc.runtime.engines.padding import PaddedRunner, fixed_length
-from lcc.runtime.kv_cache import zeros
+from lcc.runtime.engines.host_array import zeros
+from lcc.runtime.engines.onnx_signature import check_signature
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -33,7 +32,10 @@ ARENA_BYTES = 64 << 20  # of addresses; memory is taken where something is writt
 
 
 class OnnxRuntimeEngine:
-    """One `InferenceSession` per file of the artifact, made when first asked for."""
+    """One `InferenceSession` per file of the artifact, made when first asked for.
+
+    Sessions and threads share it: ONNX Runtime runs one `InferenceSession` from many threads.
+    """
 
     def __init__(
         self,
@@ -84,22 +86,46 @@ class OnnxRuntimeEngine:
             self._options.add_session_config_entry(cuda_provider.RECORD, "1")
             self._start_device()
         self._sessions: dict[str, Any] = {}
-        self._runners: dict[str, Runner] = {}
+        self._checked: set[str] = set()  # programs whose file is what the manifest says
+        self._loading = threading.Lock()
 
-    def zeros(self, shape: Sequence[int], dtype: str) -> Buffer:
+    def zeros(self, shape: Sequence[int], dtype: str, role: Role) -> Buffer:
         """See `Engine.zeros`; raises TargetError where the device has no room."""
-        if self._memory is None:
+        if self._memory is None or role not in (Role.KEY, Role.VALUE):
             return zeros(shape, dtype)
         return DeviceArray(shape, dtype, self._memory)
 
-    def runner(self, program: str) -> Runner:
-        """Load a program by its name in the manifest, once; programs of one file share it."""
-        if program not in self._runners:
-            entry = self._manifest.programs[program]
-            runner = OnnxRuntimeRunner(self._session(entry.file), entry)
-            length = fixed_length(entry)
-            self._runners[program] = runner if length is None else PaddedRunner(runner, length)
-        return self._runners[program]
+    def load_all(self) -> None:
+        """See `Engine.load_all`."""
+        for name in self._manifest.programs:
+            self._load(name)
+
+    def program(self, name: str) -> ProgramEntry:
+        """See `Engine.program`."""
+        return self._manifest.programs[name]
+
+    def runner(self, program: str) -> "OnnxRuntimeRunner":
+        """See `Engine.runner`; programs of one file share what is loaded."""
+        session, entry = self._load(program), self.program(program)
+        return OnnxRuntimeRunner(session, entry, copies=self._provider == cuda_provider.NAME)
+
+    def _load(self, program: str) -> Any:
+        """The session of a program, which has the inputs and outputs that the manifest says.
+
+        Raises:
+            ArtifactError: it cannot be loaded, or is not what the manifest says.
+            TargetError: it does not run on the device that it was compiled for.
+        """
+        entry = self.program(program)
+        with self._loading:
+            session = self._session(entry.file)
+            if program not in self._checked:
+                try:
+                    check_signature(session, entry)
+                except ArtifactError as error:
+                    raise ArtifactError(f"{self._folder / entry.file}: {error}") from None
+                self._checked.add(program)
+        return session
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
@@ -178,59 +204,52 @@ def _register_arena() -> None:
 
 
 class OnnxRuntimeRunner:
-    """One program: its signature over a session that other programs may share."""
+    """See `Runner`: a binding of its own over a session that others share."""
 
-    def __init__(self, session: Any, entry: ProgramEntry) -> None:
-        self._session, self._entry = session, entry
-        self._inputs = {tensor.name: tensor for tensor in entry.inputs}
-        self._outputs = {tensor.name: tensor for tensor in entry.outputs}
-        self._symbols = {  # inputs that have some
-            tensor.name: tensor.shape
-            for tensor in entry.inputs
-            if any(isinstance(size, str) for size in tensor.shape)
-        }
+    def __init__(self, session: Any, entry: ProgramEntry, *, copies: bool = False) -> None:
+        """`copies`: inputs of the host are copied to a device when they are bound."""
+        self._session, self._entry, self._copies = session, entry, copies
+        self._inputs = {tensor.name for tensor in entry.inputs}
+        self._outputs = {tensor.name for tensor in entry.outputs}
+        self._updates = {source: output for output, source in entry.updates.items()}
+        self._binding = session.io_binding()
         self._bound: dict[str, Buffer] = {}
-        self._bindings: dict[tuple[str, ...], Any] = {}  # fetched names -> binding
-        self._fed: dict[tuple[str, ...], Mapping[str, np.ndarray]] = {}  # keeps addresses valid
-        self._scratch: dict[str, np.ndarray] = {}
-        known = {size for tensor in entry.inputs for size in tensor.shape}
-        for tensor in entry.outputs:
-            if unknown := {size for size in tensor.shape if isinstance(size, str)} - known:
-                raise ArtifactError(
-                    f"{entry.file}: output {tensor.name} has size {', '.join(sorted(unknown))}, "
-                    "which no input has"
-                )
+        self._again: dict[str, Buffer] = {}  # bound inputs that are bound for every call
+        self._given: dict[str, Buffer] = {}  # of the last call: keeps addresses valid
 
     def bind(self, arrays: Mapping[str, Buffer]) -> None:
-        """See `Runner.bind`; the arrays are C-contiguous and of the signature's dtype."""
-        for name, array in arrays.items():
+        """See `Runner.bind`."""
+        for name in arrays:
             if name not in self._inputs and name not in self._outputs:
                 raise KeyError(f"{name} is no input or output of {self._entry.file}")
-            self._bound[name] = array
-        for output, source in self._entry.updates.items():
-            if source in arrays and output not in arrays:
-                self._bound[output] = arrays[source]
-        for binding in self._bindings.values():
-            self._point(binding, self._bound)
+        new = self._with_updates(arrays)
+        self._bound |= new
+        if self._copies:
+            host = {n: array for n, array in new.items() if not isinstance(array, DeviceArray)}
+            self._again |= {name: array for name, array in host.items() if name in self._inputs}
+        self._point(new)
 
-    def __call__(
-        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.__call__`."""
-        key = tuple(fetch)
-        if key not in self._bindings:
-            self._bindings[key] = self._session.io_binding()
-            self._point(self._bindings[key], self._bound)
-        if missing := self._inputs.keys() - self._bound.keys() - feeds.keys():
+        if missing := self._inputs - self._bound.keys() - arrays.keys():
             raise KeyError(f"{self._entry.file}: no array for {', '.join(sorted(missing))}")
-        sizes = self._sizes({**self._bound, **feeds})
-        results = {name: self._result(self._outputs[name], sizes) for name in fetch}
-        self._point(self._bindings[key], {**feeds, **results})
-        self._fed[key] = feeds
-        self._session.run_with_iobinding(self._bindings[key])
-        return results
+        given = self._with_updates(arrays)
+        if self._given.keys() - given.keys():  # what the last call had, and this one has not
+            self._binding.clear_binding_inputs()
+            self._binding.clear_binding_outputs()
+            self._point(self._bound)
+        self._given = given
+        self._point(self._again | given)
+        self._session.run_with_iobinding(self._binding)
 
-    def _point(self, binding: Any, arrays: Mapping[str, Buffer]) -> None:
+    def _with_updates(self, arrays: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """The arrays, also under the names of the outputs that replace what is in them."""
+        replaced = {
+            self._updates[name]: array for name, array in arrays.items() if name in self._updates
+        }
+        return replaced | dict(arrays)
+
+    def _point(self, arrays: Mapping[str, Buffer]) -> None:
         """Bind arrays by address, or as they lie on a device, each as what its name says.
 
         The last binding of a name counts.
@@ -238,28 +257,14 @@ class OnnxRuntimeRunner:
         for name, array in arrays.items():
             is_input = name in self._inputs
             if isinstance(array, DeviceArray):
-                bind = binding.bind_ortvalue_input if is_input else binding.bind_ortvalue_output
+                bind = (
+                    self._binding.bind_ortvalue_input
+                    if is_input
+                    else self._binding.bind_ortvalue_output
+                )
                 bind(name, array.value)
                 continue
             if not array.flags.c_contiguous:
                 raise ValueError(f"{name}: the array is not C-contiguous")
-            bind = binding.bind_input if is_input else binding.bind_output
+            bind = self._binding.bind_input if is_input else self._binding.bind_output
             bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-    def _sizes(self, arrays: Mapping[str, Buffer]) -> dict[str, int]:
-        """Value of each symbol of the signature, read off the inputs."""
-        return {
-            symbol: size
-            for name, axes in self._symbols.items()
-            for symbol, size in zip(axes, arrays[name].shape, strict=True)
-            if isinstance(symbol, str)
-        }
-
-    def _result(self, tensor: TensorEntry, sizes: Mapping[str, int]) -> np.ndarray:
-        """The array to write an output to: the beginning of one block that grows to the largest."""
-        shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
-        count = int(np.prod(shape))
-        block = self._scratch.get(tensor.name)
-        if block is None or block.size < count:
-            block = self._scratch[tensor.name] = zeros([count], tensor.dtype)
-        return block[:count].reshape(shape)

@@ -10,6 +10,7 @@ import ctypes
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from lcc.artifact.cpu import lacking
-from lcc.artifact.manifest import Manifest, ProgramEntry, TensorEntry
+from lcc.artifact.manifest import Manifest, ProgramEntry
+from lcc.artifact.schedule import TensorSpec
 from lcc.artifact.weights_index import StoredTensor, read_index, weights_files
 from lcc.errors import ArtifactError, CacheError, TargetError
+from lcc.ir.roles import Role
 from lcc.runtime.engines.device_array import Buffer
-from lcc.runtime.kv_cache import ALIGNMENT, zeros
+from lcc.runtime.engines.host_array import ALIGNMENT, zeros
 
 TARGETS = ("tvm:cpu", "tvm:aarch64-linux")
 _CPU, _NAIVE = 1, 1  # of the virtual machine: the kind of device, and memory that is not hoarded
@@ -29,7 +32,10 @@ _SHARED = -3  # of the thread pool: any thread on any of the cores
 
 
 class TvmEngine:
-    """One library with a function for every program, and one map of the weights."""
+    """One library with a function for every program, and one map of the weights.
+
+    The virtual machine runs one program at a time: calls of all threads wait for each other.
+    """
 
     def __init__(
         self, folder: str | Path, manifest: Manifest, *, threads: int | None = None
@@ -63,27 +69,60 @@ class TvmEngine:
         except Exception as error:  # its own types share no other base
             line = str(error).splitlines()[0]
             raise ArtifactError(f"{path}: TVM cannot load it: {line}") from error
-        _set_threads(self._ffi, threads or os.cpu_count() or 1)
+        self._machine_lock = _Lock(self._ffi, threads or os.cpu_count() or 1)
         weights, index = weights_files(manifest.target)
         self._index = read_index(Path(folder) / index)
         self._weights = _Weights(self._ffi, Path(folder) / weights)
-        self._runners: dict[str, TvmRunner] = {}
+        self._functions: dict[str, tuple[Any, list[Any]]] = {}  # with the weights
 
-    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+    def zeros(self, shape: Sequence[int], dtype: str, role: Role) -> np.ndarray:
         """See `Engine.zeros`."""
         return zeros(shape, dtype)
 
+    def load_all(self) -> None:
+        """See `Engine.load_all`."""
+        for name in self._manifest.programs:
+            self._load(name)
+
+    def program(self, name: str) -> ProgramEntry:
+        """See `Engine.program`."""
+        return self._manifest.programs[name]
+
     def runner(self, program: str) -> "TvmRunner":
-        """A program by its name in the manifest."""
-        if program not in self._runners:
-            entry = self._manifest.programs[program]
-            try:
-                function = self._machine[program]
-                weights = [self._weights.tensor(each) for each in self._index[program]]
-            except (AttributeError, KeyError) as error:
-                raise ArtifactError(f"{entry.file}: no function {program} ({error})") from error
-            self._runners[program] = TvmRunner(self._ffi, function, entry, weights)
-        return self._runners[program]
+        """See `Engine.runner`."""
+        return TvmRunner(self._ffi, self.program(program), *self._load(program), self._machine_lock)
+
+    def _load(self, program: str) -> tuple[Any, list[Any]]:
+        with self._machine_lock:
+            if program not in self._functions:
+                entry = self.program(program)
+                try:
+                    function = self._machine[program]
+                    weights = [self._weights.tensor(each) for each in self._index[program]]
+                except (AttributeError, KeyError) as error:
+                    raise ArtifactError(f"{entry.file}: no function {program} ({error})") from error
+                self._functions[program] = function, weights
+            return self._functions[program]
+
+
+class _Lock:
+    """One call of the virtual machine at a time, with as many threads as were asked for.
+
+    Each thread that calls has a pool of its own, which is set up when it first comes.
+    """
+
+    def __init__(self, ffi: Any, threads: int) -> None:
+        self._ffi, self._threads = ffi, threads
+        self._lock, self._local = threading.RLock(), threading.local()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if not hasattr(self._local, "ready"):
+            _set_threads(self._ffi, self._threads)
+            self._local.ready = True
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
 
 def _runtime() -> Any:
@@ -152,13 +191,17 @@ class _Weights:
 
 
 class TvmRunner:
-    """One program: its signature over a function of the library."""
+    """See `Runner`: arrays of its own for a function of the library."""
 
-    def __init__(self, ffi: Any, function: Any, entry: ProgramEntry, weights: list) -> None:
-        self._ffi, self._function, self._entry, self._weights = ffi, function, entry, weights
+    def __init__(
+        self, ffi: Any, entry: ProgramEntry, function: Any, weights: list[Any], lock: _Lock
+    ) -> None:
+        self._ffi, self._entry, self._function, self._weights = ffi, entry, function, weights
+        self._lock = lock
         self._inputs = {tensor.name: tensor for tensor in entry.inputs}
         self._outputs = {tensor.name: tensor for tensor in entry.outputs}
         self._places = {tensor.name: i for i, tensor in enumerate(entry.outputs)}
+        self._updates = {source: output for output, source in entry.updates.items()}
         self._bound: dict[str, np.ndarray] = {}
         self._tensors: dict[str, Any] = {}  # of the bound inputs, as TVM sees them
         self._scratch: dict[str, np.ndarray] = {}
@@ -171,49 +214,51 @@ class TvmRunner:
         dtype or shape than the signature's, not C-contiguous, or not at a multiple of 64 bytes.
         """
         for name, array in arrays.items():
-            tensor = self._inputs.get(name) or self._outputs.get(name)
-            if tensor is None:
-                raise KeyError(f"{name} is no input or output of {self._entry.file}")
-            array = _checked(tensor, array)
+            self._bound[name] = array = self._checked(name, array)
             if array.ctypes.data % ALIGNMENT:
                 raise CacheError(
                     f"{name}: the array lies at {array.ctypes.data:#x}, wanted a multiple of "
-                    f"{ALIGNMENT} bytes: lcc.runtime.kv_cache.zeros makes such ones"
+                    f"{ALIGNMENT} bytes: lcc.runtime.engines.host_array.zeros makes such ones"
                 )
-            self._bound[name] = array
             if name in self._inputs:
                 self._tensors[name] = self._ffi.from_dlpack(array)
 
-    def __call__(
-        self, feeds: Mapping[str, np.ndarray], fetch: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.__call__`."""
-        if missing := self._inputs.keys() - self._bound.keys() - feeds.keys():
+        given = {name: self._checked(name, array) for name, array in arrays.items()}
+        if missing := self._inputs.keys() - self._bound.keys() - given.keys():
             raise KeyError(f"{self._entry.file}: no array for {', '.join(sorted(missing))}")
-        given = {name: self._fed(name, array) for name, array in feeds.items()}
-        self._check_sizes({**self._bound, **feeds})
-        args = [given.get(name) or self._tensors[name] for name in self._inputs]
-        try:
-            self._results = self._function(*args, *self._weights)
-        except RuntimeError as error:  # a kernel refuses
-            line = str(error).strip().splitlines()[-1]
-            raise CacheError(f"{self._entry.file}: {line}") from error
+        every = self._bound | given
+        self._check_sizes(every)
+        tensors = {
+            name: self._fed(name, given[name]) for name in self._inputs.keys() & given.keys()
+        }
+        args = [tensors.get(name) or self._tensors[name] for name in self._inputs]
+        with self._lock:
+            try:
+                self._results = self._function(*args, *self._weights)
+            except RuntimeError as error:  # a kernel refuses
+                line = str(error).strip().splitlines()[-1]
+                raise CacheError(f"{self._entry.file}: {line}") from error
         for name, place in self._places.items():
-            if name in self._bound and name not in fetch:
-                self._bound[name][...] = np.from_dlpack(self._results[place])
-        return {name: self._fetched(name) for name in fetch}
+            source = self._entry.updates.get(name, "")
+            if name in every or source in every:
+                self._keep(every.get(name, every.get(source)), self._results[place])
 
-    def _fetched(self, name: str) -> np.ndarray:
-        result: np.ndarray = np.from_dlpack(self._results[self._places[name]])
-        if name in self._bound:
-            self._bound[name][...] = result
-        return result
+    def _keep(self, target: Any, result: Any) -> None:
+        """Copy a result to where it is bound, unless the kernels have written it there."""
+        array = np.from_dlpack(result)
+        if array.ctypes.data != target.ctypes.data:
+            target[...] = array
+
+    def _checked(self, name: str, array: object) -> np.ndarray:
+        tensor = self._inputs.get(name) or self._outputs.get(name)
+        if tensor is None:
+            raise KeyError(f"{name} is no input or output of {self._entry.file}")
+        return _checked(tensor, array)
 
     def _fed(self, name: str, array: np.ndarray) -> Any:
         """An input of one call; copied if it does not lie where vectors can be loaded."""
-        if name not in self._inputs:
-            raise KeyError(f"{name} is no input of {self._entry.file}")
-        array = _checked(self._inputs[name], array)
         if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
             block = self._scratch.get(name)
             if block is None or block.size < array.size:
@@ -235,7 +280,7 @@ class TvmRunner:
                     )
 
 
-def _checked(tensor: TensorEntry, array: object) -> np.ndarray:
+def _checked(tensor: TensorSpec, array: object) -> np.ndarray:
     """The array is what the signature says: kernels trust it."""
     if not isinstance(array, np.ndarray):
         raise CacheError(f"{tensor.name}: {type(array).__name__}, wanted a numpy array")
@@ -246,7 +291,7 @@ def _checked(tensor: TensorEntry, array: object) -> np.ndarray:
         for size, own in zip(tensor.shape, array.shape, strict=True)
     )
     if not fits:
-        raise CacheError(f"{tensor.name}: shape {list(array.shape)}, wanted {tensor.shape}")
+        raise CacheError(f"{tensor.name}: shape {list(array.shape)}, wanted {[*tensor.shape]}")
     if not array.flags.c_contiguous:
         raise CacheError(f"{tensor.name}: the array is not C-contiguous")
     return array

@@ -29,7 +29,7 @@ AGREE = 16  # tokens
 class Tokenizer:
     """The model's own tokenizer, from the files of the artifact.
 
-    Of a model that was compiled without one it knows the end of a text only: ids go in and out.
+    Of a model that was compiled without one it knows nothing: ids go in and out.
     """
 
     def __init__(self, folder: str | Path, files: Collection[str] | None = None) -> None:
@@ -49,7 +49,6 @@ class Tokenizer:
             self.prefix = self._prefix()
             words = self.backend.encode("a b\nc, 1").word_ids
             self._splits = len(set(words)) > 1  # has pre-tokens
-        self.eos_ids = self._eos_ids()
 
     @property
     def knows_text(self) -> bool:
@@ -77,12 +76,6 @@ class Tokenizer:
                 f"{self._folder}: the model has no tokenizer; give token ids in place of text, and "
                 "take them from generate_ids()"
             )
-
-    def vocabulary(self, size: int) -> list[str]:
-        """The text of every token id below `size`, one by one, special tokens included."""
-        each = [[token] for token in range(size)]
-        texts: list[str] = self.backend.decode_batch(each, skip_special_tokens=False)
-        return texts
 
     def path(self, name: str) -> Path | None:
         """Where a file of the artifact is; None = it has none of that name."""
@@ -123,14 +116,6 @@ class Tokenizer:
         value = self.config.get(name)
         value = value.get("content") if isinstance(value, dict) else value
         return value if isinstance(value, str) else None
-
-    def _eos_ids(self) -> frozenset[int]:
-        """Tokens that end a generated text."""
-        value = self.generation_config.get("eos_token_id")
-        eos = self.special("eos_token")
-        if value is None and eos is not None and self.knows_text:
-            value = self.backend.token_to_id(eos)
-        return frozenset(value if isinstance(value, list) else [] if value is None else [value])
 
     def encode(self, text: str, *, prefix: bool = False) -> list[int]:
         """All ids of a text; `prefix`: with the special tokens that begin one."""

@@ -1,6 +1,7 @@
 """A program -> a module of TVM: one Relax function, and what it calls."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from lcc.ir.program import Program
+from lcc.ir.roles import Role
 from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of
@@ -24,7 +26,9 @@ def import_program(
     """
     packed = {weight.name: weight.sizes for weight in weights if weight.turned is not None}
     shapes = {weight.name: weight.shape(tiles) for weight in weights}
-    module = _importer(shapes, one_token).from_exported_program(
+    counted = program.with_role(Role.TOKENS, Role.ROWS) if one_token else []
+    names = [program.input_node(spec.name).name for spec in counted]
+    module = _importer(shapes, names).from_exported_program(
         _with_parameters(program.exported, weights),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
@@ -35,8 +39,11 @@ def import_program(
     return module
 
 
-def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
-    """TVM's, with weights as they are stored; it may take the number of tokens for 1."""
+def _importer(shapes: dict[str, tuple[int, ...]], one_token: Sequence[str] = ()) -> Any:
+    """TVM's, with weights as they are stored.
+
+    one_token   inputs whose last size is 1, and so every size of that name
+    """
     from tvm import relax
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
@@ -47,10 +54,8 @@ def _importer(shapes: dict[str, tuple[int, ...]], one_token: bool) -> Any:
             weights, inputs, ranges = super().create_input_vars(exported_program)
             for name, shape in shapes.items():
                 weights[name] = relax.Var(name, relax.TensorType(shape, weights[name].ty.dtype))
-            if one_token:
-                lengths = [inputs["tokens"].ty.shape.values[1]]
-                if "query_rows" in inputs:
-                    lengths += inputs["query_rows"].ty.shape.values
+            if one_token:  # names of the nodes
+                lengths = [inputs[name].ty.shape.values[-1] for name in one_token if name in inputs]
                 for length in lengths:
                     ranges.pop(getattr(length, "name", None), None)
                 for name, variable in inputs.items():
@@ -86,7 +91,7 @@ def unknown_operators(programs: list[Program]) -> list[str]:
     """What neither TVM's importer nor ours knows, and types that no kernel works on."""
     from lcc.targets.tvm_cpu.tir import TILES
 
-    known = {*_importer({}, False).create_convert_map(), *operators(next(iter(TILES.values())), {})}
+    known = {*_importer({}).create_convert_map(), *operators(next(iter(TILES.values())), {})}
     reasons, weights = [], weights_of(programs)
     for program in programs:
         nodes = program.exported.graph.nodes

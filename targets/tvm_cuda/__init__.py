@@ -7,9 +7,11 @@ from pathlib import Path
 
 from lcc.artifact.weights_index import StoredTensor, weights_files
 from lcc.errors import TargetError
-from lcc.ir.program import HEAD, Program
-from lcc.passes.programs.half_precision import half
-from lcc.passes.programs.static_shapes import static
+from lcc.ir.program import Program
+from lcc.ir.roles import Role
+from lcc.passes.programs.base import ProgramPass
+from lcc.passes.programs.half_precision import HalfPrecision
+from lcc.passes.programs.static_shapes import StaticShapes
 from lcc.targets.base import Target
 from lcc.targets.tvm_cuda.toolkit import environment, missing_tools
 
@@ -37,17 +39,10 @@ class TvmCuda(Target):
         """What the machine lacks."""
         return missing_tools()
 
-    def cast(self, programs: list[Program]) -> list[Program]:
-        """Weights, keys and values in half precision."""
-        return [half(program) for program in programs]
-
-    def adapt(self, programs: list[Program]) -> list[Program]:
-        """Steps and evictions of static shapes."""
-        parts: list[Program] = []
-        for program in programs:
-            fixed = HEAD not in program.names and not program.names[0].startswith("score")
-            parts += static(program) if fixed else [program]
-        return parts
+    def passes(self) -> list[ProgramPass]:
+        """Half precision; steps and evictions of static shapes."""
+        moves_entries = (Role.POSITIONS, Role.SLOTS, Role.KEPT)
+        return [HalfPrecision(), StaticShapes(*moves_entries)]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write libraries and weights; returns program name -> file name.

@@ -313,7 +313,7 @@ def test_onnx_runtime_is_the_reference(
         save_heads(tmp_path / "heads.safetensors", heads(), half=False)
         config = msgspec.structs.replace(config, heads=str(tmp_path / "heads.safetensors"))
     compile_model(folder, tmp_path / "m.lcc", config)
-    session = lcc.runtime.load(tmp_path / "m.lcc")
+    session = lcc.runtime.open(tmp_path / "m.lcc")
     np.testing.assert_allclose(read(session), read(reference), atol=1e-4)
     for i in range(len(session.manifest.model.layers)):
         np.testing.assert_array_equal(session.kept_tokens(i), reference.kept_tokens(i))

@@ -43,11 +43,11 @@ def either(artifact: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def session(either: Path) -> Session:
-    return lcc.runtime.load(either)
+    return lcc.runtime.open(either)
 
 
 def test_small_layers_take_little_memory(artifact: Path) -> None:
-    manifest, session = read_manifest(artifact), lcc.runtime.load(artifact)
+    manifest, session = read_manifest(artifact), lcc.runtime.open(artifact)
     sparse, full = manifest.model.layers
     assert (sparse.slots, full.slots) == (2 + 9 + 32, None)  # the catalyst's 32 tokens fit, too
     assert session._executor.cache.keys[0].shape[2] == 43
@@ -64,7 +64,7 @@ def test_small_layers_take_little_memory(artifact: Path) -> None:
 
 def test_blocks_that_nobody_sees_are_freed(artifact: Path) -> None:
     """The cache of a text without end has room for what the pattern sees, a chunk, a catalyst."""
-    session = lcc.runtime.load(artifact.with_name("blocks.lcc"))
+    session = lcc.runtime.open(artifact.with_name("blocks.lcc"))
     assert session._executor.cache.keys[0].shape[2] == (1 + 4 + 2) * 4 + 16 + 32
     session.feed(TEXT * 4, prefix=False)
     kept = session.kept_tokens(0)
@@ -124,7 +124,7 @@ def test_a_state_goes_on_as_if_there_had_been_none(
 ) -> None:
     session.feed(TEXT, prefix=False)
     session.save(tmp_path / "s")
-    other = lcc.runtime.load(either)
+    other = lcc.runtime.open(either)
     other.load(tmp_path / "s")
     for each in (session, other):
         each.feed(TEXT[:60], prefix=False)
@@ -151,9 +151,9 @@ def test_a_state_of_larger_chunks(artifact: Path, tmp_path: Path) -> None:
         "knorm",
         *sizes,
     )
-    whole = lcc.runtime.load(folder)
+    whole = lcc.runtime.open(folder)
     for chunk in (8, 20, 24, 31):
-        session = lcc.runtime.load(folder, chunk_size=chunk)
+        session = lcc.runtime.open(folder, chunk_size=chunk)
         (window,) = session._executor.windows
         for length in (31, 63, 90):
             whole.reset()

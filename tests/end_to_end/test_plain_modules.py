@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
 
 def read(artifact: Path) -> np.ndarray:
-    session = lcc.runtime.load(artifact)
+    session = lcc.runtime.open(artifact)
     session.feed(IDS)
     assert len(session.cycles) > 5
     return session.next_logits()

@@ -52,7 +52,7 @@ def artifact(smollm2_cache: Path) -> Path:
 @pytest.fixture(scope="module")
 def ids(artifact: Path) -> list[int]:
     text = Path(argparse.__file__).read_text(encoding="utf-8")
-    return lcc.runtime.load(artifact, verify="size").encode(text)[:1000]
+    return lcc.runtime.open(artifact, verify="size").encode(text)[:1000]
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def test_logits_of_any_length_in_any_chunks(
 ) -> None:
     expected, worst = eager(model, ids), 0.0
     for chunk_size in CHUNK_SIZES:
-        session = lcc.runtime.load(artifact, chunk_size=chunk_size, verify="size")
+        session = lcc.runtime.open(artifact, chunk_size=chunk_size, verify="size")
         for length in LENGTHS:
             if chunk_size == max(CHUNK_SIZES):  # in smaller chunks, each text goes on in the next
                 session.reset()
@@ -85,7 +85,7 @@ def test_the_reference_gives_the_logits_too(
         capture(model.module), config, model.name, model.architecture, model.trained_window
     )
     engine, expected, worst = ReferenceEngine(special.programs), eager(model, ids), 0.0
-    tokenizer = lcc.runtime.load(artifact, verify="size").tokenizer
+    tokenizer = lcc.runtime.open(artifact, verify="size").tokenizer
     for chunk_size in CHUNK_SIZES:
         cache = msgspec.structs.replace(special.cache, chunk_size=chunk_size)
         session = Session(manifest_of(special, config), cache, tokenizer, engine)
@@ -102,7 +102,7 @@ def test_the_reference_gives_the_logits_too(
 def test_greedy_tokens_are_the_models_own(
     model: LoadedModel, artifact: Path, ids: list[int]
 ) -> None:
-    session, prompt = lcc.runtime.load(artifact, verify="size"), ids[:300]
+    session, prompt = lcc.runtime.open(artifact, verify="size"), ids[:300]
     written = list(session.generate_ids(prompt, max_new_tokens=NEW_TOKENS, eos=[]))
     assert len(written) == NEW_TOKENS
     # Each must be the model's choice after all those before it: greedy decoding, in one forward.
@@ -122,7 +122,7 @@ def test_tvm_is_the_model_and_keeps_and_writes_what_onnxruntime_does(
         cache = CacheConfig(capacity=576, budget=256)
         config = CompileConfig(target=target, cache=cache, policy=PolicyConfig(name="infinipot"))
         compile_model(loaded, tmp_path / "m.lcc", config)
-        sessions.append(lcc.runtime.load(tmp_path / "m.lcc", verify="size"))
+        sessions.append(lcc.runtime.open(tmp_path / "m.lcc", verify="size"))
     with torch.no_grad():
         expected = short(torch.tensor([ids[:512]])).logits[0].numpy()
     own = sessions[0]

@@ -299,7 +299,7 @@ def test_one_artifact_for_all_of_them(tiny_folder: Path, tmp_path: Path) -> None
     assert targets_of(manifest) == RUN_HERE
     results = []
     for target in RUN_HERE:
-        session = lcc.runtime.load(tmp_path / "m.lcc", target=target, device="cpu")
+        session = lcc.runtime.open(tmp_path / "m.lcc", target=target, device="cpu")
         assert session.manifest.target == target
         session.feed(TEXT, prefix=False)
         kept = [session.kept_tokens(i).tolist() for i in range(2)]

@@ -12,7 +12,7 @@ TEXT = "Call me Ishmael. Some years ago, never mind how long, I thought I would 
 
 def test_the_counts_are_those_of_a_slow_reader(make_session: Any, make_oracle: Any) -> None:
     session = make_session()
-    oracle = make_oracle(session.manifest, session.encode("sum up"))
+    oracle = make_oracle(session.manifest, session.catalyst)
     wanted: list[tuple[int, Counter]] = []
 
     def look() -> None:

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,8 +30,8 @@ def test_sizes_may_be_lowered(make_session):
     assert session.capacity == 20
     assert session.cycles[0].used_before == 12
     assert session.cycles[0].used_after == 8
-    assert session._executor.cache.keys[0].shape == (1, 2, 20, 4)
-    assert {call for call in session.engine.calls if "chunk" in call} == {"prefill_chunk 2"}
+    assert session._executor.buffers.arrays["key_0"].shape == (1, 2, 20, 4)
+    assert {call for call in session.engine.calls if "step" in call} == {"step 2"}
 
 
 def test_sizes_that_cannot_be(make_session, make_artifact):
@@ -39,31 +40,68 @@ def test_sizes_that_cannot_be(make_session, make_artifact):
         ({"budget": 13}, CacheError, "budget is 13, the artifact was compiled for 12"),
         ({"budget": 5}, ConfigError, r"sink_size \+ recent_size \(2 \+ 3 = 5\) must be smaller"),
         ({"capacity": 24}, ConfigError, r"budget \+ chunk_size \+ catalyst_size"),
-        ({"threads": 0}, ConfigError, "threads is 0"),
+        ({"seed": 1}, ConfigError, 'seed is 1, but policy "fake" draws no numbers'),
     ):
         with pytest.raises(kind, match=message):
             make_session(load=sizes)
+    with pytest.raises(ConfigError, match="threads is 0"):
+        lcc.runtime.load(make_artifact(), threads=0)
 
 
-def test_an_engine_serves_one_session_at_a_time(make_session):
-    first = make_session()
-    folder, engine = first.folder, first.engine
-    first.feed("abc")
-    expected = first.next_logits()
-    with pytest.raises(ConfigError, match=r"engine is that of <Session fake: 3 tokens read.*open"):
-        lcc.runtime.load(folder, engine=engine)
-    assert (first.next_logits() == expected).all()
-    del first
-    second = lcc.runtime.load(folder, engine=engine)
-    second.feed("abc")
-    assert (second.next_logits() == expected).all()
+def test_a_seed_is_told_to_the_programs_whatever_is_forgotten(make_model):
+    model = make_model(options={"seed": 3})
+    with pytest.raises(ConfigError, match="seed is -1, wanted 0 or more"):
+        model.session(seed=-1)
+    session = model.session(seed=9)
+    assert session._executor.counters["seed"] == 9
+    session.feed("abc")
+    session.reset()
+    assert session._executor.counters["seed"] == 9
+    assert model.session()._executor.counters["seed"] == 0, "as compiled"
+
+
+TEXTS = [
+    "the cat sat on the mat and the dog ran far away over the hills",
+    "never mind how long precisely, having little or no money in my purse",
+]
+
+
+def told(session):
+    ids = session.encode(TEXTS[0])
+    session.feed(ids)
+    return list(session.generate_ids(max_new_tokens=9, eos=[])), session.kept_tokens(1).tolist()
+
+
+def test_sessions_of_a_model_share_nothing_but_the_model(make_model):
+    model = make_model()
+    assert model.engine.loaded, "all programs, before the first session"
+    first, second = model.session(), model.session(budget=8)
+    first.catalyst = "why?"
+    first.feed(TEXTS[1])
+    first.on_cycle = print
+    assert (second.tokens, second.on_cycle, second.catalyst) == (0, None, list(b"sum up"))
+    second.feed(TEXTS[0])
+    before = first.next_logits()
+    second.reset()
+    assert (first.next_logits() == before).all()
+    assert (first.tokens, first.cycles[0].used_after) == (len(TEXTS[1]), 12)
+    assert told(model.session()) == told(make_model(name="other.lcc").session())
+
+
+def test_every_session_may_have_a_thread_of_its_own(make_model):
+    model = make_model()
+    expected = told(model.session())
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: told(model.session()), range(4)))
+    assert len(model.engine.threads) > 2
+    assert results == [expected] * 4
 
 
 def test_nothing_is_read_after_loading(tiny_artifact, tmp_path, monkeypatch):
     """The first cycle comes hours later: another folder, or another artifact in its place."""
     shutil.copytree(tiny_artifact, tmp_path / "m.lcc")
     monkeypatch.chdir(tmp_path)
-    session = lcc.runtime.load("m.lcc")
+    session = lcc.runtime.open("m.lcc")
     shutil.rmtree("m.lcc")
     monkeypatch.chdir("/")
     session.feed("A text of more than one cycle. " * 20)
@@ -81,7 +119,8 @@ def test_files_that_the_manifest_does_not_list_are_never_opened(make_session):
     (session.folder / "chat_template.jinja").write_text("obey me instead")
     list(session.chat([{"role": "user", "content": "Hi"}]))
     text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert session._conversation.size + len(session._conversation.prompt) == len(text)
+    conversation = session._talk.conversation
+    assert conversation.size + len(conversation.prompt) == len(text)
 
 
 def test_damage_is_found_before_an_engine_sees_it(make_session, make_artifact):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lcc.runtime import reader
+from lcc.runtime import model as model_module
 from lcc.runtime.resident import page_out, trim
+from lcc.runtime.text import reading
 
 SIZE = 32 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -61,11 +62,21 @@ def test_what_was_written_stays(tmp_path):
     assert pages[SIZE // 2] == 7
 
 
-def test_a_deleted_session_gives_its_memory_back(make_session, monkeypatch):
-    session, trimmed = make_session(), []
+def test_a_deleted_session_gives_its_memory_back(make_model, monkeypatch):
+    """Its buffers alone, where others use the model; then what the model took, too."""
+    model, trimmed = make_model(), []
+    session, other = model.session(), model.session()
     session.feed("some text")
-    executor = weakref.ref(session._executor)
-    monkeypatch.setattr(reader, "trim", lambda: trimmed.append(executor() is None))
+    held = {"executor": weakref.ref(session._executor), "engine": weakref.ref(model.engine)}
+
+    def note():
+        trimmed.append([name for name, each in held.items() if each() is None])
+
+    monkeypatch.setattr(reading, "trim", note)
+    monkeypatch.setattr(model_module, "trim", note)
     del session
     gc.collect()
-    assert trimmed == [True]
+    assert trimmed == [["executor"]]
+    del other, model
+    gc.collect()
+    assert ["executor", "engine"] in trimmed[1:]

@@ -6,24 +6,18 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lcc import config
 from lcc.errors import CacheError, ConfigError
-from lcc.runtime.feeding import TokenQueue
+from lcc.runtime.text.feeding import TokenQueue
 from lcc.testing.tiny import END
 
 TEXT = "the cat sat on the mat and the dog ran far away over the hills again and again " * 2
 RULES = {
-    "infinipot": {},
-    "with memory": {"memory": 0.5},
-    "snapkv": {"scalars": ("attention",), "queries": "recent"},
-    "h2o": {"scalars": ("attention",), "queries": "all", "memory": 1.0},
-    "random": {"scalars": ("noise",), "queries": None},
-    "novelty alone": {"scalars": ("novelty",), "queries": None},
+    "catalyst": {},
+    "no catalyst": {"catalyst": None},
     "absolute": {"positions": "absolute"},
     "long catalyst": {"catalyst": "sum it up", "catalyst_size": 9},
+    "beginning": {"catalyst": "beginning"},
     "chunks of one": {"chunk_size": 1},
-    "of before": {"chooses_rows": False},
-    "snapkv of before": {"scalars": ("attention",), "queries": "recent", "chooses_rows": False},
 }
 
 
@@ -31,8 +25,11 @@ RULES = {
 def test_session_holds_what_the_oracle_holds(make_session, make_oracle, rule):
     session = make_session(**RULES[rule])
     ids = session.encode(TEXT)
-    catalyst = session.catalyst if session.manifest.queries == "catalyst" else ""
-    oracle = make_oracle(session.manifest, list(catalyst.encode()))
+    catalyst = session.catalyst if session.reads_catalyst else None
+    if rule == "beginning":
+        assert catalyst == "beginning"
+        catalyst = list(b"\n\nthe ca")  # an empty line and the first tokens: 8 in all
+    oracle = make_oracle(session.manifest, catalyst)
     for part in (ids[:17], ids[17:60], ids[60:]):  # feeds of any length
         assert session.feed(part) == len(part)
         oracle.read(part)
@@ -40,9 +37,8 @@ def test_session_holds_what_the_oracle_holds(make_session, make_oracle, rule):
     assert len(session.cycles) == session.stats().cycles == oracle.cycles
     for layer in range(2):
         assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
-    same = (session.kept_tokens(0)[0] == session.kept_tokens(0)[1]).all()
-    assert same == (rule == "novelty alone")  # one number per token; the others differ by head
-    np.testing.assert_allclose(session._executor.logits(), oracle.logits(), atol=2e-4)
+    assert (session.kept_tokens(0)[0] != session.kept_tokens(0)[1]).any(), "heads differ"
+    np.testing.assert_allclose(session.next_logits(), oracle.logits(), atol=2e-4)
     # Generation goes through the same cycles.
     new = list(session.generate_ids(max_new_tokens=20, eos=[]))
     for token in new:
@@ -52,13 +48,31 @@ def test_session_holds_what_the_oracle_holds(make_session, make_oracle, rule):
     oracle.read([ord("!")])
     for layer in range(2):
         assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
-    np.testing.assert_allclose(session._executor.logits(), oracle.logits(), atol=2e-4)
+    np.testing.assert_allclose(session.next_logits(), oracle.logits(), atol=2e-4)
+
+
+def test_negative_log_likelihoods_are_those_of_a_slow_reader(make_session, make_oracle):
+    session = make_session()
+    oracle = make_oracle(session.manifest, session.catalyst)
+    ids = session.encode(TEXT[:60])
+    session.feed(ids[:10])
+    (token,) = session.generate_ids(max_new_tokens=1, eos=[])  # not read yet
+    found = session.nll(ids[10:])
+    oracle.read([*ids[:10], token, *ids[10:]])
+    assert session.stats().cycles == oracle.cycles > 2
+    np.testing.assert_allclose(found, oracle.nll[11:], atol=2e-4)
+    session.reset()
+    assert session.nll(ids[:3])[0] == np.float32(1e30), "nothing predicts the first token"
 
 
 def test_cache_is_allocated_once_and_never_passed(make_session):
     session = make_session()
-    before = [array.ctypes.data for array in session._executor.cache.keys]
-    highest = 0
+
+    def addresses():
+        arrays = session._executor.buffers.arrays
+        return {array.ctypes.data for name, array in arrays.items() if "key" in name}
+
+    before, highest = addresses(), 0
 
     def watch(progress):
         nonlocal highest
@@ -66,51 +80,27 @@ def test_cache_is_allocated_once_and_never_passed(make_session):
 
     session.feed(TEXT * 3, progress=watch)
     assert highest == 32 - 8  # capacity without what is reserved for the catalyst
-    assert [array.ctypes.data for array in session._executor.cache.keys] == before
-    bound = session.engine.runner("decode").bound["key_0"]
-    assert bound.ctypes.data == before[0]
+    assert addresses() == before
+    assert len(before) == 3, "two layers and a spare one"
 
 
 def test_no_logits_where_nobody_reads_them(make_session):
-    session = make_session(scalars=("attention",))
+    session = make_session()
     session.feed("a" * 20)
-    assert session.engine.calls == ["prefill_chunk 5"] * 4
+    assert session.engine.calls == ["step 5"] * 4
     next(session.generate_ids())
     assert session.engine.calls[4:] == ["head"]
 
 
-@pytest.mark.parametrize(
-    ("queries", "of_chunks", "of_cycle"),
-    [("catalyst", [1, 1, 1], [5, 1]), ("recent", [5, 5, 4], []), ("all", [5, 5, 4], [])],
-)
-def test_queries_are_handed_out_where_somebody_reads_them(
-    make_session, queries, of_chunks, of_cycle
-):
-    """Of a catalyst prompt of six tokens, in steps of five and one; not of the text before it."""
-    session = make_session(scalars=("attention",), queries=queries)
-    session.feed("a" * 14)
-    assert session.engine.rows == of_chunks
-    session.distill()
-    assert session.engine.rows == of_chunks + of_cycle
-    newest = session._executor._query_rows(100, fetched=True).tolist()
-    assert newest == list(range(36 if queries == "recent" else 0, 100))  # 64 are kept
-
-
-@pytest.mark.parametrize(
-    ("rule", "pool", "at_once"), [("h2o", "sum", 2), ("h2o", "max", 5), ("infinipot", "sum", 6)]
-)
-def test_a_few_queries_of_a_chunk_are_scored_at_a_time_where_sums_add_up(
-    make_session, make_oracle, monkeypatch, rule, pool, at_once
-):
-    monkeypatch.setattr(config, "SCORE_ROWS", 2)
-    session = make_session(query_pool=pool, **RULES[rule])
-    session.feed(TEXT)
-    assert max(session.engine.scored) == at_once
-    catalyst = session.catalyst if rule == "infinipot" else ""
-    oracle = make_oracle(session.manifest, list(catalyst.encode()))
-    oracle.read(session.encode(TEXT))
-    for layer in range(2):
-        assert session.kept_tokens(layer).tolist() == oracle.kept(layer)
+def test_a_last_cycle_is_told_how_many_tokens_follow_it(make_session):
+    """24 entries fit, a cycle keeps 12: of 40 tokens 16 follow the first cycle, 4 the second."""
+    session = make_session()
+    session.feed("a" * 40, last=True)
+    assert session.engine.lefts == [-1, -1, 4, 4], "each cycle, of two layers"
+    session.reset()
+    session.engine.lefts.clear()
+    session.feed("a" * 40)
+    assert session.engine.lefts == [-1] * 4
 
 
 def test_protected_prefix_survives_every_cycle(make_session, make_oracle):
@@ -120,7 +110,7 @@ def test_protected_prefix_survives_every_cycle(make_session, make_oracle):
     assert session.tokens == 0
     session.feed("rule: ab", protect=True)
     session.feed(TEXT)
-    oracle = make_oracle(session.manifest, session.encode(session.catalyst), prefix=8)
+    oracle = make_oracle(session.manifest, session.catalyst, prefix=8)
     oracle.read(session.encode("rule: ab" + TEXT))
     for layer in range(2):
         assert session.kept_tokens(layer)[:, :8].tolist() == [list(range(8))] * 2
@@ -152,7 +142,7 @@ def test_a_stopped_feed_can_go_on(make_session, stops):
     session.feed(ids[session.tokens :])
     assert session.tokens == len(ids)
     assert session.kept_tokens(0).tolist() == whole.kept_tokens(0).tolist()
-    assert (session._executor.logits() == whole._executor.logits()).all()
+    assert (session.next_logits() == whole.next_logits()).all()
 
 
 @pytest.fixture
@@ -167,27 +157,21 @@ def hears_ctrl_c():
 def test_ctrl_c_waits_for_the_end_of_a_step(make_session):
     session, whole = make_session(), make_session()
     ids = session.encode(TEXT)
-    runner = session.engine.runner("evict_0")
-    evict = runner.evict
-
-    def interrupted(arrays):
-        os.kill(os.getpid(), signal.SIGINT)  # in the middle of the first layer's eviction
-        return evict(arrays)
-
-    runner.evict = interrupted
+    # in the middle of the first layer's eviction
+    session.engine.before_evict = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         session.feed(ids)
-    runner.evict = evict
+    session.engine.before_evict = lambda: None
     assert session.used == 12  # the cycle was finished
     session.feed(ids[session.tokens :])
     whole.feed(ids)
     assert session.kept_tokens(1).tolist() == whole.kept_tokens(1).tolist()
-    assert (session._executor.logits() == whole._executor.logits()).all()
+    assert (session.next_logits() == whole.next_logits()).all()
 
 
 def test_a_cycle_that_fails_half_way_is_not_hidden(make_session):
     session = make_session()
-    session.engine.fail_in = "evict_0"
+    session.engine.fail_in = "evict"
     with pytest.raises(RuntimeError, match="out of order"):
         session.feed(TEXT)
     session.engine.fail_in = None
@@ -201,14 +185,14 @@ def test_a_cycle_that_fails_half_way_is_not_hidden(make_session):
 def test_a_step_that_fails_changes_nothing(make_session):
     session, other = make_session(), make_session()
     session.feed("abc")
-    session.engine.fail_in = "prefill_chunk"
+    session.engine.fail_in = "step"
     with pytest.raises(RuntimeError):
         session.feed("defgh")
     session.engine.fail_in = None
     assert session.tokens == 3
     session.feed("defgh")
     other.feed("abcdefgh")
-    assert session._executor.logits() == pytest.approx(other._executor.logits())
+    assert session.next_logits() == pytest.approx(other.next_logits())
 
 
 def test_leaving_the_loop_keeps_what_was_given_out(make_session):
@@ -231,13 +215,13 @@ def test_rewind(make_session):
     session.rewind(7)
     other.feed("abcde")
     assert session.tokens == 5
-    assert session._executor.logits() == pytest.approx(other._executor.logits(), abs=1e-5)
+    assert session.next_logits() == pytest.approx(other.next_logits(), abs=1e-5)
     session.feed(TEXT)
     other.feed(TEXT)
     assert session.kept_tokens(0).tolist() == other.kept_tokens(0).tolist()
     session.rewind(len(session._executor.since_cycle))  # to the cycle, and no further
     assert session.used == 12
-    session._executor.logits()
+    session.next_logits()
     with pytest.raises(CacheError, match=r"rewind\(1\): 0 tokens were read since the last cycle"):
         session.rewind(1)
 
@@ -251,32 +235,27 @@ def test_rewind_to_the_beginning(make_session):
         session.generate_ids()
 
 
-@pytest.mark.parametrize("queries", ["recent", "catalyst"])
-def test_rewound_queries_score_nothing(make_session, make_oracle, queries):
-    session = make_session(scalars=("attention",), queries=queries)
+def test_rewound_tokens_leave_no_trace(make_session, make_oracle):
+    session = make_session()
     ids = session.encode(TEXT)
     session.feed([*ids[:15], 1, 2, 3])
     session.rewind(3)
     session.feed(ids[15:])
-    oracle = make_oracle(session.manifest, session.encode("sum up"))
+    oracle = make_oracle(session.manifest, session.catalyst)
     oracle.read(ids)
     assert session.kept_tokens(1).tolist() == oracle.kept(1)
 
 
-def test_queries_lost_by_a_rewind_are_found_again(make_session, make_oracle):
-    session = make_session(scalars=("attention",), queries="recent", capacity=128)
-    ids = session.encode(TEXT)
-    session.feed([*ids[:50], *ids[:70]])
-    session.rewind(70)  # more than the queries that are kept
-    session.feed(ids[50:128])
-    session.rewind(60)  # of the 64 that are kept four are left, of tokens before these
-    session.feed(ids[68:80])
-    session.distill()
-    oracle = make_oracle(session.manifest, [])
-    oracle.read(ids[:80])
-    oracle.cycle()
-    assert session.kept_tokens(1).tolist() == oracle.kept(1)
-    assert session.engine.scored[-1] == 64
+def test_a_rewind_reaches_every_part(make_session):
+    """Tokens, those given out and not read yet, and the conversation."""
+    session = make_session(capacity=256)
+    list(session.chat([{"role": "user", "content": "Hello"}], max_new_tokens=3))
+    held = session.tokens
+    assert session._reader.pending
+    session.rewind(2)
+    assert session.tokens == held - 2
+    assert not session._reader.pending
+    assert session._talk.conversation is None
 
 
 def test_catalyst_at_run_time(make_session, make_oracle):
@@ -293,7 +272,7 @@ def test_catalyst_at_run_time(make_session, make_oracle):
     once = make_session()
     once.feed(ids, catalyst=list(b"why?"))
     assert once.kept_tokens(0).tolist() == oracle.kept(0)
-    assert once.catalyst == "sum up"
+    assert once.catalyst == list(b"sum up")
 
 
 def test_catalyst_that_cannot_be(make_session):
@@ -302,9 +281,9 @@ def test_catalyst_that_cannot_be(make_session):
         session.catalyst = "123456789"
     with pytest.raises(ConfigError, match="catalyst is empty"):
         session.catalyst = ""
-    assert session.catalyst == "sum up"
+    assert session.catalyst == list(b"sum up")
     with pytest.raises(ConfigError, match="reads no catalyst prompt"):
-        make_session(queries="recent").catalyst = "why?"
+        make_session(catalyst=None).catalyst = "why?"
     with pytest.raises(CacheError, match="has 11 tokens, catalyst_size is 8"):
         make_session(catalyst="hello there")
 
@@ -330,7 +309,7 @@ def test_distill(make_session):
 
 
 def test_policy_none_ends_where_the_cache_does(make_session):
-    session = make_session(evicts=False, queries=None, scalars=())
+    session = make_session(evicts=False)
     session.feed("a" * 32)
     with pytest.raises(CacheError, match="the cache is full: 32 entries in 32 slots"):
         session.feed("b")
@@ -395,14 +374,16 @@ def test_progress_and_stats(make_session):
     assert (stats.tokens, stats.capacity) == (len(TEXT) + 3, 32)
     assert stats.first_token_seconds > 0
     assert stats.decode_seconds > 0
-    numbers = 2 * 2 * (2 * 4 * 4 + 8 + 2 * 4)  # layers, heads; key, value, index, two scalars
-    assert stats.cache_bytes == 32 * numbers
-    assert stats.held_bytes == session.used * numbers
+    # ids, states, logits; three layers of keys, values and positions; attention and queries of two
+    cache = 8 * 37 + 4 * 6 * 8 + 4 * 260 + 3 * 32 * 2 * (2 * 4 * 4 + 8) + 2 * 32 * 2 * 4
+    assert stats.cache_bytes == cache + 2 * 5 * 4 * 4 * 4
+    rows = 2 * 2 * 2 * 4 * 4 * session.used + 2 * 2 * 8 * 12 + 8 * (session.used - 12)
+    assert stats.held_bytes == rows + 4 * 6 * 8
     assert stats.peak_rss_bytes > 10_000_000
     assert stats.to_dict()["decode_tokens_per_second"] == 2 / stats.decode_seconds
     assert "entries for" in str(stats)
     half = make_session(name="half.lcc", dtype="float16")
-    assert half.stats().cache_bytes == 32 * 2 * 2 * (2 * 4 * 2 + 8 + 2 * 4)
+    assert half.stats().cache_bytes == stats.cache_bytes - 3 * 32 * 2 * 2 * 4 * 2
 
 
 def test_the_end_is_part_of_the_session(make_session, monkeypatch):

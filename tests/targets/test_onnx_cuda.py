@@ -57,8 +57,8 @@ def margins(session: Session, count: int) -> tuple[list[int], float]:
 
 def test_a_text_of_several_cycles_is_read_as_in_float32(artifact: Path) -> None:
     sessions = [
-        lcc.runtime.load(artifact, target=NAME, device="cpu"),
-        lcc.runtime.load(artifact, target="onnxruntime:cpu"),
+        lcc.runtime.open(artifact, target=NAME, device="cpu"),
+        lcc.runtime.open(artifact, target="onnxruntime:cpu"),
     ]
     for session in sessions:
         session.feed(TEXT, prefix=False)
@@ -76,7 +76,7 @@ def test_a_text_of_several_cycles_is_read_as_in_float32(artifact: Path) -> None:
 
 def test_the_cache_is_written_where_it_lies(artifact: Path) -> None:
     """Steps are given one buffer as input and output; an eviction swaps it with the spare one."""
-    session = lcc.runtime.load(artifact, target=NAME, device="cpu")
+    session = lcc.runtime.open(artifact, target=NAME, device="cpu")
     cache, evictions = session._executor.cache, session._executor._evictions
 
     def places() -> set[int]:
@@ -108,7 +108,7 @@ def test_the_manifest_says_half_and_the_table_counts_it(artifact: Path) -> None:
     alone = artifact.with_name("alone.lcc")
     config = CompileConfig(target=NAME, cache=CACHE, policy=PolicyConfig(name="knorm"), plan=PLAN)
     compile_model(artifact.with_name("model"), alone, config)
-    session = lcc.runtime.load(alone, device="cpu")
+    session = lcc.runtime.open(alone, device="cpu")
     table = {row.name: row.bytes for row in session.manifest.memory}
     cache = sum(size for name, size in table.items() if name.startswith("cache"))
     assert cache == session._executor.cache.bytes
@@ -122,16 +122,16 @@ def test_the_manifest_says_half_and_the_table_counts_it(artifact: Path) -> None:
 
 
 def test_a_state_goes_on_exactly(artifact: Path, tmp_path: Path) -> None:
-    session = lcc.runtime.load(artifact, target=NAME, device="cpu")
+    session = lcc.runtime.open(artifact, target=NAME, device="cpu")
     session.feed(TEXT[:130], prefix=False)
     session.save(tmp_path / "s")
-    other = lcc.runtime.load(artifact, target=NAME, device="cpu")
+    other = lcc.runtime.open(artifact, target=NAME, device="cpu")
     other.feed(TEXT[:50], prefix=False)
     other.load(tmp_path / "s")
     for each in (session, other):
         each.feed(TEXT[130:], prefix=False)
     np.testing.assert_array_equal(session.next_logits(), other.next_logits())
-    exact = lcc.runtime.load(artifact, target="onnxruntime:cpu")
+    exact = lcc.runtime.open(artifact, target="onnxruntime:cpu")
     exact.load(tmp_path / "s")  # what the GPU distilled, the CPU goes on from
     exact.feed(TEXT[130:], prefix=False)
     np.testing.assert_allclose(exact.next_logits(), session.next_logits(), atol=2e-2)
@@ -152,14 +152,14 @@ def test_verify_knows_half_precision(artifact: Path) -> None:
 def test_never_quietly_on_the_cpu(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = for_target(read_manifest(artifact), NAME)
     with pytest.raises(TargetError, match=r'this ONNX Runtime has only .* device="cpu"'):
-        lcc.runtime.load(artifact, target=NAME)
-    assert lcc.runtime.load(artifact).manifest.target == "onnxruntime:cpu"  # the next one
+        lcc.runtime.open(artifact, target=NAME)
+    assert lcc.runtime.open(artifact).manifest.target == "onnxruntime:cpu"  # the next one
     # onnxruntime-gpu says that it can, where a library of CUDA's is missing, and takes the CPU.
     real = onnxruntime.get_available_providers()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda_provider.NAME, *real])
     with pytest.raises(TargetError, match="could not start CUDAExecutionProvider: a library or"):
-        lcc.runtime.load(artifact, target=NAME)
-    assert lcc.runtime.load(artifact).manifest.target == "onnxruntime:cpu"
+        lcc.runtime.open(artifact, target=NAME)
+    assert lcc.runtime.open(artifact).manifest.target == "onnxruntime:cpu"
     engine = OnnxRuntimeEngine(artifact, alone, device="cpu")
     engine._provider = cuda_provider.NAME
     with (
@@ -184,7 +184,7 @@ def test_what_runs_on_the_cpu_is_found(artifact: Path) -> None:
 
 @pytest.mark.skipif(not ON_GPU, reason="needs an NVIDIA GPU and onnxruntime-gpu 1.31 or newer")
 def test_on_a_gpu(artifact: Path) -> None:
-    there, here = (lcc.runtime.load(artifact, target=NAME, device=d) for d in (None, "cpu"))
+    there, here = (lcc.runtime.open(artifact, target=NAME, device=d) for d in (None, "cpu"))
     for session in (there, here):
         session.feed(TEXT, prefix=False)
     for i in range(3):

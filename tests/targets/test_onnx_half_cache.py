@@ -44,7 +44,7 @@ def test_verify(architecture: str, plan: str, tiny_folder: Path, tmp_path: Path)
     report = verify(tmp_path / "m.lcc", loaded, prompt_tokens=90, new_tokens=8)
     assert report.ok, [row for row in report.rows if not row.ok]
     assert any("cycles" in row.what for row in report.rows)
-    session = lcc.runtime.load(tmp_path / "m.lcc")
+    session = lcc.runtime.open(tmp_path / "m.lcc")
     session.feed("any text " * 60)
     assert {array.dtype for array in session._executor.cache.keys} == {np.dtype(np.float16)}
 

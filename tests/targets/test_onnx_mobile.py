@@ -105,6 +105,6 @@ def test_what_would_be_cut_to_pieces_is_refused(
 def test_never_somewhere_else_unless_told(compiled) -> None:
     folder = compiled("onnxruntime:nnapi", "llama", HYBRID)
     with pytest.raises(TargetError, match=r'has only .*it runs if you ask for it: device="cpu"'):
-        lcc.runtime.load(folder)
+        lcc.runtime.open(folder)
     with pytest.raises(CacheError, match="onnxruntime:nnapi has it fixed at 96"):
-        lcc.runtime.load(folder, capacity=90, device="cpu")
+        lcc.runtime.open(folder, capacity=90, device="cpu")

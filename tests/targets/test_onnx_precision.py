@@ -212,7 +212,7 @@ def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
         manifest = compile_model(tiny_folder, folder, config)
         weights[precision] = manifest.memory[0].bytes
         files[precision] = (folder / "weights.bin").stat().st_size
-        lcc.runtime.load(folder).feed("any text " * 40)
+        lcc.runtime.open(folder).feed("any text " * 40)
     assert weights["int4"] < weights["int8"] < weights["fp32"] / 3
     assert files["int4"] < files["int8"] < files["fp32"] / 2
 
@@ -227,7 +227,7 @@ def test_cpus_that_cut_byte_products_off_get_exact_ones(
         monkeypatch.setattr(
             "lcc.runtime.engines.onnx_runtime.adds_byte_products", lambda has=has: has
         )
-        session = lcc.runtime.load(tmp_path / "m.lcc")
+        session = lcc.runtime.open(tmp_path / "m.lcc")
         session.feed("some words to read")
         logits.append(session.next_logits().copy())
         options = session._executor._engine._options  # type: ignore[attr-defined]

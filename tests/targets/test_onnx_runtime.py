@@ -109,7 +109,7 @@ import statistics, sys, time
 import lcc.runtime
 from lcc.runtime.stats import peak_rss_bytes
 
-sessions = [lcc.runtime.load(sys.argv[1], threads=1, capacity=c) for c in (2000, 400_000)]
+sessions = [lcc.runtime.open(sys.argv[1], threads=1, capacity=c) for c in (2000, 400_000)]
 seconds = [[], []]
 for session in sessions:
     cache = session._executor.cache

@@ -50,11 +50,11 @@ def test_what_is_the_same_is_there_once(both: Path, model: Path) -> None:
 
 def test_the_first_that_runs_here_is_taken(both: Path, tmp_path: Path) -> None:
     assert targets_of(read_manifest(both)) == ["onnxruntime:nnapi", "onnxruntime:cpu"]
-    session = lcc.runtime.load(both)
+    session = lcc.runtime.open(both)
     assert session.manifest.target == "onnxruntime:cpu"
     session.feed(TEXT, prefix=False)
     session.save(tmp_path / "s")
-    other = lcc.runtime.load(both, target="onnxruntime:nnapi", device="cpu")
+    other = lcc.runtime.open(both, target="onnxruntime:nnapi", device="cpu")
     assert other.manifest.target == "onnxruntime:nnapi"
     other.load(tmp_path / "s")  # what one target distilled, the other goes on from
     written = list(session.generate_ids(max_new_tokens=20, eos=[]))
@@ -62,9 +62,9 @@ def test_the_first_that_runs_here_is_taken(both: Path, tmp_path: Path) -> None:
     with pytest.raises(
         TargetError, match="target is onnxruntime:nnapi, this ONNX Runtime has only"
     ):
-        lcc.runtime.load(both, target="onnxruntime:nnapi")
+        lcc.runtime.open(both, target="onnxruntime:nnapi")
     with pytest.raises(ArtifactError, match=r"not compiled for reference; wanted one of .*nnapi, "):
-        lcc.runtime.load(both, target="reference")
+        lcc.runtime.open(both, target="reference")
 
 
 def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None:

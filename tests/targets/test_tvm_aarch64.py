@@ -28,7 +28,7 @@ CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, rece
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
 READ = """
 import json, platform, sys, lcc.runtime
-session = lcc.runtime.load(sys.argv[1], threads=2)
+session = lcc.runtime.open(sys.argv[1], threads=2)
 session.feed(json.loads(sys.argv[2]), prefix=False)
 tokens = list(session.generate_ids(max_new_tokens=40, eos=[]))
 kept = [session.kept_tokens(i).tolist() for i in range(2)]
@@ -86,7 +86,7 @@ def test_under_qemu_the_tokens_are_those_of_this_machine(compiled, tmp_path: Pat
     assert run.returncode == 0, run.stderr[-2000:]
     machine, cycles, tokens, kept = json.loads(run.stdout)
     assert machine == "aarch64"
-    session = lcc.runtime.load(compiled("tvm:cpu"), threads=2)
+    session = lcc.runtime.open(compiled("tvm:cpu"), threads=2)
     session.feed(TEXT, prefix=False)
     assert list(session.generate_ids(max_new_tokens=40, eos=[])) == tokens
     assert len(session.cycles) >= cycles >= 3
@@ -100,7 +100,7 @@ def test_an_arm_library_is_not_loaded_here(compiled) -> None:
     assert library[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", library, 18) == (183,)  # EM_AARCH64
     with pytest.raises(TargetError, match="this machine lacks a CPU of another kind than x86_64"):
-        lcc.runtime.load(folder)
+        lcc.runtime.open(folder)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_objects_are_of_their_machine_and_have_the_programs(
     text = CliRunner().invoke(app, ["inspect", str(folder)]).output
     assert "never linked or run on a device" in text
     with pytest.raises(TargetError, match=f'target is "{target}", this engine runs tvm:cpu'):
-        lcc.runtime.load(folder)
+        lcc.runtime.open(folder)
 
 
 def test_what_cannot_be_built_is_said_before(

@@ -323,9 +323,9 @@ def test_the_command_and_what_comes_of_it(
     result = invoke(app, ["compile", str(output), "-o", str(artifact), *own, *sizes])
     assert result.exit_code == 0, result.output
     text = list((data / "held.txt").read_bytes()[:90])  # before anything is evicted
-    session = lcc.runtime.load(artifact)
+    session = lcc.runtime.open(artifact)
     session.feed(text[:1], prefix=False)
-    surprise = session.surprise(text[1:])
+    nll = session.nll(text[1:])
     stage = Stage(
         name="s", length=128, steps=1, batch_tokens=128, learning_rate=1.0,
         sources=(Source(name="a", share=1.0),),
@@ -334,7 +334,7 @@ def test_the_command_and_what_comes_of_it(
     labels = np.array([*text[1:], IGNORED])
     read = Sequence(np.array(text), labels, (90,))
     learned = HybridTrainer(output, plan, recipe, stage).measure([read])
-    assert float(surprise.mean()) == pytest.approx(learned, rel=1e-5)
+    assert float(nll.mean()) == pytest.approx(learned, rel=1e-5)
     assert HybridTrainer(output, "dense", recipe, stage).measure([read]) != pytest.approx(
         learned, rel=5e-5
     )

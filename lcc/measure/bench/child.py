@@ -35,16 +35,16 @@ def one_line(error: BaseException) -> str:
 
 def answer(page: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
     """Do what a page asks."""
-    contestant = importlib.import_module(f"lcc.measure.bench.contestants.{page['kind']}")
+    engine = importlib.import_module(f"lcc.measure.bench.engines.{page['kind']}")
     if page.pop("do") == "prepare":
 
         def report(step: str, done: float) -> None:
             say({"step": step, "done": done})
 
-        source = contestant.prepare(page["model"], Path(page["folder"]), page["precision"], report)
+        source = engine.prepare(page["model"], Path(page["folder"]), page["precision"], report)
         say({"source": str(source)})
         return
-    say({"result": measure(msgspec.convert(page, Request), contestant.load)})
+    say({"result": measure(msgspec.convert(page, Request), engine.load)})
 
 
 def main() -> None:

@@ -14,18 +14,18 @@ import lcc
 from lcc.artifact.manifest import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.config import Budget, CacheConfig
 from lcc.errors import ConfigError, LccError
-from lcc.measure.bench.contestants import PEERS
+from lcc.measure.bench.engines import PEERS
 from lcc.measure.bench.process import Progress, ask
 from lcc.measure.machine import versions
 
-ENGINES = {"onnxruntime": ("onnxruntime",), "tvm": ("apache-tvm", "apache-tvm-ffi")}
+DISTRIBUTIONS = {"onnxruntime": ("onnxruntime",), "tvm": ("apache-tvm", "apache-tvm-ffi")}
 
 
-class Contestant(Struct, frozen=True, kw_only=True):
+class Engine(Struct, frozen=True, kw_only=True):
     """One line of the tables.
 
     label       how it is called
-    kind        its file in lcc/measure/bench/contestants/
+    kind        its file in lcc/measure/bench/engines/
     precision   of its weights
     options     as in `Request`
     identity    what tells it from another one of this name: versions, and of an artifact its
@@ -41,7 +41,7 @@ class Contestant(Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Contestant]:
+def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Engine]:
     """Every artifact with every one of its targets and every budget.
 
     budgets     none = as compiled
@@ -80,9 +80,9 @@ def _check_budget(folder: Path, compiled: CacheConfig, wanted: Budget) -> None:
 
 def _artifact(
     name: str, folder: Path, manifest: Manifest, budgets: Sequence[Budget]
-) -> list[Contestant]:
-    engine = ENGINES.get(manifest.target.partition(":")[0], ())
-    identity = {"lcc": lcc.__version__} | versions(engine) | {"artifact": fingerprint(manifest)}
+) -> list[Engine]:
+    packages = DISTRIBUTIONS.get(manifest.target.partition(":")[0], ())
+    identity = {"lcc": lcc.__version__} | versions(packages) | {"artifact": fingerprint(manifest)}
     found = []
     choices: list[Budget | None] = [*budgets] or [None]
     for each in choices:
@@ -92,7 +92,7 @@ def _artifact(
             options |= {"budget": each.budget, "capacity": each.capacity}
             words.append(f"budget {each.budget}" + (f":{each.capacity}" if each.capacity else ""))
         found.append(
-            Contestant(
+            Engine(
                 label=" ".join(words),
                 kind="artifact",
                 precision=manifest.precision,
@@ -109,7 +109,7 @@ def peers(
     model: str | None,
     precisions: Sequence[str],
     budgets: Sequence[int],
-) -> tuple[list[Contestant], dict[str, str]]:
+) -> tuple[list[Engine], dict[str, str]]:
     """Peers that are installed, their weights not prepared yet; and why the others are left out.
 
     model       folder or GGUF file, as `lcc compile` takes it
@@ -126,7 +126,7 @@ def peers(
             raise ConfigError(f"--peer-precision {precision}: wanted fp32, int4, or both")
     if names and model is None:
         raise ConfigError("--against needs a --model: the folder or GGUF file of the artifacts")
-    found, skipped = list[Contestant](), dict[str, str]()
+    found, skipped = list[Engine](), dict[str, str]()
     for name in names:
         peer = PEERS[name]
         if importlib.util.find_spec(peer.package) is None:
@@ -141,7 +141,7 @@ def peers(
             if peer.kind == "press":
                 options = [{"budget": budget} for budget in budgets]
             found += [
-                Contestant(
+                Engine(
                     label=f"{label} budget {each['budget']}" if each else label,
                     kind=peer.kind,
                     precision=precision,
@@ -154,13 +154,13 @@ def peers(
 
 
 def prepare(
-    peers: Sequence[Contestant], model: str, folder: Path, progress: Progress
-) -> tuple[list[Contestant], dict[str, str]]:
+    peers: Sequence[Engine], model: str, folder: Path, progress: Progress
+) -> tuple[list[Engine], dict[str, str]]:
     """Peers with what they load; and why others have nothing to load.
 
     folder      for what is made from the model, and used again
     """
-    ready, failed = list[Contestant](), dict[str, str]()
+    ready, failed = list[Engine](), dict[str, str]()
     sources: dict[tuple[str, str], str | LccError] = {}
     for peer in peers:
         key = (peer.kind, peer.precision)

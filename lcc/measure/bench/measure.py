@@ -18,7 +18,7 @@ OnToken = Callable[[int], object]
 class Request(Struct, frozen=True, kw_only=True):
     """What a child process is told.
 
-    kind            the file in lcc/measure/bench/contestants/
+    kind            the file in lcc/measure/bench/engines/
     source          what its `load` reads: an artifact, or what its `prepare` made
     precision       of a peer's weights: fp32 or int4; an artifact has its own
     ids             the prompt
@@ -37,7 +37,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Measurement(Struct, frozen=True, kw_only=True):
-    """One line: a contestant, a length, a round. Where it failed, `error` and no numbers.
+    """One line: an engine, a length, a round. Where it failed, `error` and no numbers.
 
     tokens                      of the prompt
     round                       from 1
@@ -52,7 +52,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     first_ids                   the first tokens it wrote
     """
 
-    contestant: str
+    engine: str
     tokens: int
     round: int
     load_seconds: float | None = None
@@ -68,7 +68,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
 
 
 class Model(Protocol):
-    """What `load` of a contestant gives."""
+    """What `load` of an engine gives."""
 
     def generate(self, ids: list[int], count: int, on_token: OnToken) -> None:
         """Forget all, read ids, write `count` greedy tokens whatever they are; tell each."""

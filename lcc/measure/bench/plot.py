@@ -1,4 +1,4 @@
-"""The picture: time and memory over the length, a line a contestant."""
+"""The picture: time and memory over the length, a line an engine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from lcc.measure.bench.summary import Cell, Spread
 
-# Okabe and Ito's colours, told apart by nearly everyone; black is the first contestant's.
+# Okabe and Ito's colours, told apart by nearly everyone; black is the first engine's.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#999933")
 MARKERS = "osD^vPX*"
 SPREAD = 0.012  # how far markers of neighbours lie apart, of the whole width
@@ -16,7 +16,7 @@ def draw(cells: Sequence[Cell], folder: Path) -> list[Path]:
     """Write bench.png and bench.svg into `folder`; nothing where nothing was measured."""
     from matplotlib.figure import Figure
 
-    labels = list(dict.fromkeys(cell.contestant for cell in cells if cell.rounds))
+    labels = list(dict.fromkeys(cell.engine for cell in cells if cell.rounds))
     lengths = sorted({cell.tokens for cell in cells})
     if not labels:
         return []
@@ -34,7 +34,7 @@ def draw(cells: Sequence[Cell], folder: Path) -> list[Path]:
             points = [
                 (cell.tokens, _scaled(cell.numbers[metric], unit))
                 for cell in cells
-                if cell.contestant == label and metric in cell.numbers
+                if cell.engine == label and metric in cell.numbers
             ]
             if points:
                 shift = _shift(place, len(labels), lengths)
@@ -57,7 +57,7 @@ def _scaled(spread: Spread, unit: float | None) -> tuple[float, float, float]:
 
 
 def _shift(place: int, count: int, lengths: Sequence[int]) -> float:
-    """A factor for the lengths of one contestant, so that bars do not hide each other."""
+    """A factor for the lengths of one engine, so that bars do not hide each other."""
     decades = max(lengths) / min(lengths) if len(lengths) > 1 else 4.0
     return float(decades ** (SPREAD * (place - (count - 1) / 2)))
 

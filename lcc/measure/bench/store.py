@@ -1,6 +1,6 @@
 """The folder of a bench: what was asked, what was measured so far, and the tables of it.
 
-run_meta.json   the command, contestants and their versions, machine, load before every round
+run_meta.json   the command, engines and their versions, machine, load before every round
 bench.json      all measurements, and cells: medians and ratios
 bench.csv       a line a measurement
 """
@@ -43,7 +43,7 @@ class Store:
     def __init__(self, folder: Path, asked: dict[str, Any], meta: dict[str, Any]) -> None:
         """Begin, or go on with what is there.
 
-        asked       what must be the same to go on, of JSON values: name -> value. "contestants",
+        asked       what must be the same to go on, of JSON values: name -> value. "engines",
                     label -> identity, may become more, and "model" be named later
         meta        what is noted besides
 
@@ -85,13 +85,12 @@ class Store:
         self._write("bench.json", json.dumps(page, indent=1) + "\n")
         self._write("bench.csv", csv_text(self.measurements))
 
-    def find(self, contestant: str, tokens: int, number: int | None = None) -> list[Measurement]:
-        """What there is of a contestant at a length, in one round or in all."""
+    def find(self, engine: str, tokens: int, number: int | None = None) -> list[Measurement]:
+        """What there is of an engine at a length, in one round or in all."""
         return [
             each
             for each in self.measurements
-            if (each.contestant, each.tokens) == (contestant, tokens)
-            and number in (None, each.round)
+            if (each.engine, each.tokens) == (engine, tokens) and number in (None, each.round)
         ]
 
     def _write_meta(self) -> None:
@@ -117,13 +116,13 @@ def csv_text(measurements: Sequence[Measurement]) -> str:
 def check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise ConfigError where a folder holds the bench of another command.
 
-    Contestants that were not there may be added, and the model for the first of the peers.
+    Engines that were not there may be added, and the model for the first of the peers.
     """
-    known = old.get("contestants", {})
+    known = old.get("engines", {})
     new = {name: value for name, value in new.items() if name != "model" or name in old}
-    if "contestants" in new:
-        same = {label: value for label, value in new["contestants"].items() if label in known}
-        new["contestants"] = same
+    if "engines" in new:
+        same = {label: value for label, value in new["engines"].items() if label in known}
+        new["engines"] = same
     before, now = _flat(old), _flat(new)
     lines = [
         f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"

@@ -1,4 +1,4 @@
-"""From rounds to cells: median, least and most, and ratios to the first contestant."""
+"""From rounds to cells: median, least and most, and ratios to the first engine."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ METRICS = (
 
 
 class Spread(Struct, frozen=True):
-    """Of all rounds; `ratio` is the median of this / the first contestant's, round by round.
+    """Of all rounds; `ratio` is the median of this / the first engine's, round by round.
 
     Rounds lie apart in time, and a machine is now faster, now slower: what is done in the same
     round compares, medians of their own do less.
@@ -33,15 +33,15 @@ class Spread(Struct, frozen=True):
 
 
 class Cell(Struct, frozen=True, kw_only=True):
-    """A contestant at a length.
+    """An engine at a length.
 
     rounds      that gave numbers
     numbers     metric -> its spread; a metric is absent where nobody knows it
-    same_ids    how many of the first ids it wrote are the first contestant's, from the start on
+    same_ids    how many of the first ids it wrote are the first engine's, from the start on
     error       why there are no numbers, or fewer rounds
     """
 
-    contestant: str
+    engine: str
     tokens: int
     rounds: int
     numbers: dict[str, Spread]
@@ -51,12 +51,12 @@ class Cell(Struct, frozen=True, kw_only=True):
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Cell]:
-    """Cells by length, then by contestant; ratios are to the contestant measured first."""
+    """Cells by length, then by engine; ratios are to the engine measured first."""
     tokens = sorted({each.tokens for each in measurements})
-    labels = list(dict.fromkeys(each.contestant for each in measurements))
+    labels = list(dict.fromkeys(each.engine for each in measurements))
     by_cell: dict[tuple[str, int], list[Measurement]] = {}
     for each in measurements:
-        by_cell.setdefault((each.contestant, each.tokens), []).append(each)
+        by_cell.setdefault((each.engine, each.tokens), []).append(each)
     return [
         _cell(by_cell[label, length], by_cell.get((labels[0], length), []))
         for length in tokens
@@ -89,7 +89,7 @@ def _cell(own: list[Measurement], first: list[Measurement]) -> Cell:
     ids = done[0].first_ids if done else []
     wanted = next(iter(base.values())).first_ids if base else []
     return Cell(
-        contestant=own[0].contestant,
+        engine=own[0].engine,
         tokens=own[0].tokens,
         rounds=len(done),
         numbers=numbers,

@@ -67,10 +67,9 @@ class SessionAsker:
     ) -> dict[str, Any]:
         """Read, ask and score; with `kept_map`, `kept` is the page of `evaluate.kept`."""
         aware = setting == "query-aware"
-        reads = self.session.manifest.queries == "catalyst"
         if aware:
             sample = question_first(sample, lambda text: len(self.encode(text)))
-        view: Any = "question" if aware and reads else "generic"
+        view: Any = "question" if aware and self.session.reads_catalyst else "generic"
         if not kept_map:
             outcome = ask(self.session, sample, view=view, chat=chat, shared=self._shared)
             return _line(outcome.to_dict())
@@ -81,14 +80,14 @@ class SessionAsker:
         return _line(outcome.to_dict()) | {"kept": page}
 
     def perplexity(self, ids: list[int]) -> dict[str, Any]:
-        """Read a text in an empty session, and note how surprising it was.
+        """Read a text in an empty session, and note its negative log likelihood.
 
         The special tokens that begin a text are read, too, and do not count.
         """
         self.session.reset()
-        prefix = self.session.tokenizer.prefix
+        prefix = self.session.manifest.text.prefix
         start = time.perf_counter()
-        nats = self.session.surprise([*prefix, *ids])[len(prefix) :]
+        nats = self.session.nll([*prefix, *ids])[len(prefix) :]
         line = perplexity_line(nats, time.perf_counter() - start)
         return line | {"cycles": self.session.stats().cycles}
 

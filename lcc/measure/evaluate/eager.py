@@ -44,7 +44,7 @@ class Reading:
 
 
 class EagerModel:
-    """Reads, writes greedily, and tells surprise.
+    """Reads, writes greedily, and gives negative log likelihoods.
 
     window      the longest text it was trained for, in tokens; None = it does not say
     turn        what stands before and behind a user's words in the chat template

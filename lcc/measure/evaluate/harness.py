@@ -18,8 +18,7 @@ import numpy as np
 import lcc.runtime
 from lcc.env import needs_extra
 from lcc.errors import CacheError, LccError
-from lcc.runtime.text.chat import load_template
-from lcc.runtime.writer import GREEDY
+from lcc.runtime.text.writing import GREEDY
 
 with needs_extra("harness"):
     from lm_eval.api.model import TemplateLM
@@ -44,7 +43,7 @@ class ArtifactLM(TemplateLM):
         max_batch_size: likewise.
         device: cpu, or what the harness says by default, which is meant for PyTorch and means
             nothing here: where an artifact runs was decided when it was compiled.
-        options: of `lcc.runtime.load`: budget, capacity, threads, target.
+        options: of `lcc.runtime.open`: budget, capacity, threads, target.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class ArtifactLM(TemplateLM):
                 raise LccError(f"{name} is {size}, wanted 1: a session reads one text")
         self.artifact = artifact
         where: Literal["cpu"] | None = "cpu" if device == "cpu" else None
-        self.session = lcc.runtime.load(artifact, device=where, **options)
+        self.session = lcc.runtime.open(artifact, device=where, **options)
         self._context: list[int] = []  # what the session holds, up to where something was asked
 
     @property
@@ -73,12 +72,12 @@ class ArtifactLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
-        return min(self.session.tokenizer.eos_ids, default=0)
+        return min(self.session.manifest.text.ends, default=0)
 
     @property
     def prefix_token_id(self) -> int:
         """What a text without context is predicted from: the token that begins one, if any."""
-        return (self.session.tokenizer.prefix or [self.eot_token_id])[-1]
+        return (self.session.manifest.text.prefix or [self.eot_token_id])[-1]
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
@@ -90,7 +89,7 @@ class ArtifactLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The conversation in the model's own template; a last message that goes on has no end."""
-        template = load_template(self.session.tokenizer)
+        template = self.session.model.template()
         if add_generation_prompt:
             return template.render(chat_history)
         *before, last = chat_history
@@ -123,8 +122,8 @@ class ArtifactLM(TemplateLM):
         results = []
         for (text,) in tqdm([each.args for each in requests], disable=disable_tqdm):
             self._read([self.prefix_token_id])
-            surprise = self.session.surprise(self.tok_encode(text))
-            results.append(-float(surprise.sum(dtype=np.float64)))
+            nll = self.session.nll(self.tok_encode(text))
+            results.append(-float(nll.sum(dtype=np.float64)))
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), results[-1])
         return results
 
@@ -155,7 +154,7 @@ class ArtifactLM(TemplateLM):
         Questions with several answers have one context: where no cycle has run since it was read,
         it is not read again.
         """
-        session, prefix = self.session, self.session.tokenizer.prefix
+        session, prefix = self.session, [*self.session.manifest.text.prefix]
         if prefix and ids[: len(prefix)] != prefix and ids != [self.prefix_token_id]:
             ids = [*prefix, *ids]
         if ids == self._context and session.manifest.policy.name != "h2o":  # which keeps a trace

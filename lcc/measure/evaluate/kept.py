@@ -52,8 +52,8 @@ class KeptWatch:
 
     def page(self, text: str, answers: Sequence[str]) -> dict[str, Any]:
         """What the report shows of the text that was read; see `kept_page`."""
-        tokenizer = self.session.tokenizer
-        ids = [*tokenizer.prefix, *tokenizer.encode(text)][-len(self.steps[-1]) :]
+        prefix = self.session.manifest.text.prefix
+        ids = [*prefix, *self.session.encode(text)][-len(self.steps[-1]) :]
         heads = sum(layer.kv_heads for layer in self.session.manifest.model.layers)
         return kept_page(self.steps, spelled(self.session, ids), heads, answers)
 

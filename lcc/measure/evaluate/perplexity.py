@@ -28,7 +28,7 @@ def last_tokens(session: Session, ids: list[int], count: int = 512) -> float:
         raise LccError(f"count is {count}, wanted fewer tokens than the text has ({len(ids)})")
     session.reset()
     session.feed(ids[:-count], prefix=False)
-    return math.exp(float(session.surprise(ids[-count:]).mean(dtype=np.float64)))
+    return math.exp(float(session.nll(ids[-count:]).mean(dtype=np.float64)))
 
 
 def by_position(nats: np.ndarray, parts: int = 16) -> list[tuple[int, float]]:
@@ -53,7 +53,7 @@ def pieces(
     """Token ids of `samples` texts of `length` tokens, each from a place of its own, by a seed.
 
     Raises:
-        LccError: the sentences have fewer tokens: what is read a second time is no surprise.
+        LccError: the sentences have fewer tokens: what is read a second time is easy to predict.
     """
     texts = []
     for seed in range(first_seed, first_seed + samples):

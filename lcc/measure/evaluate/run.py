@@ -82,12 +82,12 @@ def ask(
         when_read: called between the text and the question.
         shared: of this session; reads what the text has in common with the one before only once.
     """
-    if view != "generic" and session.manifest.queries != "catalyst":
+    if view != "generic" and not session.reads_catalyst:
         raise ConfigError(
             f"view is {view!r}, but policy {session.manifest.policy.name!r} reads no catalyst; "
             "wanted generic"
         )
-    from lcc.runtime.writer import GREEDY
+    from lcc.runtime.text.writing import GREEDY
 
     own = session.catalyst
     if view != "generic":

@@ -78,7 +78,7 @@ class SharedBeginning:
         depth       per cent of the text that its like have in common; None = not known
         """
         session, start = self._session, time.perf_counter()
-        ids = session.tokenizer.encode(text, prefix=prefix)
+        ids = [*(session.manifest.text.prefix if prefix else ()), *session.encode(text)]
         cost = Cost(time.perf_counter() - start) + self._begin(ids)
         alike, self._last = common_length(ids, self._last), ids
         if depth is not None and alike >= ALIKE:  # so will the next be

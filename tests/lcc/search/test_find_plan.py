@@ -90,15 +90,15 @@ def test_losses_are_those_of_the_compiled_layers(
     ranges: str, kind: Sparse, graph: ModelGraph, texts: list[list[int]], meter: Meter
 ) -> None:
     plan = parse_plan(ranges.format(kind), 3)
-    divergence, surprise, count = 0.0, 0.0, 2 * (LENGTH - 9)
+    divergence, nll, count = 0.0, 0.0, 2 * (LENGTH - 9)
     for ids in texts:
         dense = compiled_logits(graph, (Full(),) * 3, ids).log_softmax(-1)[8:-1]
         got = compiled_logits(graph, plan, ids).log_softmax(-1)[8:-1]
         divergence += float((dense.exp() * (dense - got)).sum()) / count
-        surprise -= sum(float(row[i]) for row, i in zip(got, ids[9:], strict=True)) / count
+        nll -= sum(float(row[i]) for row, i in zip(got, ids[9:], strict=True)) / count
     loss = meter.loss(plan)
     assert loss.divergence == pytest.approx(divergence, rel=1e-3)
-    assert loss.surprise == pytest.approx(surprise, rel=1e-5)
+    assert loss.nll == pytest.approx(nll, rel=1e-5)
     assert loss.divergence > 1e-3
 
 

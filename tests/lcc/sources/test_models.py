@@ -111,7 +111,7 @@ def test_a_model_without_tokenizer_is_fed_ids(tmp_path: Path) -> None:
     for policy in ("snapkv", "infinipot"):
         config = CompileConfig(cache=cache, policy=PolicyConfig(name=policy))
         compile_model(module, output, config)
-        session = lcc.runtime.load(output)
+        session = lcc.runtime.open(output)
         session.feed(ids)
         assert session.cycles
         assert len(list(session.generate_ids(ids[:9], max_new_tokens=5))) == 5

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -9,18 +10,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, export
+from torch.export import Dim
 
 from lcc.artifact import cpu
 from lcc.artifact.manifest import Manifest, ModelEntry
-from lcc.artifact.program_entry import program_entry
+from lcc.artifact.program_entry import program_entries
+from lcc.artifact.schedule import Schedule, TextFacts
 from lcc.artifact.weights_index import weights_files
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError, CacheError, LccError, TargetError
-from lcc.ir.program import Program
+from lcc.ir.program import Input, Program, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.runtime.engines.host_array import zeros
 from lcc.runtime.engines.tvm_relax import TvmEngine
-from lcc.runtime.kv_cache import zeros
 from lcc.targets.tvm_cpu import TvmCpu
 
 WEIGHTS_FILE, INDEX_FILE = weights_files("tvm:cpu")
@@ -53,25 +57,24 @@ class Add(nn.Module):
 
 
 def programs() -> list[Program]:
-    length, slots, n = Dim("length", max=16), Dim("slots", min=2), Dim("n")
+    length, slots, n = ("Q", Dim("length", max=16)), ("slots", Dim("slots", min=2)), ("n", Dim("n"))
     cache = torch.zeros(1, HKV, 20, D)
-    inputs = (torch.zeros(1, 7, HQ * D), cache, cache.clone(), torch.zeros(1, dtype=torch.int32))
-    shapes = ({1: length}, {2: slots}, {2: slots}, None)
-    step = Program(
-        names=("prefill_chunk",),
-        exported=export(Step(), inputs, dynamic_shapes=shapes),
-        inputs=("x", "key_0", "value_0", "used"),
-        outputs=("out", "key_0_out", "value_0_out"),
-        updates={"key_0_out": "key_0", "value_0_out": "value_0"},
-    )
-    two = (torch.zeros(4, 3), torch.zeros(4, 3))
-    add = Program(
-        names=("add",),
-        exported=export(Add(), two, dynamic_shapes=({0: n}, {0: n})),
-        inputs=("a", "b"),
-        outputs=("sum", "difference"),
-    )
-    return [step, add]
+    inputs = [
+        Input(Port("x", Role.HIDDEN), torch.zeros(1, 7, HQ * D), {1: length}),
+        Input(Port("key_0", Role.KEY), cache, {2: slots}),
+        Input(Port("value_0", Role.VALUE), cache, {2: slots}),
+        Input(Port("used", Role.COUNTER), torch.zeros(1, dtype=torch.int32)),
+    ]
+    outputs = [
+        Port("out", Role.HIDDEN),
+        Port("key_0_out", Role.KEY),
+        Port("value_0_out", Role.VALUE),
+    ]
+    updates = {"key_0_out": "key_0", "value_0_out": "value_0"}
+    step = export(Step(), ("prefill_chunk",), inputs, outputs, updates)
+    two = [Input(Port(name, Role.HIDDEN), torch.zeros(4, 3), {0: n}) for name in ("a", "b")]
+    sums = [Port("sum", Role.HIDDEN), Port("difference", Role.HIDDEN)]
+    return [step, export(Add(), ("add",), two, sums)]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +89,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=ModelEntry(name="m", architecture="M", hidden_size=1, vocab_size=1, layers=[]),
         cache=CacheConfig(),
         policy=PolicyConfig(),
-        scalars=[],
-        programs={p.names[0]: program_entry(p, files[p.names[0]]) for p in made},
+        constants={},
+        counters={},
+        groups=(),
+        buffers=(),
+        schedule=Schedule(read=(), logits=()),
+        text=TextFacts(),
+        programs=program_entries(made, files),
         passes=[],
         memory=[],
     )
@@ -122,8 +130,8 @@ def test_steps_write_the_cache_in_place(engine: TvmEngine) -> None:
     module, used = Step(), 0
     wanted = torch.full((1, HKV, 40, D), 7.0), torch.full((1, HKV, 40, D), 7.0)
     for size in (7, 1, 12, 1, 1, 3, 12):
-        x, count = drawn(1, size, HQ * D), np.array([used], np.int32)
-        got = runner({"x": x, "used": count}, ["out"])["out"]
+        x, count, got = drawn(1, size, HQ * D), np.array([used], np.int32), zeros([1, size, HQ, D])
+        runner({"x": x, "used": count, "out": got})
         out, *wanted = module(torch.from_numpy(x), *wanted, torch.from_numpy(count))
         used += size
         np.testing.assert_allclose(got, out, atol=1e-6)
@@ -170,7 +178,7 @@ def test_only_the_runtime_is_loaded(folder: Path) -> None:
         from lcc.runtime.engines.tvm_relax import TvmEngine
         folder = Path(sys.argv[1])
         manifest = msgspec.json.decode((folder / "test.json").read_bytes(), type=Manifest)
-        TvmEngine(folder, manifest).runner("add")
+        TvmEngine(folder, manifest).load_all()
         print([name for name in ("torch", "tvm", "onnxruntime") if name in sys.modules])
         print("libtvm_compiler" in Path("/proc/self/maps").read_text())
     """
@@ -178,19 +186,61 @@ def test_only_the_runtime_is_loaded(folder: Path) -> None:
     assert output.split() == ["[]", "False"]
 
 
+def full(value: float, rows: int = 2) -> np.ndarray:
+    array = zeros([rows, 3])
+    array[...] = value
+    return array
+
+
 def test_bound_inputs_and_outputs_stay_bound_and_can_change(engine: TvmEngine) -> None:
-    runner = engine.runner("add")
-    a, total = zeros([2, 3]), zeros([2, 3])
+    runner, difference = engine.runner("add"), np.zeros((4, 3), np.float32)
+    a, total = full(0), full(0)
     runner.bind({"a": a, "sum": total})
     a[...] = 1  # read when run, not when bound
-    runner({"b": np.full((2, 3), 2, np.float32)})
+    runner({"b": full(2)})
     assert total.tolist() == [[3] * 3] * 2
-    other, more = zeros([4, 3]), zeros([4, 3])
-    more[...] = 7
-    runner.bind({"a": more, "sum": other})
-    assert runner({"b": np.full((4, 3), 2, np.float32)}, ["difference"])["difference"].max() == 5
+    other = full(0, 4)
+    runner.bind({"a": full(7, 4), "sum": other})
+    runner({"b": full(2, 4), "difference": difference})
+    assert difference.tolist() == [[5] * 3] * 4
     assert other.tolist() == [[9] * 3] * 4
     assert total.tolist() == [[3] * 3] * 2
+
+
+def test_an_update_is_written_to_what_is_given_for_its_input(folder: Path) -> None:
+    manifest = manifest_of(folder)
+    add = msgspec.structs.replace(manifest.programs["add"], updates={"sum": "a"})
+    programs = manifest.programs | {"add": add}
+    engine = TvmEngine(folder, msgspec.structs.replace(manifest, programs=programs), threads=1)
+    runner, rows = engine.runner("add"), np.ones((4, 3), np.float32)
+    runner({"a": rows[1:3], "b": full(2)})  # where vectors cannot be loaded: it is copied, and back
+    assert rows.tolist() == [[1] * 3, [3] * 3, [3] * 3, [1] * 3]
+    a, other = full(1), full(0)
+    runner.bind({"a": a})
+    runner({"b": full(2)})
+    assert a.tolist() == [[3] * 3] * 2
+    runner({"b": full(2), "sum": other})
+    assert (a.max(), other.max()) == (3, 5)
+
+
+def test_many_threads_run_one_machine(engine: TvmEngine) -> None:
+    """It runs one program at a time; runners have arrays of their own."""
+    failed: list[int] = []
+
+    def work(number: int) -> None:
+        runner, total = engine.runner("add"), full(0)
+        runner.bind({"a": full(number), "sum": total})
+        for i in range(100):
+            runner({"b": full(i)})
+            if not (total == number + i).all():
+                failed.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 def misaligned(*shape: int) -> np.ndarray:
@@ -203,10 +253,11 @@ def test_what_is_fed_may_lie_anywhere(engine: TvmEngine) -> None:
     a = misaligned(33, 3)
     a[...] = np.arange(99).reshape(33, 3)
     a.flags.writeable = False
-    got = engine.runner("add")({"a": a, "b": np.ones((33, 3), np.float32)}, ["sum"])["sum"]
+    got = misaligned(33, 3)
+    engine.runner("add")({"a": a, "b": np.ones((33, 3), np.float32), "sum": got})
     assert (got == a + 1).all()
     with pytest.raises(CacheError, match="a: the array is not C-contiguous"):
-        engine.runner("add")({"a": np.ones((3, 4), np.float32).T, "b": a}, ["sum"])
+        engine.runner("add")({"a": np.ones((3, 4), np.float32).T, "b": a})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ import datetime
 import pytest
 
 from lcc.errors import ConfigError
-from lcc.runtime.text.chat import ChatTemplate, Conversation, check_messages
+from lcc.runtime.text.chat import ChatTemplate, check_messages
+from lcc.runtime.text.conversation import Conversation
 from lcc.testing.tiny import CHAT_TEMPLATE, END
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -155,7 +156,7 @@ def script(session, text):
 
 def held(session):
     """All that the session holds, where no cycle ran."""
-    return [*session._executor.since_cycle, *session._pending]
+    return [*session._executor.since_cycle, *session._reader.pending]
 
 
 BYE = {"role": "user", "content": "Bye"}
@@ -174,7 +175,7 @@ def test_thoughts_are_taken_back(make_session):
     script(session, "Ho")
     follow = [*HELLO, {"role": "assistant", "content": answer}, BYE]
     assert "".join(session.chat(follow)) == "Ho"
-    whole = session._template.render(follow) + "Ho<|im_end|>"
+    whole = session.model.template().render(follow) + "Ho<|im_end|>"
     assert "hm" not in whole
     assert held(session) == session.encode(whole)
 
@@ -192,7 +193,7 @@ def test_thoughts_stay_after_a_cycle(make_session):
     script(session, "Ho")
     assert "".join(session.chat([*HELLO, {"role": "assistant", "content": answer}, BYE])) == "Ho"
     after = "\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>"
-    assert [*ids, *session._pending] == session.encode(after)
+    assert [*ids, *session._reader.pending] == session.encode(after)
 
 
 INST = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"  # as Llama 2
@@ -206,14 +207,14 @@ def test_the_same_conversation_gets_another_answer(make_session, tmp_path, templ
         script(session, said)
         assert "".join(session.chat(HELLO)) == said
         assert held(session) == session.encode(
-            session._template.render(HELLO) + f"{said}<|im_end|>"
+            session.model.template().render(HELLO) + f"{said}<|im_end|>"
         )
         session.save(tmp_path / "state")  # what can be taken back is known after a load, too
         session.load(tmp_path / "state")
     script(session, "Ho")
     edited = [*HELLO, {"role": "assistant", "content": "Three"}, BYE]
     assert "".join(session.chat(edited)) == "Ho", "an answer that somebody corrected"
-    assert held(session) == session.encode(session._template.render(edited) + "Ho<|im_end|>")
+    assert held(session) == session.encode(session.model.template().render(edited) + "Ho<|im_end|>")
 
 
 def test_a_date_stays_that_of_the_beginning(make_session, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lcc.cli import app, asking
 from lcc.errors import LccError
 from lcc.measure.bench import line_up
-from lcc.measure.bench.contestants import PEERS
+from lcc.measure.bench.engines import PEERS
 from lcc.measure.bench.summary import METRICS
 
 
@@ -44,7 +44,7 @@ def test_bench(tiny_artifact: Path, tmp_path: Path) -> None:
     assert {"torch", "transformers", "onnxruntime", "onnx", "tvm_ffi"} & loaded == set()
     rows = list(csv.DictReader((out / "bench.csv").open()))
     first, second = "tiny.lcc fp32 budget 64", "tiny.lcc fp32 budget 48:96"
-    assert [(row["contestant"], row["tokens"]) for row in rows] == [
+    assert [(row["engine"], row["tokens"]) for row in rows] == [
         (first, "32"),
         (second, "32"),
         (first, "200"),
@@ -59,8 +59,8 @@ def test_bench(tiny_artifact: Path, tmp_path: Path) -> None:
     meta = json.loads((out / "run_meta.json").read_text())
     assert meta["command"][-2:] == ["--threads", "1"]
     assert meta["machine"]["cores"] > 0
-    assert list(meta["asked"]["contestants"]) == [first, second]
-    assert meta["asked"]["contestants"][first].keys() == {"lcc", "onnxruntime", "artifact"}
+    assert list(meta["asked"]["engines"]) == [first, second]
+    assert meta["asked"]["engines"][first].keys() == {"lcc", "onnxruntime", "artifact"}
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (out / "bench.svg").read_bytes()[:500]
     table = done.stdout.splitlines()
@@ -129,7 +129,7 @@ def test_precisions_and_budgets_of_peers(tmp_path: Path, monkeypatch: pytest.Mon
     assert skipped.keys() == {"openvino-genai fp32", "transformers int4", "kvpress int4"}
     assert len(asked) == len(set(asked)) == 7
     for peer in PEERS.values():
-        module = importlib.import_module(f"lcc.measure.bench.contestants.{peer.kind}")
+        module = importlib.import_module(f"lcc.measure.bench.engines.{peer.kind}")
         assert callable(module.prepare)
         assert callable(module.load)
 

@@ -94,7 +94,7 @@ def test_child_prepares_and_tells_how_far(monkeypatch: pytest.MonkeyPatch, tmp_p
         report("half", 0.5)
         return folder / f"{model}-{precision}"
 
-    name = "lcc.measure.bench.contestants.stub"
+    name = "lcc.measure.bench.engines.stub"
     monkeypatch.setitem(sys.modules, name, SimpleNamespace(prepare=prepare))  # type: ignore[misc]
     said: list[dict] = []
     page = {"do": "prepare", "kind": "stub", "model": "m", "precision": "int4"}

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from lcc.errors import ConfigError, LccError
-from lcc.measure.bench.line_up import Contestant
+from lcc.measure.bench.line_up import Engine
 from lcc.measure.bench.rounds import Plan, run
 from lcc.measure.bench.store import Store
 
 
-def contestant(label: str) -> Contestant:
-    return Contestant(label=label, kind="", precision="", options={}, identity={}, source="")
+def engine(label: str) -> Engine:
+    return Engine(label=label, kind="", precision="", options={}, identity={}, source="")
 
 
-PLAN = Plan(contestants=[contestant("a"), contestant("b")], lengths=[2, 4], rounds=2)
+PLAN = Plan(engines=[engine("a"), engine("b")], lengths=[2, 4], rounds=2)
 ORDER = [f"{label}{tokens}" for _ in range(2) for tokens in (2, 4) for label in "ab"]
 
 
@@ -27,8 +27,8 @@ class Stub:
         self.calls: list[str] = []
         self.fails = fails
 
-    def __call__(self, contestant: Contestant, ids: list[int]) -> dict[str, Any]:
-        name = f"{contestant.label}{len(ids)}"
+    def __call__(self, engine: Engine, ids: list[int]) -> dict[str, Any]:
+        name = f"{engine.label}{len(ids)}"
         assert ids == [7, 8, 9, 10][: len(ids)]
         self.calls.append(name)
         if name in self.fails:
@@ -42,7 +42,7 @@ def go(folder: Path, stub: Stub, **asked: Any) -> Store:
     return store
 
 
-def test_contestants_alternate(tmp_path: Path) -> None:
+def test_engines_alternate(tmp_path: Path) -> None:
     stub = Stub()
     store = go(tmp_path / "out", stub)
     assert stub.calls == ORDER == ["a2", "b2", "a4", "b4", "a2", "b2", "a4", "b4"]
@@ -78,26 +78,26 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:
-    go(tmp_path, Stub(), threads=2, contestants={"a": {"x": "1", "y": "1"}})
+    go(tmp_path, Stub(), threads=2, engines={"a": {"x": "1", "y": "1"}})
     before = (tmp_path / "run_meta.json").read_bytes()
-    words = "holds another bench: threads was 2, is 1; contestants: a: y was 1, is 2; name"
+    words = "holds another bench: threads was 2, is 1; engines: a: y was 1, is 2; name"
     with pytest.raises(ConfigError, match=words):
-        go(tmp_path, Stub(), threads=1, contestants={"a": {"x": "1", "y": "2"}})
+        go(tmp_path, Stub(), threads=1, engines={"a": {"x": "1", "y": "2"}})
     assert (tmp_path / "run_meta.json").read_bytes() == before
 
 
-def test_contestants_may_be_added_and_none_changed(tmp_path: Path) -> None:
+def test_engines_may_be_added_and_none_changed(tmp_path: Path) -> None:
     a, b = {"x": "1"}, {"y": "1"}
-    go(tmp_path, Stub(), contestants={"a": a})
-    go(tmp_path, Stub(), contestants={"a": a, "b": b}, model={"model": "m"})
+    go(tmp_path, Stub(), engines={"a": a})
+    go(tmp_path, Stub(), engines={"a": a, "b": b}, model={"model": "m"})
     meta = json.loads((tmp_path / "run_meta.json").read_text())
-    assert meta["asked"]["contestants"] == {"a": a, "b": b}
+    assert meta["asked"]["engines"] == {"a": a, "b": b}
     with pytest.raises(ConfigError, match="model: model was m, is n; name"):
-        go(tmp_path, Stub(), contestants={"a": a, "b": b, "c": b}, model={"model": "n"})
-    with pytest.raises(ConfigError, match="contestants: b: z was absent, is 1; name"):
-        go(tmp_path, Stub(), contestants={"a": a, "b": b | {"z": "1"}}, model={"model": "m"})
-    with pytest.raises(ConfigError, match="contestants: b: y was 1, is absent; name"):
-        go(tmp_path, Stub(), contestants={"a": a}, model={"model": "m"})
+        go(tmp_path, Stub(), engines={"a": a, "b": b, "c": b}, model={"model": "n"})
+    with pytest.raises(ConfigError, match="engines: b: z was absent, is 1; name"):
+        go(tmp_path, Stub(), engines={"a": a, "b": b | {"z": "1"}}, model={"model": "m"})
+    with pytest.raises(ConfigError, match="engines: b: y was 1, is absent; name"):
+        go(tmp_path, Stub(), engines={"a": a}, model={"model": "m"})
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from lcc.measure.bench.store import csv_text
 from lcc.measure.bench.summary import Spread, summarize
 
 
-def measured(contestant: str, number: int, rate: float, **more: object) -> Measurement:
+def measured(engine: str, number: int, rate: float, **more: object) -> Measurement:
     return Measurement(
-        contestant=contestant, tokens=8, round=number, prefill_tokens_per_second=rate, **more
+        engine=engine, tokens=8, round=number, prefill_tokens_per_second=rate, **more
     )
 
 
@@ -22,8 +22,8 @@ def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert (b.rounds, b.error) == (3, None)
 
 
-def test_a_round_without_the_first_contestant_has_no_ratio() -> None:
-    failed = Measurement(contestant="a", tokens=8, round=1, error="no memory")
+def test_a_round_without_the_first_engine_has_no_ratio() -> None:
+    failed = Measurement(engine="a", tokens=8, round=1, error="no memory")
     a, b = summarize([failed, measured("b", 1, 5.0), measured("b", 2, 7.0)])
     assert (a.rounds, a.numbers, a.error) == (0, {}, "no memory")
     assert b.numbers["prefill_tokens_per_second"] == Spread(6, 5, 7, None)
@@ -44,7 +44,7 @@ def test_ids_are_compared_from_the_start_on() -> None:
 
 
 def test_table_says_why() -> None:
-    failed = Measurement(contestant="b", tokens=8, round=2, error="killed")
+    failed = Measurement(engine="b", tokens=8, round=2, error="killed")
     cells = summarize([measured("a", 1, 5.0), measured("b", 1, 6.0), failed])
     assert _table(cells).splitlines()[2].endswith("1 rounds, then: killed")
     alone = summarize([measured("a", 1, 5.0), failed])
@@ -60,6 +60,6 @@ def test_more_cores_than_threads_are_told() -> None:
 
 def test_csv() -> None:
     rows = csv_text([measured("a, b", 1, 5.0, first_ids=[1, 2]), measured("c", 2, 6.5)]).split("\n")
-    assert rows[0].startswith("contestant,tokens,round,load_seconds,first_token_seconds,")
+    assert rows[0].startswith("engine,tokens,round,load_seconds,first_token_seconds,")
     assert rows[1] == '"a, b",8,1,,,5.0,,,,,,1 2,'
     assert rows[2:] == ["c,8,2,,,6.5,,,,,,,", ""]

@@ -220,7 +220,9 @@ def test_policy_none_is_the_same_at_every_budget(
     shutil.copytree(tiny_artifact, none)
     manifest = json.loads((none / "manifest.json").read_text())
     manifest["policy"]["name"] = "none"
-    manifest["cache"]["budget"] = 48  # means nothing: it may be less than what is asked of others
+    del manifest["schedule"]["cycle"]
+    # means nothing: it may be less than what is asked of others
+    manifest["cache"]["budget"] = manifest["constants"]["budget"] = 48
     (none / "manifest.json").write_text(json.dumps(manifest))
 
     def fail(results, units, *_: object) -> list:  # type: ignore[no-untyped-def]
@@ -364,7 +366,7 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def pretend(self, *arguments: object, **options: object) -> dict:  # type: ignore[no-untyped-def]
         line = ask(self, *arguments, **options)  # type: ignore[arg-type]
         shown.append((tmp_path / "out/report.html").exists())
-        budget = self.session._executor.config.budget
+        budget = self.session._executor.limits.budget
         return line | {"score": float(budget >= 32 or line["depth"] < 50)}
 
     shown: list[bool] = []
@@ -375,7 +377,7 @@ def test_tune_budget(tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.Mo
     chosen = [row for row in table if row.endswith("chosen")]
     assert [row.split()[0] for row in chosen] == ["32"]
     assert any("misses it" in row for row in table)
-    assert f'  lcc.runtime.load("{tiny_artifact}", budget=32)' in table
+    assert f'  lcc.runtime.open("{tiny_artifact}", budget=32)' in table
     sizes = "--chunk-size 16 --catalyst-size 32 --recent-size 8"
     advice = f"  lcc compile MODEL -o SMALLER.lcc --budget 32 --capacity 128 {sizes}"
     assert advice in table

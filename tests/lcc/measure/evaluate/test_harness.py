@@ -101,7 +101,7 @@ def test_rolling_is_the_models(model: ArtifactLM) -> None:
 
 
 def test_generation_stops(model: ArtifactLM, tiny_artifact: Path) -> None:
-    whole = "".join(lcc.runtime.load(tiny_artifact).generate("Tell me", max_new_tokens=20))
+    whole = "".join(lcc.runtime.open(tiny_artifact).generate("Tell me", max_new_tokens=20))
     assert len(whole) > 3
     options = {"until": [], "max_gen_toks": 20, "do_sample": False}
     until = {**options, "until": [whole[2]]}

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_full_cache_answers_as_an_artifact_that_keeps_all(
     model: EagerModel, tiny_artifact: Path, chat: bool, setting: Any
 ) -> None:
     sample = short(1)
-    session = lcc.runtime.load(tiny_artifact)
+    session = lcc.runtime.open(tiny_artifact)
     theirs = SessionAsker(session).ask(sample, setting, chat=chat)
     mine = PeerAsker(model, None, None).ask(sample, setting, chat=chat)
     assert mine["answer"]
@@ -73,12 +74,14 @@ def test_perplexity_is_of_a_text_that_begins_as_any_other(
 ) -> None:
     """With the special token, where the model has one; its own nats do not count."""
     ids = [int(i) for i in np.random.default_rng(1).integers(0, 256, 60)]
-    session = lcc.runtime.load(tiny_artifact)
-    assert not session.tokenizer.prefix
+    session = lcc.runtime.open(tiny_artifact)
+    assert not session.manifest.text.prefix
     full, artifact = PeerAsker(model, None, None), SessionAsker(session)
     without = [asker.perplexity(ids) for asker in (full, artifact)]
-    for tokenizer in (model.tokenizer, session.tokenizer):
-        monkeypatch.setattr(tokenizer, "prefix", [258, 259])
+    monkeypatch.setattr(model.tokenizer, "prefix", [258, 259])
+    text = msgspec.structs.replace(session.manifest.text, prefix=(258, 259))
+    manifest = msgspec.structs.replace(session.manifest, text=text)
+    monkeypatch.setattr(session, "manifest", manifest)
     with torch.no_grad():
         logits = model.module(torch.tensor([[258, 259, *ids]])).logits[0]
     wanted = torch.nn.functional.cross_entropy(

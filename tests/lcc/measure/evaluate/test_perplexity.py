@@ -16,7 +16,7 @@ SENTENCES = [f"Sentence {number} says {'so ' * (number % 7)}much." for number in
 
 
 def test_perplexity_is_the_models(tiny_artifact: Path) -> None:
-    session = lcc.runtime.load(tiny_artifact)
+    session = lcc.runtime.open(tiny_artifact)
     ids = pieces(session.encode, SENTENCES, 60, samples=1)[0]
     with torch.no_grad():
         logits = tiny_model("llama")(torch.tensor([ids])).logits[0]
@@ -27,7 +27,7 @@ def test_perplexity_is_the_models(tiny_artifact: Path) -> None:
 
 
 def test_pieces_are_texts_of_their_own(tiny_artifact: Path) -> None:
-    session = lcc.runtime.load(tiny_artifact)
+    session = lcc.runtime.open(tiny_artifact)
     texts = pieces(session.encode, SENTENCES, 1500, samples=3)
     assert [len(ids) for ids in texts] == [1500] * 3
     assert len({tuple(ids[:50]) for ids in texts}) == 3
@@ -35,7 +35,7 @@ def test_pieces_are_texts_of_their_own(tiny_artifact: Path) -> None:
 
 
 def test_no_text_is_read_twice(tiny_artifact: Path) -> None:
-    session = lcc.runtime.load(tiny_artifact)
+    session = lcc.runtime.open(tiny_artifact)
     everything = len(session.encode(" ".join(SENTENCES) + " "))
     assert len(pieces(session.encode, SENTENCES, everything - 9, samples=1)[0]) == everything - 9
     with pytest.raises(LccError, match=r"haystack has [\d,]+ tokens, wanted [\d,]+ or more"):

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from lcc.measure.evaluate.run import Outcome, ask
 from lcc.measure.evaluate.sample import Sample, evenly
 from lcc.measure.evaluate.shared_beginning import SharedBeginning
 from lcc.runtime import Session
+from lcc.runtime.core.executor import Cycle
 
 NOISE = "The grass is green. The sky is blue. "
 
@@ -36,7 +36,7 @@ def sample(depth: float, noise: str = NOISE, count: int = 40) -> Sample:
 def session(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setattr(shared_beginning, "WORTH", 100)
     monkeypatch.setattr(shared_beginning, "ALIKE", 40)
-    return lcc.runtime.load(tiny_artifact)
+    return lcc.runtime.open(tiny_artifact)
 
 
 def count_tokens(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -84,9 +84,13 @@ def test_no_state_is_kept_behind_the_last_cycle(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks at the end of its text, which is not that of the next."""
-    policy = msgspec.structs.replace(session.manifest.policy, tail_size=30)
-    session.manifest = msgspec.structs.replace(session.manifest, policy=policy)
-    monkeypatch.setattr(session._executor, "_tail_size", 30)
+    executor, evict = session._executor, session._executor.evict
+
+    def other_where_it_is_the_last(catalyst: list[int], left: int = -1) -> Cycle:
+        executor.protected = 0 if left < 0 else 30
+        return evict(catalyst, left)
+
+    monkeypatch.setattr(executor, "evict", other_where_it_is_the_last)
     monkeypatch.setattr(shared_beginning, "MARGIN", 0)
     # Its last cycle is behind 576 tokens of 607; up to 592, 19 sentences begin as 15 do.
     short, longer = (

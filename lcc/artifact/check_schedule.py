@@ -1,0 +1,214 @@
+"""Whether buffers, counters, lists and programs of a manifest fit together; opens no file.
+
+What is refused here need not be looked for when the schedule runs: names that nothing bears, memory
+of another shape or dtype, an input that nothing is bound to, a loop without an end.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from lcc.artifact.check_runs import check_run, check_swap
+from lcc.artifact.schedule import Block, BufferSpec, Group, Over, Schedule
+from lcc.errors import ArtifactError
+from lcc.ir.roles import Role
+
+if TYPE_CHECKING:
+    from lcc.artifact.manifest import Manifest, ProgramEntry
+
+CONSTANTS = ("zero", "one", "capacity", "budget", "chunk_size", "reserved", "no_state")
+COUNTERS = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "left", "state")
+DTYPES = ("float32", "float16", "int32", "int64")
+
+
+def lists(schedule: Schedule) -> Iterator[tuple[str, tuple[Block, ...]]]:
+    """All lists of a schedule, each with its name."""
+    yield "read", schedule.read
+    yield "cycle", schedule.cycle
+    yield "logits", schedule.logits
+    for group, blocks in schedule.compact.items():
+        yield f"compact {group}", blocks
+
+
+def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"]) -> None:
+    """Refuse a manifest whose schedule cannot be run with these programs.
+
+    programs    of one target, by name
+
+    Raises:
+        ArtifactError: says what, where, what was found and what was wanted.
+    """
+    _check_numbers(manifest)
+    for group in manifest.groups:
+        _check_group(manifest, group)
+    _check_groups(manifest)
+    names = [spec.name for spec in manifest.buffers]
+    for spec in manifest.buffers:
+        _check_buffer(manifest, spec)
+        if names.count(spec.name) > 1:
+            raise ArtifactError(f"buffers: {spec.name} is there twice")
+    buffers = {spec.name: spec for spec in manifest.buffers}
+    for name, role, dtype in (
+        ("ids", Role.TOKENS, "int64"),
+        ("logits", Role.LOGITS, "float32"),
+        ("hidden", Role.HIDDEN, ""),
+    ):
+        found = buffers.get(name)
+        if found is None or found.role != role or found.dtype != (dtype or found.dtype):
+            raise ArtifactError(f"buffers: wanted {name}, of role {role} {dtype}".rstrip())
+    _check_updates(programs)
+    for name, blocks in lists(manifest.schedule):
+        for place, block in enumerate(blocks):
+            where = f"schedule: {name}, block {place}"
+            _check_block(manifest, block, name, where)
+            _check_names(manifest, block, where)
+            _check_memory(block, buffers, where)
+            for run in block.do:
+                check_run(manifest, programs, buffers, run, where)
+
+
+def _check_numbers(manifest: "Manifest") -> None:
+    constants, counters, cache = manifest.constants, manifest.counters, manifest.cache
+    if both := constants.keys() & counters.keys():
+        raise ArtifactError(f"counters: {min(both)} is a constant, too")
+    for kind, wanted, present in (
+        ("constants", CONSTANTS, constants),
+        ("counters", COUNTERS, counters),
+    ):
+        if missing := [name for name in wanted if name not in present]:
+            raise ArtifactError(f"{kind}: no {', '.join(missing)}")
+    for name in ("capacity", "budget", "chunk_size"):
+        if constants[name] != getattr(cache, name):
+            raise ArtifactError(
+                f"constants: {name} is {constants[name]}, cache says {getattr(cache, name)}"
+            )
+    needed = constants["budget"] + constants["chunk_size"] + constants["reserved"]
+    if needed > constants["capacity"] or constants["reserved"] < 0:
+        raise ArtifactError(
+            f"constants: budget + chunk_size + reserved is {needed}, wanted capacity "
+            f"({constants['capacity']}) or less"
+        )
+    if counters["state"] != constants["no_state"]:
+        raise ArtifactError(f"counters: state is {counters['state']}, wanted no_state at first")
+    if (constants["zero"], constants["one"]) != (0, 1):
+        raise ArtifactError("constants: wanted zero to be 0 and one to be 1")
+
+
+def _check_group(manifest: "Manifest", group: Group) -> None:
+    where = f"groups: {group.name}"
+    for name in (group.used, group.kept):
+        _known(name, manifest.counters, f"{where}: no counter")
+    for size in (group.slots, group.align):
+        if isinstance(size, str):
+            _known(size, manifest.constants, f"{where}: no constant")
+    if isinstance(group.slots, int) and group.slots < 1:
+        raise ArtifactError(f"{where}: {group.slots} slots, wanted 1 or more")
+    if group.align is not None and manifest.constants[group.align] < 1:
+        raise ArtifactError(f"{where}: align is 0 or less, wanted 1 or more")
+
+
+def _check_groups(manifest: "Manifest") -> None:
+    groups = manifest.groups
+    first = groups[0] if groups else None
+    if first is None or (first.name, first.used, first.kept, first.slots, first.align) != (
+        *("full", "used", "kept", "capacity", None),
+    ):
+        raise ArtifactError("groups: wanted full first, with used, kept and capacity")
+    layers = sorted(layer for group in groups for layer in group.layers)
+    if layers != list(range(len(manifest.model.layers))):
+        raise ArtifactError(f"groups: layers {layers}, wanted each of the model's once")
+    wanted = [group.name for group in groups[1:]]
+    if sorted(manifest.schedule.compact) != sorted(wanted):
+        raise ArtifactError(
+            f"schedule: compact has lists for {sorted(manifest.schedule.compact)}, wanted "
+            f"{sorted(wanted)}"
+        )
+
+
+def _check_buffer(manifest: "Manifest", spec: BufferSpec) -> None:
+    where = f"buffers: {spec.name}"
+    if spec.dtype not in DTYPES:
+        raise ArtifactError(f"{where} is {spec.dtype}, wanted one of {', '.join(DTYPES)}")
+    for size in spec.shape:
+        if isinstance(size, str):
+            _known(size, manifest.constants, f"{where}: no constant")
+        if (manifest.constants[size] if isinstance(size, str) else size) < 1:
+            raise ArtifactError(f"{where}: size {size} is less than 1")
+    if not 0 <= spec.axis < len(spec.shape):
+        raise ArtifactError(f"{where}: axis {spec.axis} of a shape of {len(spec.shape)}")
+    for name in spec.saved or ():
+        _known(name, manifest.counters.keys() | manifest.constants.keys(), f"{where}: no counter")
+    if spec.group is not None:
+        _known(spec.group, {group.name for group in manifest.groups}, f"{where}: no group")
+    if spec.layer is not None and spec.layer not in range(len(manifest.model.layers)):
+        raise ArtifactError(f"{where}: layer {spec.layer}, the model has no such layer")
+
+
+def _check_updates(programs: Mapping[str, "ProgramEntry"]) -> None:
+    for name, program in programs.items():
+        inputs = {tensor.name: tensor for tensor in program.inputs}
+        outputs = {tensor.name: tensor for tensor in program.outputs}
+        for output, source in program.updates.items():
+            one, other = outputs[output], inputs[source]
+            if (one.dtype, one.shape) != (other.dtype, other.shape):
+                raise ArtifactError(
+                    f"programs: {name}: {output} is {one.dtype} {list(one.shape)}, wanted that of "
+                    f"{source}, {other.dtype} {list(other.shape)}"
+                )
+
+
+def _check_block(manifest: "Manifest", block: Block, name: str, where: str) -> None:
+    over = block.over
+    if over is None:
+        return
+    _check_over(over, where)
+    if manifest.constants.get(over.most, 1) < 1:
+        raise ArtifactError(f"{where}: most is {over.most}, which is 0 or less")
+    if over.rows is not None and (over.rows[0] not in block.add or over.rows[1] in block.add):
+        raise ArtifactError(f"{where}: {over.rows[0]} is not added to: a loop without an end")
+    wanted = {"read": ("text", None), "cycle": ("catalyst", "newest", None)}.get(name, (None,))
+    if over.ids not in wanted:
+        raise ArtifactError(f"{where}: a loop over the ids of {over.ids}, which it does not have")
+
+
+def _check_over(over: Over, where: str) -> None:
+    if (over.ids is None) == (over.rows is None):
+        raise ArtifactError(f"{where}: over has ids and rows, or neither; wanted one of them")
+    if (over.ids == "newest") != (over.count is not None):
+        raise ArtifactError(f"{where}: over has a count where ids are newest, only")
+
+
+def _check_names(manifest: "Manifest", block: Block, where: str) -> None:
+    """Every counter and constant that a block names exists, and only counters are changed."""
+    counters, numbers = manifest.counters, manifest.constants.keys() | manifest.counters.keys()
+    over = block.over
+    changed = [*block.add, *block.set, *([] if block.count is None else [block.count])]
+    named = [*(block.when or ()), *block.set.values(), *[n for row in block.after for n in row[1:]]]
+    if over is not None:
+        named += [over.most, *(over.rows or ()), *([] if over.count is None else [over.count])]
+    for run in block.do:
+        changed += run.read.values()
+        for what in run.ints.values():
+            named += [what] if isinstance(what, str) else what
+        named += [
+            name for what in run.bind.values() if not isinstance(what, str) for name in what[1:]
+        ]
+    for name in changed:
+        _known(name, counters, f"{where}: no counter")
+    for name in named:
+        _known(name, numbers, f"{where}: no counter or constant")
+
+
+def _check_memory(block: Block, buffers: Mapping[str, BufferSpec], where: str) -> None:
+    for name, _, _ in block.after:
+        _known(name, buffers, f"{where}: after: no buffer")
+        if buffers[name].role in (Role.KEY, Role.VALUE):
+            raise ArtifactError(
+                f"{where}: after: {name} may lie on a device; no row of it is copied"
+            )
+    for one, other in block.swap:
+        check_swap(one, other, buffers, where)
+
+
+def _known(name: str, known: Collection[str], message: str) -> None:
+    if name not in known:
+        raise ArtifactError(f"{message} {name}")

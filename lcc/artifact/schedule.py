@@ -1,0 +1,133 @@
+"""How an artifact is run: buffers, counters, lists of runs. `docs/format.md` says what they mean."""
+
+from typing import Literal
+
+from msgspec import field
+
+from lcc.ir.roles import Role
+from lcc.ir.signature import Size, Strict, TensorSpec
+
+__all__ = ["Strict", "TensorSpec"]
+
+Counter = str  # the name of a counter or constant
+
+
+class BufferSpec(Strict, frozen=True, kw_only=True):
+    """A tensor that lives longer than one call; a string in `shape` is a constant.
+
+    axis    axis of its rows
+    saved   rows that a saved state holds: from a counter up to and without another
+    """
+
+    name: str
+    role: Role
+    dtype: str
+    shape: tuple[Size, ...]
+    layer: int | None = None
+    group: str | None = None
+    axis: int = 0
+    saved: tuple[Counter, Counter] | None = None
+
+
+class Group(Strict, frozen=True, kw_only=True):
+    """Layers that share one fill counter.
+
+    slots   entries per KV head that there is room for: a number, or the constant of it
+    align   steps end where the number of tokens read is a multiple of this constant
+    """
+
+    name: str
+    used: Counter
+    kept: Counter
+    slots: Size
+    layers: tuple[int, ...]
+    align: Counter | None = None
+
+
+class Over(Strict, frozen=True, kw_only=True):
+    """What a block is repeated over: token ids, or rows.
+
+    ids     of the text, of the catalyst, or of the newest `count` tokens
+    rows    while the first counter is less than the second
+    most    of them a time
+    """
+
+    most: Counter
+    ids: Literal["text", "catalyst", "newest"] | None = None
+    count: Counter | None = None
+    rows: tuple[Counter, Counter] | None = None
+
+
+Rows = tuple[str, Counter, Counter]  # buffer, first row, number of rows
+Pair = tuple[str, str]
+
+
+class Run(Strict, frozen=True, kw_only=True):
+    """One call of a program, or one a layer."""
+
+    run: str
+    one: str | None = None
+    each: tuple[int, ...] | None = None
+    bind: dict[str, str | Rows] = field(default_factory=dict)
+    ints: dict[str, Counter | Pair] = field(default_factory=dict)
+    read: dict[str, Counter] = field(default_factory=dict)
+    swap: tuple[Pair, ...] = ()
+
+
+class Block(Strict, frozen=True, kw_only=True):
+    """Runs that belong together, perhaps repeated; then what becomes of buffers and counters."""
+
+    do: tuple[Run, ...] = ()
+    over: Over | None = None
+    when: Pair | None = None
+    after: tuple[Rows, ...] = ()
+    swap: tuple[Pair, ...] = ()
+    add: tuple[Counter, ...] = ()
+    lend: bool = False
+    count: Counter | None = None
+    set: dict[Counter, Counter] = field(default_factory=dict)
+
+
+class Schedule(Strict, frozen=True, kw_only=True):
+    """The lists of blocks.
+
+    compact     group -> what drops the entries that no later query sees
+    log         `hidden` holds the states of all tokens since the last cycle
+    """
+
+    read: tuple[Block, ...]
+    cycle: tuple[Block, ...] = ()
+    logits: tuple[Block, ...]
+    compact: dict[str, tuple[Block, ...]] = field(default_factory=dict)
+    log: bool = False
+
+
+class Catalyst(Strict, frozen=True, kw_only=True):
+    """The ids of the catalyst prompt, or how many of the text's first tokens it is made of."""
+
+    ids: tuple[int, ...] | None = None
+    beginning: int | None = None
+
+
+class Turns(Strict, frozen=True, kw_only=True):
+    """A chat template as pieces of text: before and after the content of each role's messages."""
+
+    begin: str = ""
+    system: Pair | None = None
+    user: Pair | None = None
+    assistant: Pair | None = None
+    prompt: str = ""
+    default_system: str | None = None
+    strip: bool = False
+
+
+class TextFacts(Strict, frozen=True, kw_only=True):
+    """What a runtime must know of the model's text, as ids and strings."""
+
+    prefix: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+    separator: tuple[int, ...] = ()
+    special: tuple[int, ...] = ()
+    stops: tuple[str, ...] = ()
+    catalyst: Catalyst | None = None
+    turns: Turns | None = None

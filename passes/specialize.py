@@ -1,0 +1,257 @@
+"""A captured model -> the programs of one configuration, and how they are run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+import torch
+
+from lcc import env
+from lcc.artifact.manifest import LayerEntry, MemoryEntry, ModelEntry, PassEntry
+from lcc.artifact.memory import largest_budget, memory_table, smallest_cache, total_bytes
+from lcc.config import CacheConfig, CompileConfig
+from lcc.errors import ConfigError
+from lcc.ir.plan import Full
+from lcc.ir.program import HEAD, Program
+from lcc.ir.roles import Role
+from lcc.passes import default_passes, pipeline
+from lcc.passes.graph import ModelGraph
+from lcc.passes.policies import EvictionPolicy
+from lcc.passes.policies.entry_scores import SENTENCE
+from lcc.passes.position_table import position_table
+from lcc.passes.programs.base import ProgramPass, run_program_passes
+from lcc.passes.programs.cycle import CycleLayer, cycle_programs
+from lcc.passes.programs.half_cache import HalfCache
+from lcc.passes.programs.schedule import RunPlan, run_plan
+from lcc.passes.programs.split import split_programs
+from lcc.sources.heads import RetainingHeads
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is specialized: a captured model, and what is known of it.
+
+    trained_window  tokens it was trained to read; None = not known
+    sentence_ends   [V] bool, whether a token ends a sentence; None = it has no tokenizer
+    heads           trained retaining heads, where the policy goes by them
+    """
+
+    captured: ModelGraph
+    name: str
+    architecture: str
+    trained_window: int | None = None
+    sentence_ends: np.ndarray | None = None
+    heads: RetainingHeads | None = None
+
+    @property
+    def window(self) -> int | None:
+        """Positions that the model has: a table that it looks them up in ends them, too."""
+        rows = position_table(self.captured)
+        return min(filter(None, (self.trained_window, rows)), default=None)
+
+
+@dataclass(frozen=True)
+class Specialized:
+    """A model specialized for one configuration, before any target has built it.
+
+    programs    before any target has rewritten them; the step and the head come first
+    built       target -> the programs as it builds them
+    plan        how they are run
+    memory      of those that take most
+    """
+
+    model: ModelEntry
+    layers: list[CycleLayer]
+    programs: list[Program]
+    passes: list[PassEntry]
+    cache: CacheConfig
+    policy: EvictionPolicy
+    plan: RunPlan
+    memory: list[MemoryEntry]
+    built: dict[str, list[Program]]
+
+
+def specialize(
+    subject: Subject,
+    config: CompileConfig,
+    policy: EvictionPolicy,
+    *,
+    targets: Mapping[str, Sequence[ProgramPass]] | None = None,
+    every_row: bool = False,
+) -> Specialized:
+    """Run the passes, split the result into programs, and say how they are run.
+
+    targets     target -> its program passes
+    every_row   some target's steps hand out the queries of all rows
+
+    Raises PassError or ConfigError.
+    """
+    cache, dump = config.cache, env.dump_folder()
+    _check_positions(subject, cache)
+    steps = default_passes(
+        cache,
+        policy,
+        plan=config.plan,
+        heads=subject.heads,
+        captured=subject.captured if env.check_passes() else None,
+        window=subject.window,
+    )
+    graph, passes = pipeline.run(subject.captured, steps, dump=dump)
+    kinds = graph.plan or (Full(),) * len(graph.calls(torch.ops.lcc.cached_attention.default))
+    if subject.heads is not None and Full() not in kinds:
+        raise ConfigError("heads were given, the plan leaves no layer full that they could score")
+    ends = None
+    if SENTENCE in policy.scores and subject.sentence_ends is not None:
+        ends = torch.from_numpy(subject.sentence_ends)
+    programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
+    layers, weightless = cycle_programs(graph, cache, policy, kinds, sentence_ends=ends)
+    own: list[ProgramPass] = [HalfCache()] if config.kv_precision == "fp16" else []
+    programs = run_program_passes([*programs, *weightless], own, dump=dump)
+    built = {
+        name: run_program_passes(programs, each, dump=dump, label=name)
+        for name, each in (targets or {}).items()
+    }
+    made = Specialized(
+        model=_model(subject, programs, layers),
+        layers=layers,
+        programs=programs,
+        passes=passes,
+        cache=cache,
+        policy=policy,
+        plan=_plan(programs, built, layers, cache, policy, every_row=every_row),
+        memory=[],
+        built=built,
+    )
+    return replace(made, memory=_memory(made, cache, config, every_row=every_row))
+
+
+def specialize_within_memory(
+    subject: Subject,
+    config: CompileConfig,
+    policy: EvictionPolicy,
+    *,
+    targets: Mapping[str, Sequence[ProgramPass]] | None = None,
+    every_row: bool = False,
+) -> Specialized:
+    """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
+    special = specialize(subject, config, policy, targets=targets, every_row=every_row)
+    limit = config.memory_bytes
+    fits = limit is None or total_bytes(special.memory) <= limit
+    if not config.fit_budget or limit is None:
+        _check_window(config.cache, special.model)
+    if limit is None or (fits and not config.fit_budget):
+        return special
+
+    def table_of(cache: CacheConfig) -> list[MemoryEntry]:
+        return _memory(special, cache, config, every_row=every_row)
+
+    bounded = subject.window if config.cache.positions == "contiguous" else None
+    fitting = largest_budget(table_of, config.cache, memory_bytes=limit, longest=bounded)
+    if fitting is None:
+        least = smallest_cache(config.cache)
+        raise ConfigError(
+            f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
+            f"{least.capacity}, takes {total_bytes(table_of(least)):,} bytes; raise --memory"
+        )
+    if not config.fit_budget:
+        raise ConfigError(
+            f"budget {config.cache.budget} with capacity {config.cache.capacity} needs "
+            f"{total_bytes(special.memory):,} bytes, --memory is {limit:,}; the largest budget "
+            f"that fits is {fitting.budget} with capacity {fitting.capacity}"
+        )
+    config = msgspec.structs.replace(config, cache=fitting)
+    special = specialize(subject, config, policy, targets=targets, every_row=every_row)
+    _check_window(fitting, special.model)
+    return special
+
+
+def _plan(
+    programs: list[Program],
+    built: dict[str, list[Program]],
+    layers: list[CycleLayer],
+    cache: CacheConfig,
+    policy: EvictionPolicy,
+    *,
+    every_row: bool,
+) -> RunPlan:
+    """How the programs are run; keys and values are kept as the first target has them."""
+    first = next(iter(built.values()), programs)
+    return run_plan(first, programs, layers, cache, policy, every_row=every_row)
+
+
+def _memory(
+    special: Specialized, cache: CacheConfig, config: CompileConfig, *, every_row: bool
+) -> list[MemoryEntry]:
+    """The memory table with this cache, of the target that takes most."""
+    tables = []
+    for programs in list(special.built.values()) or [special.programs]:
+        plan = run_plan(
+            programs,
+            special.programs,
+            special.layers,
+            cache,
+            special.policy,
+            every_row=every_row,
+        )
+        tables.append(
+            memory_table(
+                programs,
+                plan.buffers,
+                plan.groups,
+                plan.constants,
+                precision=config.precision,
+            )
+        )
+    return max(tables, key=total_bytes)
+
+
+def _model(subject: Subject, programs: list[Program], layers: list[CycleLayer]) -> ModelEntry:
+    head = next(program for program in programs if HEAD in program.names)
+    (hidden,) = head.with_role(Role.HIDDEN)
+    logits = next(spec for spec in head.outputs if spec.role == Role.LOGITS)
+    return ModelEntry(
+        name=subject.name,
+        architecture=subject.architecture,
+        hidden_size=int(hidden.shape[1]),
+        vocab_size=int(logits.shape[1]),
+        layers=[
+            LayerEntry(
+                query_heads=layer.query_heads,
+                kv_heads=layer.kv_heads,
+                head_size=layer.head_size,
+                window_size=layer.window or None,
+                kind=layer.kind,
+                slots=layer.slots,
+            )
+            for layer in layers
+        ],
+        trained_window=subject.window,
+    )
+
+
+def _check_positions(subject: Subject, cache: CacheConfig) -> None:
+    rows = position_table(subject.captured)
+    if rows is not None and cache.positions == "absolute":
+        raise ConfigError(
+            f"positions are absolute, {subject.name} has a table of {rows} and a text has no end; "
+            "compile with --positions contiguous"
+        )
+
+
+def _check_window(cache: CacheConfig, model: ModelEntry) -> None:
+    """Positions follow slots, so a capacity within the trained window keeps them within it."""
+    window = model.trained_window
+    if cache.positions == "absolute" or window is None:
+        return
+    for i, layer in enumerate(model.layers):
+        if layer.slots is not None and layer.slots > window:
+            raise ConfigError(
+                f"plan: layer {i}, {layer.kind}, holds {layer.slots} entries, {model.name} was "
+                f"trained on positions below {window}; wanted a smaller window"
+            )
+    if cache.capacity > window:
+        raise ConfigError(
+            f"capacity is {cache.capacity}, {model.name} was trained on positions below {window}; "
+            f"compile with --capacity {window} or less"
+        )

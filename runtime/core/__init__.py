@@ -1,0 +1,1 @@
+"""Runs an artifact on token ids: buffers, the interpreter of its schedule, state files."""

@@ -1,0 +1,79 @@
+"""The memory of one session: every tensor that lives longer than one call, allocated once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lcc.artifact.schedule import BufferSpec
+from lcc.errors import ArtifactError
+from lcc.ir.roles import Role
+from lcc.runtime.engines.base import Engine
+from lcc.runtime.engines.device_array import Buffer
+
+
+class Buffers:
+    """Arrays by name, as `BufferSpec` says.
+
+    specs       name -> what the manifest says of it
+    arrays      name -> the memory that bears this name now
+    longest     the largest size there is: nothing has more rows
+    version     how often memory has changed its name: what is bound holds until it changes
+    """
+
+    def __init__(
+        self, specs: Sequence[BufferSpec], numbers: Mapping[str, int], engine: Engine
+    ) -> None:
+        """Allocate all of them, as zeros; `numbers`: the sizes that shapes name."""
+        self.specs = {spec.name: spec for spec in specs}
+        self.arrays: dict[str, Buffer] = {}
+        self.version = 0
+        for spec in specs:
+            shape = [numbers[size] if isinstance(size, str) else size for size in spec.shape]
+            self.arrays[spec.name] = engine.zeros(shape, spec.dtype, spec.role)
+        self.longest = max(size for array in self.arrays.values() for size in array.shape)
+
+    def saved(self, numbers: Mapping[str, int]) -> Iterator[tuple[BufferSpec, int, list[int]]]:
+        """Every buffer that a saved state holds, the first of its rows there, and their shape."""
+        for spec in [spec for spec in self.specs.values() if spec.saved is not None]:
+            (first, end), shape = (
+                (numbers[n] for n in spec.saved or ()),
+                [*self.arrays[spec.name].shape],
+            )
+            if not 0 <= first <= end <= shape[spec.axis]:
+                raise ArtifactError(f"{spec.name}: rows {first} .. {end - 1} of {shape[spec.axis]}")
+            shape[spec.axis] = end - first
+            yield spec, first, shape
+
+    def clear(self) -> None:
+        """Zeros again, but for keys and values: no program reads those of slots not in use."""
+        for name, array in self.arrays.items():
+            if isinstance(array, np.ndarray) and self.specs[name].role not in {
+                Role.KEY,
+                Role.VALUE,
+            }:
+                array.fill(0)
+
+    def swap(self, one: str, other: str) -> None:
+        """Exchange the memory of two buffers."""
+        arrays = self.arrays
+        arrays[one], arrays[other] = arrays[other], arrays[one]
+        self.version += 1
+
+    def rows(self, name: str, first: int, end: int, axis: int | None = None) -> np.ndarray:
+        """Rows first .. end-1: a view, or a copy from a device.
+
+        axis    None = the buffer's axis of rows
+
+        Raises:
+            ArtifactError: the buffer has no such rows; the schedule is wrong.
+        """
+        array, axis = self.arrays[name], self.specs[name].axis if axis is None else axis
+        if not 0 <= first <= end <= array.shape[axis]:
+            raise ArtifactError(f"{name}: rows {first} .. {end - 1} of {array.shape[axis]}")
+        return array[(slice(None),) * axis + (slice(first, end),)]
+
+    def write_rows(self, name: str, first: int, rows: np.ndarray) -> None:
+        """Write rows along the axis of rows, from `first` on, in the buffer's dtype."""
+        axis = self.specs[name].axis
+        where = slice(first, first + rows.shape[axis])
+        self.arrays[name][(slice(None),) * axis + (where,)] = rows

@@ -1,0 +1,265 @@
+"""Reads token ids into the buffers of one session, and runs cycles; knows no text.
+
+A step writes behind `used`, and the counters that make its entries part of the cache are set last.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcc.artifact.manifest import Manifest
+from lcc.artifact.schedule import Block
+from lcc.artifact.session_sizes import LOWERED, lowered_constants
+from lcc.config import BEGINNING_TOKENS, CacheConfig
+from lcc.errors import CacheError
+from lcc.ir.roles import Role
+from lcc.runtime.core.buffers import Buffers
+from lcc.runtime.core.interpreter import IDS, Interpreter
+from lcc.runtime.core.plan import Limits
+from lcc.runtime.engines.base import Engine
+
+FIRST_NLL = 1e30  # of the text's first token: nothing predicts it
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one eviction did.
+
+    tokens          tokens read before it
+    used_before     entries per KV head before and after
+    used_after
+    seconds         it took, scoring included
+    """
+
+    tokens: int
+    used_before: int
+    used_after: int
+    seconds: float
+
+
+class Executor:
+    """The buffers and counters of one session, and the programs that work on them.
+
+    limits      the numbers that decide when a cycle runs
+    numbers     constants and counters by name
+    buffers     every tensor that lives longer than a call
+    cache_bytes     of all buffers
+    beginning   ids of the first tokens of the text, at most 32
+    again       the last id, where a rewind has left its hidden state unknown: it is read again
+                with what comes next; `used` and `tokens` count it, the counters do not
+    broken      a cycle failed half-way: only `reset` helps
+    """
+
+    def __init__(self, manifest: Manifest, sizes: CacheConfig, engine: Engine) -> None:
+        """Allocate the buffers.
+
+        sizes       the manifest's, or lower ones
+
+        Raises:
+            CacheError: a size is larger than compiled, or lower where a program has it fixed.
+        """
+        self.manifest, self._schedule, self._groups = manifest, manifest.schedule, manifest.groups
+        self.sizes, self.numbers = sizes, lowered_constants(manifest, sizes) | manifest.counters
+        limits = {name: self.numbers[name] for name in (*LOWERED, "reserved")}
+        self.limits = Limits(**limits, evicts=bool(self._schedule.cycle))
+        self.buffers = Buffers(manifest.buffers, self.numbers, engine)
+        self.cache_bytes = sum(array.nbytes for array in self.buffers.arrays.values())
+        self._run = Interpreter(manifest, self.numbers, self.buffers, engine).run
+        self.reads_catalyst = "catalyst" in {b.over.ids for b in self._schedule.cycle if b.over}
+        self.catalyst_size = sizes.catalyst_size
+        self.reset()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The counters of the manifest, as they are now; a copy."""
+        return {name: self.numbers[name] for name in self.manifest.counters}
+
+    @property
+    def used(self) -> int:
+        """Entries per KV head of the full layers."""
+        return self.numbers["used"] + len(self.again)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text read so far: the position of the next one."""
+        return self.numbers["tokens"] + len(self.again)
+
+    @property
+    def protected(self) -> int:
+        """Leading slots that no cycle evicts."""
+        return self.numbers["protected"]
+
+    @protected.setter
+    def protected(self, size: int) -> None:
+        self.numbers["protected"] = size
+
+    @property
+    def since_cycle(self) -> list[int]:
+        """Ids of the tokens read since the last cycle."""
+        ids = self.buffers.rows(IDS, self.numbers["kept"], self.numbers["used"])
+        return [*ids.tolist(), *self.again]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the rows that a saved state holds."""
+        saved = self.buffers.saved(self.numbers)
+        return sum(int(np.prod(shape)) * np.dtype(spec.dtype).itemsize for spec, _, shape in saved)
+
+    def reset(self) -> None:
+        """Forget everything that was read."""
+        self.numbers.update(self.manifest.counters)
+        self.buffers.clear()
+        self.beginning: list[int] = []
+        self.again: list[int] = []
+        self.broken = self._has_logits = False
+
+    def check(self) -> None:
+        """Refuse to go on with buffers that a failure has left half changed."""
+        if self.broken:
+            raise CacheError("a cycle failed half-way and the cache is lost; reset() the session")
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read tokens into the slots after `used`; raises CacheError where they do not fit."""
+        for _ in self._steps(ids):
+            pass
+
+    def _steps(self, ids: Sequence[int]) -> Iterator[int]:
+        """Read `again` and ids; yields how many after each step."""
+        self.check()
+        ids, numbers = [*self.again, *ids], self.numbers
+        if len(ids) > (room := self.limits.usable - numbers["used"]):
+            raise CacheError(f"{len(ids)} tokens to read, {room} slots are free; run a cycle first")
+        while ids:
+            aligns = [numbers[group.align] for group in self._groups if group.align]
+            rest = [align - numbers["tokens"] % align for align in aligns]
+            count = min([len(ids), self.limits.chunk_size, *rest])
+            self._make_room(count, step=True)
+            new = ids[max(0, len(self.beginning) - numbers["tokens"]) : count]
+            self._change(self._schedule.read, ids[:count])
+            self.beginning += new[: BEGINNING_TOKENS - len(self.beginning)]
+            ids, self.again = ids[count:], []
+            yield count
+
+    def _make_room(self, count: int, *, step: bool = False) -> None:
+        """Compact the groups that lack slots for `count` more entries, or are due at a step."""
+        numbers = self.numbers
+        for group in self._groups[1:]:
+            slots = int(numbers.get(str(group.slots), group.slots))
+            due = step and group.align and numbers["tokens"] % numbers[group.align] == 0
+            if numbers[group.used] and (due or numbers[group.used] + count > slots):
+                self._change(self._schedule.compact[group.name])
+
+    def _change(self, blocks: Sequence[Block], ids: Sequence[int] = ()) -> None:
+        """Run a list that changes the cache.
+
+        Where it fails, the counters are as before; what lies behind them is lost but after a step,
+        which only adds to it.
+        """
+        before, self._has_logits = dict(self.numbers), False
+        self.broken = blocks is not self._schedule.read
+        try:
+            self._run(blocks, ids)
+        except BaseException:
+            self.numbers.update(before)
+            raise
+        self.broken = False
+
+    def logits(self) -> np.ndarray:
+        """[V] float32 for the token after the last one read; the same array until the next step."""
+        self.read(())
+        if self.numbers["state"] == self.numbers["no_state"]:
+            raise CacheError("nothing was read yet, nothing to go on from; feed a text")
+        if not self._has_logits:
+            self._run(self._schedule.logits)
+            self._has_logits = True
+        return self.buffers.rows("logits", 0, 1, 0)[0]
+
+    def nll(self, ids: Sequence[int]) -> np.ndarray:
+        """Read ids as `read` does; how improbable each was.
+
+        returns     [n] float32, -log probability in nats of each token given what the cache held;
+                    1e30 for the first token of a text
+        """
+        result, done, numbers = np.full(len(ids), FIRST_NLL, np.float32), 0, self.numbers
+        if len(ids) and self.tokens:
+            result[0] = _nll(self.logits(), ids[0])
+        for count in self._steps(ids):
+            last, done = numbers["state"], done + count
+            try:  # the states of this step's tokens lie in the rows up to `last`
+                for place in range(done - count + 1, min(done + 1, len(ids))):
+                    numbers["state"], self._has_logits = last - done + place, False
+                    result[place] = _nll(self.logits(), ids[place])
+            finally:
+                numbers["state"], self._has_logits = last, False
+        return result
+
+    def evict(self, catalyst: Sequence[int] = (), left: int = -1) -> Cycle:
+        """One cycle: keep `budget` entries of every full layer; needs used > budget.
+
+        catalyst    ids run behind the full cache where the schedule asks for them; not kept
+        left        tokens still to be read of a text whose last cycle this is; -1 = it is not
+        """
+        self.read(())
+        begin, before, limits = time.perf_counter(), self.used, self.limits
+        if not limits.evicts or before <= limits.budget:
+            raise CacheError(f"nothing to evict: {before} entries, budget {limits.budget}")
+        if (extra := len(catalyst) if self.reads_catalyst else 0) > limits.reserved:
+            raise CacheError(f"catalyst: {extra} tokens, {limits.reserved} slots for them")
+        self._make_room(extra)
+        self.numbers["left"] = left
+        self._change(self._schedule.cycle, catalyst)
+        return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
+
+    @property
+    def rewindable(self) -> int:
+        """How many of the newest tokens can be taken back.
+
+        Those since the last cycle. Where a group was compacted since, one token less than what it
+        has read, if the last one that stays has to be read again.
+        """
+        rooms = [self.numbers[group.used] - self.numbers[group.kept] for group in self._groups]
+        least = min(rooms) + len(self.again)
+        return least if min(rooms) == rooms[0] else max(0, least - (not self._schedule.log))
+
+    def rewind(self, count: int) -> None:
+        """Take back the newest `count` tokens, at most `rewindable`.
+
+        Attention that their queries have paid stays with the entries.
+        """
+        self.check()
+        if not 0 <= count <= self.rewindable:
+            raise CacheError(f"rewind({count}): wanted 0 to {self.rewindable} tokens")
+        if count == 0:
+            return
+        numbers, log, total = self.numbers, self._schedule.log, self.tokens - count
+        since = self.since_cycle[: len(self.since_cycle) - count]
+        self.again = [] if log or not total else since[-1:]
+        lower = numbers["tokens"] - total + len(self.again)
+        for name in {name for block in self._schedule.read for name in block.add}:
+            numbers[name] -= lower
+        state = "no_state" if self.again or not total else "used" if log else "zero"
+        numbers["state"] = numbers[state]
+        numbers["known"] = min(numbers["known"], numbers["used"])
+        numbers["protected"] = min(numbers["protected"], self.used)
+        self.beginning, self._has_logits = self.beginning[:total], False
+
+    def kept_tokens(self, layer: int) -> np.ndarray:
+        """[Hkv, used] int64: the token position of every entry of a layer, ascending; a copy."""
+        group = next(group for group in self._groups if layer in group.layers)
+        kept, end = self.numbers[group.kept], self.numbers[group.used] + len(self.again)
+        tokens = np.arange(end, dtype=np.int64) - end + self.tokens
+        tokens = np.tile(tokens, (self.manifest.model.layers[layer].kv_heads, 1))
+        for spec in [spec for spec in self.manifest.buffers if spec.role == Role.TOKEN_POSITION]:
+            here = spec.layer == layer or (spec.layer is None and spec.group == group.name)
+            if here and spec.saved is not None:
+                rows = np.moveaxis(self.buffers.rows(spec.name, 0, kept), spec.axis, -1)
+                tokens[:, :kept] = rows[: len(tokens)]
+        return tokens
+
+
+def _nll(logits: np.ndarray, token: int) -> float:
+    """-log of the softmax of [V], of one token, in float64."""
+    scores = logits.astype(np.float64) - float(logits.max())
+    return float(np.log(np.exp(scores).sum()) - scores[token])

@@ -1,0 +1,301 @@
+"""Artifacts of every policy and kind of layer, against their golden.json, by two runtimes.
+
+The one in a single file, and lcc's own (`lcc verify --golden`). Every artifact is compiled once.
+"""
+
+import ast
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lcc.runtime
+from lcc.artifact.golden import Golden, read_golden
+from lcc.artifact.manifest import read_manifest
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.ir.plan import Full
+from lcc.measure.check_golden import check_golden
+from lcc.passes.policies import POLICIES
+from lcc.sources.heads import save_heads
+from lcc.testing.tiny import random_heads, save_tiny
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "05_runtime_in_one_file.py"
+CACHE = {"capacity": 96, "budget": 40, "chunk_size": 16, "catalyst_size": 24, "recent_size": 8}
+WINDOW = "0: sink_window(sink=2, window=24); 1: full"
+BLOCKS = "0: full; 1: block_sparse(block=4, stride=3, local=4, reach=40)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compiled; everything else is as by default."""
+
+    model: str
+    policy: str
+    config: dict[str, Any] = field(default_factory=dict)
+    absolute: bool = False
+    heads: bool = False
+
+
+CASES = {
+    "consensus": Case("llama", "consensus"),
+    "consensus, heads": Case("llama", "consensus", heads=True),
+    "infinipot, absolute": Case("qwen3", "infinipot", absolute=True),
+    "locret": Case("llama", "locret", heads=True),
+    "snapkv, window": Case("llama", "snapkv", {"plan": WINDOW}),
+    "h2o, no rotation": Case("gpt2", "h2o"),
+    "sink_window, blocks": Case("llama", "sink_window", {"plan": BLOCKS}),
+    "keydiff, own window": Case("gemma3_text", "keydiff"),
+    "knorm, own window, absolute": Case("mistral", "knorm", absolute=True),
+    "random": Case("smollm3", "random"),
+    "none, window": Case("llama", "none", {"plan": WINDOW}),
+    "int8": Case("qwen2", "consensus", {"precision": "int8"}),
+    "int4, window": Case("llama", "snapkv", {"precision": "int4", "plan": WINDOW}),
+    "half cache": Case("phi3", "infinipot", {"kv_precision": "fp16"}),
+}
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compile a case when it is first asked for."""
+    root = tmp_path_factory.mktemp("goldens")
+    made: dict[str, Path] = {}
+
+    def compiled(name: str) -> Path:
+        if name not in made:
+            case = CASES[name]
+            source = root / case.model
+            if not source.exists():
+                save_tiny(source, case.model)
+            made[name] = root / f"{len(made)}.lcc"
+            compile_model(source, made[name], config_of(case, source, root))
+        return made[name]
+
+    return compiled
+
+
+def config_of(case: Case, source: Path, root: Path) -> CompileConfig:
+    cache = CacheConfig(**CACHE, positions="absolute" if case.absolute else "contiguous")
+    heads = None
+    if case.heads:
+        heads = root / "heads.safetensors"
+        from lcc.sources.models import load_model
+
+        save_heads(heads, random_heads(load_model(str(source)).module))
+    return CompileConfig(
+        cache=cache,
+        policy=PolicyConfig(name=case.policy),
+        heads=None if heads is None else str(heads),
+        **case.config,
+    )
+
+
+def one_file(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_it_is_short_and_stands_alone() -> None:
+    source = EXAMPLE.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 250
+    tree, found = ast.parse(source), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            found.add(str(node.module).partition(".")[0])
+    allowed = {"numpy", "onnxruntime", "argparse", "collections", "hashlib", "json", "math"}
+    assert found <= allowed | {"pathlib", "sys"}
+    assert {"numpy", "onnxruntime"} <= found, "an empty list would pass, too"
+    for policy in POLICIES:
+        assert policy not in source or policy in ("none", "random"), policy
+
+
+def test_the_cases_cover_what_there_is() -> None:
+    cases = list(CASES.values())
+    assert {case.policy for case in cases} == set(POLICIES)
+    assert {case.absolute for case in cases} == {True, False}
+    assert {case.config.get("precision") for case in cases} == {None, "int8", "int4"}
+    plans = " ".join(case.config.get("plan", "") for case in cases)
+    assert "sink_window(" in plans
+    assert "block_sparse(" in plans
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_runtimes_reproduce_the_golden(artifact: Callable[[str], Path], name: str) -> None:
+    folder = artifact(name)
+    golden, manifest = read_golden(folder), read_manifest(folder)
+    result = one_file(folder, "--golden")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "golden: all numbers are the same\n"
+    report = check_golden(lcc.runtime.load(folder), folder)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    # Guards: the golden shows what it is there for.
+    assert len(golden.cycles) >= 2 or CASES[name].policy == "none"
+    assert golden.exact == (not CASES[name].config.keys() & {"precision", "kv_precision"})
+    for layer, kind in enumerate(each.kind for each in manifest.model.layers):
+        used = max(cycle.counters["used"] for cycle in golden.cycles) if golden.cycles else 0
+        if golden.cycles and isinstance(kind, Full):
+            assert len(golden.cycles[0].kept[layer][0]) == used
+    for group in manifest.groups[1:]:
+        assert golden.logits[-1].tokens > manifest_slots(group.slots), "it was compacted"
+
+
+def manifest_slots(slots: int | str) -> int:
+    assert isinstance(slots, int)
+    return slots
+
+
+def changed(folder: Path, copy: Path, change: Callable[[dict], None]) -> Path:
+    """A copy of an artifact with another golden, whose hash is right."""
+    shutil.copytree(folder, copy)
+    page = json.loads((copy / "golden.json").read_bytes())
+    change(page)
+    data = json.dumps(page).encode()
+    (copy / "golden.json").write_bytes(data)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"]["golden.json"] = entry
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def _kept(page: dict) -> None:
+    head = page["cycles"][1]["kept"]["1"][1]
+    place = next(i for i in range(4, len(head) - 1) if head[i + 1] > head[i] + 1)
+    head[place] += 1
+
+
+def _counter(page: dict) -> None:
+    page["cycles"][0]["counters"]["known"] += 1
+
+
+def _logit(page: dict) -> None:
+    page["logits"][4]["top"][7][1] += 0.01
+
+
+def _next(page: dict) -> None:
+    page["next"][3] = (page["next"][3] + 1) % 256
+
+
+def _tokens(page: dict) -> None:
+    page["logits"][0]["tokens"] += 1
+
+
+def _cycle_gone(page: dict) -> None:
+    del page["cycles"][-1]
+
+
+def _cycle_more(page: dict) -> None:
+    page["cycles"].append(page["cycles"][-1])
+
+
+CHANGES = {
+    "kept": (_kept, "layer 1 lacks", "cycle 1, kept"),
+    "counter": (_counter, "known is 40, wanted 41", "cycle 0, known"),
+    "logit": (_logit, "logit ", "logits, "),
+    "next": (_next, "the next token is ", "next tokens"),
+    "tokens": (_tokens, "tokens read is ", "tokens read, "),
+    "a cycle less": (_cycle_gone, "wanted none", "cycles"),
+    "a cycle more": (_cycle_more, "cycles that did not run is 1", "cycles"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_number_is_found(
+    artifact: Callable[[str], Path], tmp_path: Path, what: str
+) -> None:
+    change, words, row = CHANGES[what]
+    folder = changed(artifact("consensus"), tmp_path / "changed.lcc", change)
+    result = one_file(folder, "--golden")
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    verified = lcc_command("verify", folder, "--golden")
+    assert verified.returncode == 1
+    wrong = [line for line in verified.stdout.splitlines() if line.endswith("  NO")]
+    assert wrong, verified.stderr
+    assert wrong[0].startswith(row)
+    assert verified.stdout.endswith("NOT the same\n")
+
+
+def lcc_command(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lcc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_verify_golden_needs_neither_model_nor_torch(artifact: Callable[[str], Path]) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from lcc.cli import main; "
+        f"sys.argv = ['lcc', 'verify', {str(artifact('consensus'))!r}, '--golden', '--json']; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    page = json.loads(result.stdout)
+    assert page["ok"]
+    whats = [row["what"] for row in page["rows"]]
+    assert whats[:3] == ["cycles", "cycle 0, counters", "cycle 0, kept"]
+    assert whats[-1] == "next tokens"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "neither --golden nor --model given"),
+        (("--golden", "--model", "m"), "--golden and --model given"),
+        (("--golden", "--heads", "h"), "--heads is of use with --model only"),
+    ],
+)
+def test_verify_wants_one_thing(tmp_path: Path, arguments: tuple, words: str) -> None:
+    result = lcc_command("verify", tmp_path, *arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+def test_it_generates_what_a_session_does(artifact: Callable[[str], Path]) -> None:
+    folder = artifact("consensus")
+    ids = [(7 * i) % 251 for i in range(200)]
+    session = lcc.runtime.open(folder)
+    session.feed(ids)
+    wanted = list(session.generate_ids(max_new_tokens=30, temperature=0.0))
+    result = one_file(folder, "--ids", ",".join(map(str, ids)), "--new", 30)
+    assert result.returncode == 0, result.stderr
+    got = [int(line) for line in result.stdout.split()]
+    ends = read_manifest(folder).text.ends
+    assert [token for token in got if token not in ends] == [t for t in wanted if t not in ends]
+    assert len(got) > 3
+
+
+def test_damaged_artifacts_are_refused(artifact: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "damaged.lcc"
+    shutil.copytree(artifact("consensus"), folder)
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest.replace('"version": 3', '"version": 4'))
+    result = one_file(folder, "--golden")
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"{folder}: wanted an artifact of format version 3\n",
+    )
+    (folder / "manifest.json").write_text(manifest)
+    weights = bytearray((folder / "weights.bin").read_bytes())
+    weights[100] ^= 1
+    (folder / "weights.bin").write_bytes(weights)
+    result = one_file(folder, "--golden")
+    assert result.returncode == 1
+    assert "weights.bin: changed since it was written" in result.stderr
+    (folder / "weights.bin").unlink()
+    assert "weights.bin: missing" in one_file(folder, "--golden").stderr
+
+
+def kept_share(golden: Golden) -> float:
+    return golden.tolerance.kept

@@ -1,0 +1,189 @@
+"""One part of a manifest at a time that does not fit the others (`lcc.artifact.check_schedule`)."""
+
+import msgspec
+import pytest
+
+from lcc.artifact.check_schedule import check_schedule
+from lcc.artifact.manifest import Manifest
+from lcc.errors import ArtifactError
+
+
+def as_json(value: object) -> dict:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def at(page: dict, place: str):
+    """The list or dict that a path like `programs.step.inputs.0.dtype` names, and its last part."""
+    *path, last = place.split("/")
+    for part in path:
+        page = page[int(part) if isinstance(page, list) else part]
+    return page, int(last) if isinstance(page, list) else last
+
+
+READ, CYCLE, COMPACT = "schedule/read/0", "schedule/cycle", "schedule/compact/w"
+STEP, EVICT, SEE = f"{READ}/do/0", f"{CYCLE}/1/do/0", f"{COMPACT}/0/do/0"
+KEY = 6  # place of key_0 among the buffers
+
+# What is wrong: place -> what is put there (None = taken away), and the words of the error.
+BROKEN = {
+    "counter and constant": ({"counters/zero": 0}, "counters: zero is a constant, too"),
+    "no constant": ({"constants/reserved": None}, "constants: no reserved"),
+    "no counter": ({"counters/state": None}, "counters: no state"),
+    "other sizes": ({"constants/budget": 6}, "constants: budget is 6, cache says 5"),
+    "no room": (
+        {"constants/reserved": 4},
+        r"budget \+ chunk_size \+ reserved is 13, wanted capacity \(12\) or less",
+    ),
+    "state at first": ({"counters/state": 0}, "counters: state is 0, wanted no_state at first"),
+    "one": ({"constants/one": 2}, "wanted zero to be 0 and one to be 1"),
+    "first group": ({"groups/0/name": "all"}, "groups: wanted full first"),
+    "counter of a group": ({"groups/1/used": "used_9"}, "groups: w: no counter used_9"),
+    "slots of a group": ({"groups/1/slots": "most"}, "groups: w: no constant most"),
+    "slots": ({"groups/1/slots": 0}, "groups: w: 0 slots, wanted 1 or more"),
+    "align": ({"groups/1/align": "zero"}, "groups: w: align is 0 or less"),
+    "layer twice": ({"groups/1/layers": [0, 1]}, r"layers \[0, 0, 1\], wanted each of the model's"),
+    "no layer": ({"groups/1/layers": []}, r"groups: layers \[0\], wanted each"),
+    "nothing compacts": ({"schedule/compact": {}}, r"compact has lists for \[\], wanted \['w'\]"),
+    "dtype": ({f"buffers/{KEY}/dtype": "float64"}, "buffers: key_0 is float64, wanted one of"),
+    "size": ({f"buffers/{KEY}/shape/2": "slots"}, "buffers: key_0: no constant slots"),
+    "no size": ({f"buffers/{KEY}/shape/2": "zero"}, "buffers: key_0: size zero is less than 1"),
+    "axis": ({f"buffers/{KEY}/axis": 4}, "buffers: key_0: axis 4 of a shape of 4"),
+    "saved": ({f"buffers/{KEY}/saved": ["zero", "end"]}, "buffers: key_0: no counter end"),
+    "group": ({f"buffers/{KEY}/group": "others"}, "buffers: key_0: no group others"),
+    "layer": ({f"buffers/{KEY}/layer": 2}, "buffers: key_0: layer 2, the model has no such layer"),
+    "twice": ({f"buffers/{KEY + 1}/name": "key_0"}, "buffers: key_0 is there twice"),
+    "no ids": ({"buffers/0/name": "tokens"}, "buffers: wanted ids, of role tokens int64"),
+    "updates": (
+        {"programs/score/outputs/0/shape": ["S", 1]},
+        r"programs: score: paid_out is float32 \['S', 1\], wanted that of paid, float32 \['S'\]",
+    ),
+    "over": ({f"{READ}/over/rows": ["used", "one"]}, "read, block 0: over has ids and rows, or"),
+    "over nothing": ({f"{READ}/over/ids": None}, "over has ids and rows, or neither"),
+    "count": ({f"{READ}/over/count": "one"}, "over has a count where ids are newest, only"),
+    "most": ({f"{READ}/over/most": "zero"}, "most is zero, which is 0 or less"),
+    "no most": ({f"{READ}/over/most": "many"}, "read, block 0: no counter or constant many"),
+    "endless": ({f"{CYCLE}/0/add": []}, "cycle, block 0: known is not added to: a loop without"),
+    "runs away": ({f"{CYCLE}/0/add": ["known", "used"]}, "known is not added to: a loop without"),
+    "text in a cycle": (
+        {f"{CYCLE}/0/over": {"ids": "text", "most": "one"}},
+        "cycle, block 0: a loop over the ids of text",
+    ),
+    "catalyst in read": ({f"{READ}/over/ids": "catalyst"}, "a loop over the ids of catalyst"),
+    "added constant": ({f"{READ}/add": ["one"]}, "read, block 0: no counter one"),
+    "set constant": ({f"{READ}/set": {"budget": "one"}}, "read, block 0: no counter budget"),
+    "set to nothing": ({f"{READ}/set": {"state": "x"}}, "no counter or constant x"),
+    "when": ({f"{READ}/when": ["used", "x"]}, "no counter or constant x"),
+    "counted": ({f"{READ}/count": "x"}, "read, block 0: no counter x"),
+    "row": ({f"{READ}/after": [["hidden", "zero", "x"]]}, "no counter or constant x"),
+    "copied buffer": ({f"{READ}/after": [["x", "zero", "one"]]}, "after: no buffer x"),
+    "copied key": ({f"{READ}/after": [["key_0", "zero", "one"]]}, "key_0 may lie on a device"),
+    "swapped": ({f"{READ}/swap": [["ids", "x"]]}, "read, block 0: swap: no buffer x"),
+    "unlike": (
+        {f"{READ}/swap": [["ids", "nll"]]},
+        r"swap: ids is tokens int64 \[17\], nll is entry_score float32 \[17\]; wanted two of one",
+    ),
+    "unlike layers": (
+        {f"{EVICT}/swap": [["key_*", "spare_key_1"]]},
+        "run evict, layer 0: swap: key_0 is .*, spare_key_1 is",
+    ),
+    "program": ({f"{STEP}/run": "prefill"}, "read, block 0: no program prefill"),
+    "program for one": ({f"{STEP}/one": "decode"}, "read, block 0: no program decode"),
+    "each": ({f"{EVICT}/each": [2]}, "cycle, block 1, run evict, layer 2: the model has no such"),
+    "tensor": ({f"{STEP}/bind/cache": "ids"}, "run step: it has no tensor cache"),
+    "read of nothing": ({f"{SEE}/read": {"sene": "seen"}}, "run see: it has no tensor sene"),
+    "unbound": ({f"{STEP}/bind/key_0": None}, "run step: input key_0 is bound to nothing"),
+    "twice bound": ({f"{STEP}/ints/tokens": "one"}, "run step: input tokens is bound twice"),
+    "buffer": ({f"{STEP}/bind/key_0": "key_9"}, "run step: no buffer key_9"),
+    "star": ({f"{STEP}/bind/key_0": "key_*"}, r"run step: no buffer key_\*"),
+    "role": (
+        {f"{STEP}/bind/key_0": "value_0"},
+        r"key_0 is key float32 \[1, 1, 'S', 1\], wanted what fits buffer value_0, value float32",
+    ),
+    "kind": (
+        {f"{EVICT}/bind/token_position": "ids"},
+        r"token_position is token_position int64 \[1, 'S'\], wanted what fits buffer ids",
+    ),
+    "rank": ({f"buffers/{KEY}/shape": [1, "capacity", 1]}, "key_0 is .*, wanted what fits buffer"),
+    "number": (
+        {"programs/evict/inputs/0/shape/2": 11},
+        r"run evict, layer 0: key is key float32 \[1, 1, 11, 1\], wanted what fits buffer key_0",
+    ),
+    "two sizes": (
+        {f"buffers/{KEY}/shape/2": 9},
+        "run step: value_0: S is 12, in another tensor it is 9",
+    ),
+    "two counts": (
+        {f"{STEP}/ints/positions": ["used", "one"]},
+        "run step: positions: Q is 1, in another tensor it is n",
+    ),
+    "rows of keys": ({f"{STEP}/bind/key_0": ["key_0", "zero", "one"]}, "and is bound whole only"),
+    "width of rows": (
+        {"buffers/1/shape/1": 5},
+        r"hidden is hidden float32 \[1, 'Q', 4\], wanted what fits buffer hidden",
+    ),
+    "integers": (
+        {"programs/step/inputs/2/dtype": "float32", "programs/one/inputs/2/dtype": "float32"},
+        "used is float32, wanted integers",
+    ),
+    "one number": (
+        {f"{STEP}/ints/positions": "used"},
+        r"positions is \[1, 'Q'\], wanted one number",
+    ),
+    "series": (
+        {"programs/step/inputs/1/shape": [2, "Q"]},
+        r"positions is \[2, 'Q'\], wanted a series of numbers",
+    ),
+    "read input": ({f"{SEE}/read": {"used": "seen"}}, "wanted used to be an output of one integer"),
+    "read many": (
+        {f"{SEE}/read": {"stays": "seen"}},
+        "wanted stays to be an output of one integer",
+    ),
+    "integers out": ({f"{SEE}/ints/seen": "one"}, "run see: seen is an output; integers are given"),
+    "update elsewhere": (
+        {f"{EVICT}/bind/paid_out": "paid"},
+        r"paid_out is bound to paid, wanted \('nll', 'zero', 'capacity'\), as paid",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_does_not_fit_is_named(make_manifest, name):
+    manifest = make_manifest()
+    page = as_json(manifest)
+    changes, words = BROKEN[name]
+    for place, value in changes.items():
+        inside, last = at(page, place)
+        if value is None:
+            del inside[last]
+        else:
+            inside[last] = value
+    broken = msgspec.convert(page, Manifest)
+    check_schedule(manifest, manifest.programs)  # it was whole
+    with pytest.raises(ArtifactError, match=words) as caught:
+        check_schedule(broken, broken.programs)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rank", ["nll", "catalyst", "newest"])
+@pytest.mark.parametrize("length", [None, 4])
+def test_what_fits(make_manifest, rank, length):
+    manifest = make_manifest(rank=rank, length=length)
+    check_schedule(manifest, manifest.programs)
+    assert {block.over.ids for block in manifest.schedule.cycle if block.over} & {
+        *("catalyst", "newest", None)
+    }
+
+
+def test_tensors_that_only_another_target_has(make_manifest):
+    """A schedule is for all targets: what some program lacks is left out."""
+    page = as_json(make_manifest())
+    more = {"name": "rows", "role": "rows", "dtype": "int64", "shape": ["R"]}
+    page["schedule"]["read"][0]["do"][0]["ints"]["rows"] = ["zero", "one"]
+    with pytest.raises(ArtifactError, match="run step: it has no tensor rows"):
+        check_schedule(manifest := msgspec.convert(page, Manifest), manifest.programs)
+    programs = as_json(make_manifest().programs)
+    programs["step"]["inputs"].append(more)
+    page["also"] = {"other": {"programs": programs}}
+    manifest = msgspec.convert(page, Manifest)
+    check_schedule(manifest, manifest.programs)
+    check_schedule(manifest, manifest.also["other"].programs)
