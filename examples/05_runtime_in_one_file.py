@@ -41,7 +41,8 @@ def read_manifest(folder):
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             sys.exit(f"{path}: missing, or outside the artifact's folder")
-        digest = hashlib.file_digest(path.open("rb"), "sha256").hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if (path.stat().st_size, digest) != (entry["bytes"], entry["sha256"]):
             sys.exit(f"{path}: changed since it was written; copy the artifact anew")
     return Manifest(**page)
@@ -126,8 +127,7 @@ class Runtime:
             if over.rows:
                 total = numbers[over.rows[1]] - numbers[over.rows[0]]
             elif over.ids == "newest":  # these are in the buffer
-                most = min(numbers[group.used] - numbers[group.kept] for group in self.groups)
-                total = min(most, numbers[over.count])
+                total = min(numbers[over.count], numbers["used"] - numbers["kept"])
                 numbers |= {name: numbers[name] - total for name in block.add}
             elif over.ids:
                 total = len(ids)

@@ -172,7 +172,7 @@ class Session:
 
         Raises:
             ConfigError: an option out of range, or an empty prompt.
-            CacheError: nothing was read yet, or another call has moved the session meanwhile.
+            CacheError: nothing was read yet, or another call has moved the session.
         """
         return self._writer.ids(prompt, options)
 
@@ -229,11 +229,12 @@ class Session:
         Args:
             messages: [{"role": "user", "content": "..."}, ...].
             template_options: Handed to the template, e.g. {"tools": [...]}.
-            stop, callback, **options: As in `generate`.
+            stop: As in `generate`.
+            callback: As in `generate`.
+            **options: As in `generate`.
 
         Raises:
-            ConfigError: the model has no template, the template refuses the messages, or an
-                option or a stop string is wrong.
+            ConfigError: there is no template, it refuses the messages, or an option is wrong.
         """
         stops = stop_strings(stop)
         rendered = self._talk.render(messages, template_options or {}, options)
@@ -281,8 +282,7 @@ class Session:
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
         The catalyst is part of it: what is read after `load` is evicted as it would be here.
-        `dtype` is that of keys and values; None = as the cache keeps them, which goes on bit for
-        bit; float16 is half the size of float32.
+        `dtype` is that of keys and values; None = as the cache keeps them, bit for bit.
 
         Raises:
             ArtifactError: the folder is not there, or the disk refuses.
@@ -291,9 +291,7 @@ class Session:
         save_state(path, self._reader, self._talk, self._catalyst, dtype=dtype)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a saved state, in place of what the session holds, with its catalyst.
-
-        To go on with another catalyst, set it after this call.
+        """Go on from a saved state, with its catalyst; to use another one, set it after this call.
 
         Raises:
             ArtifactError: no state file, a damaged one, or one of another artifact.

@@ -1,5 +1,6 @@
 """`lcc tune-budget`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,7 +203,7 @@ def _advice(best: Any, artifact: Path, capacity: int | None, samples: int) -> st
 
 
 def _flags(best: Any, artifact: Path, capacity: int | None) -> str:
-    """Of `lcc compile`: the policy and the sizes that were measured, where the default differs."""
+    """Of `lcc compile`: what was measured. Sizes and the policy where the default differs."""
     manifest = read_manifest(artifact)
     cache = msgspec.structs.asdict(manifest.cache.lowered(budget=best.budget, capacity=capacity))
     shown = {name: cache.pop(name) for name in ("budget", "capacity")}
@@ -212,7 +213,9 @@ def _flags(best: Any, artifact: Path, capacity: int | None) -> str:
         shown["policy"] = manifest.policy.name
     if manifest.heads is not None:
         shown["heads"] = "HEADS"
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shown.items())
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in shown.items()]
+    options = [f"{name}={value}" for name, value in sorted(manifest.policy.options.items())]
+    return " ".join([*words, *(f"--option {option}" for option in options)])
 
 
 command.__doc__ = (command.__doc__ or "").replace("    {TASKS}", asking.TASK_LIST)

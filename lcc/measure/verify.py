@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,55 +11,29 @@ import torch
 from torch import nn
 
 import lcc.runtime
-from lcc.artifact.manifest import Manifest, ProgramEntry, cache_dtype, read_manifest
+from lcc.artifact.manifest import Manifest, cache_dtype, read_manifest
+from lcc.artifact.program_entry import program_entries
 from lcc.capture.export import capture, function_of
-from lcc.compile import loaded_model, program_entries
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
-from lcc.ir.plan import show_plan
+from lcc.ir.plan import Full, show_plan
+from lcc.ir.program import HEAD
+from lcc.measure.comparison import TOLERANCE, Report, Row, compared
 from lcc.measure.loss import divergence, perplexity
-from lcc.runtime.engines.base import Engine
+from lcc.measure.weightless import weightless
+from lcc.passes.policies import make_policy
+from lcc.passes.specialize import Specialized, Subject, specialize
+from lcc.runtime.model import Model
 from lcc.runtime.session import Session
-from lcc.runtime.writer import GREEDY
+from lcc.runtime.text.writing import GREEDY
 from lcc.sources.heads import RetainingHeads, load_heads
-from lcc.sources.models import LoadedModel
-from lcc.specialize import Specialized, specialize
+from lcc.sources.models import LoadedModel, loaded_model
+from lcc.sources.text_facts import sentence_ends_for
 from lcc.targets.reference import ReferenceEngine
 
 # Of weights in fewer than 32 bits: nats a token, and share of the perplexity.
 MOST_NATS, MOST_PERPLEXITY = 0.05, 0.05
 MOST_AFTER_CYCLES = 0.3  # the same, where the cycles may have kept other entries
-TOLERANCE = {"float32": 1e-4, "float16": 5e-2}  # absolute, of logits, keys and scores, by cache
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One comparison.
-
-    max_error   largest absolute difference; of tokens and kept entries, how many differ; of a
-                perplexity, the share by which it is more; of a divergence, nats a token
-    """
-
-    what: str
-    against: str
-    max_error: float
-    tolerance: float
-    ok: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """All comparisons of an artifact.
-
-    exact       the same numbers are wanted; else, numbers that lose no more than they may
-    """
-
-    rows: tuple[Row, ...]
-    exact: bool = True
-
-    @property
-    def ok(self) -> bool:
-        """Nothing differs by more than it may."""
-        return all(row.ok for row in self.rows)
 
 
 def verify(
@@ -98,24 +71,29 @@ def verify(
         )
     report = progress or (lambda *_: None)
     trained = _heads(read_manifest(artifact), heads)
-    session = lcc.runtime.load(artifact, target=target, device=device)
-    manifest = session.manifest
+    model = lcc.runtime.load(artifact, target=target, device=device)
+    session, manifest = model.session(), model.manifest
     report("load the model", 0.1)
     loaded = loaded_model(source)
     report("specialize", 0.4)
     special = _specialized(manifest, loaded, trained)
-    exact = msgspec.structs.replace(manifest, programs=program_entries(special.programs, {}))
     engine = ReferenceEngine(special.programs)
-    reference = Session(exact, exact.cache, session.tokenizer, engine)
+    exact = msgspec.structs.replace(
+        manifest,
+        programs=program_entries(special.programs, {}),
+        buffers=special.plan.buffers,
+        schedule=special.plan.schedule,
+    )
+    reference = Model(exact, model.tokenizer, engine).session()
     ids = _ids(session)
     rows = []
     report("logits", 0.5)
     rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
     lossy = not _exact(session)
     report("weightless programs", 0.7)
-    for name, entry in manifest.programs.items():
-        if name.startswith(("evict", "score", "compact")):
-            rows += _weightless(name, entry, session, reference)
+    for program in special.programs:
+        if not program.is_step and program.names[0] != HEAD:
+            rows += weightless(program.names[0], model.engine, engine, manifest)
     report("greedy tokens", 0.8)
     if not lossy:
         rows += _tokens(session, loaded, ids[: _usable(session) // 2], new_tokens)
@@ -126,19 +104,13 @@ def verify(
     return Report(tuple(rows), exact=not lossy)
 
 
-def _row(what: str, against: str, error: float, tolerance: float) -> Row:
-    return Row(what, against, float(error), tolerance, bool(error <= tolerance))
-
-
 def _tolerance(session: Session) -> float:
-    return TOLERANCE[session._executor.cache.dtype]
+    return TOLERANCE[cache_dtype(session.manifest)]
 
 
 def _exact(session: Session) -> bool:
     """Whether it should give the very numbers: weights and cache are in float32."""
-    return (
-        session.manifest.precision == "fp32" and cache_dtype(session.manifest.programs) == "float32"
-    )
+    return session.manifest.precision == "fp32" and cache_dtype(session.manifest) == "float32"
 
 
 def _ids(session: Session) -> list[int]:
@@ -152,8 +124,9 @@ def _ids(session: Session) -> list[int]:
 
 def _usable(session: Session) -> int:
     """The longest text of which nothing is evicted and everything is seen."""
-    windows = [window.kind.dense_length for window in session._executor.windows]
-    return min([session._executor.limits.usable, *windows])
+    kinds = [layer.kind for layer in session.manifest.model.layers]
+    dense = [kind.dense_length for kind in kinds if not isinstance(kind, Full)]
+    return min([session._executor.limits.usable, *dense])
 
 
 def _heads(manifest: Manifest, path: str | Path | None) -> RetainingHeads | None:
@@ -176,17 +149,20 @@ def _heads(manifest: Manifest, path: str | Path | None) -> RetainingHeads | None
 def _specialized(
     manifest: Manifest, loaded: LoadedModel, heads: RetainingHeads | None
 ) -> Specialized:
-    plan = show_plan(tuple(layer.kind for layer in manifest.model.layers))
-    half = cache_dtype(manifest.programs) == "float16"
     config = CompileConfig(
         target=manifest.target,
         cache=manifest.cache,
         policy=manifest.policy,
-        plan=plan,
-        kv_precision="fp16" if half else "fp32",
+        plan=show_plan(tuple(layer.kind for layer in manifest.model.layers)),
+        kv_precision="fp16" if cache_dtype(manifest) == "float16" else "fp32",
     )
-    facts = (loaded.name, loaded.architecture, loaded.trained_window, heads)
-    special = specialize(capture(loaded.module), config, *facts)
+    captured = capture(loaded.module)
+    policy = make_policy(config.policy, with_heads=heads is not None)
+    ends = sentence_ends_for(policy, loaded.name, loaded.files, captured.vocab_size)
+    subject = Subject(
+        captured, loaded.name, loaded.architecture, loaded.trained_window, ends, heads
+    )
+    special = specialize(subject, config, policy)
     if special.model.layers != manifest.model.layers:
         raise ArtifactError(
             f"{loaded.name} has {len(special.model.layers)} layers of other heads or sizes than "
@@ -210,12 +186,8 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
     got, place = np.empty_like(expected), 0
     while place < len(ids):
         step = min(size, single - place) if place < single else 1
-        hidden = executor._run(ids[place : place + step], place, place).copy()
-        got[place : place + step] = _head_rows(executor._engine, hidden)
-        place += step
-        executor.used = executor.tokens = place
-        for window in executor.windows:
-            window.used = place
+        for logits in executor.each_logits(ids[place : place + step]):
+            got[place], place = logits, place + 1
     session.reset()
     lossy, rows = not _exact(session), []
     for name, part in (("prefill_chunk", slice(single)), ("decode", slice(single, None))):
@@ -223,72 +195,14 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
             continue
         if lossy:
             lost = divergence(got[part], expected[part])
-            rows.append(_row(f"{name} + head, divergence", "the model", lost, MOST_NATS))
+            rows.append(compared(f"{name} + head, divergence", "the model", lost, MOST_NATS))
         else:
             error = np.abs(got[part] - expected[part]).max()
-            rows.append(_row(f"{name} + head", "the model", error, _tolerance(session)))
+            rows.append(compared(f"{name} + head", "the model", error, _tolerance(session)))
     if lossy and len(ids) > 1:
         more = perplexity(got, ids) / perplexity(expected, ids) - 1
-        rows.append(_row("perplexity, more by", "the model", more, MOST_PERPLEXITY))
+        rows.append(compared("perplexity, more by", "the model", more, MOST_PERPLEXITY))
     return rows
-
-
-def _head_rows(engine: Engine, hidden: np.ndarray) -> np.ndarray:
-    """Logits of every row [n, V]; the program gives the last row of what it is given."""
-    runner, zero = engine.runner("head"), np.zeros(1, np.int64)
-    rows = [
-        runner({"hidden": hidden[i : i + 1], "next_tokens": zero}, ["logits"])["logits"].copy()
-        for i in range(len(hidden))
-    ]
-    return np.concatenate(rows)
-
-
-def _weightless(name: str, entry: ProgramEntry, session: Session, reference: Session) -> list[Row]:
-    """One call of a score, evict or compact program on random entries."""
-    draw, cache = np.random.default_rng(0), session._executor.config
-    sizes = {"slots": cache.capacity, "budget": cache.budget, "n": 16, "tokens": 16}
-    counts = {
-        "used": max(cache.budget + 1, cache.capacity - 5),
-        "prefix": cache.sink_size,
-        "recent": cache.recent_size,
-        "start": max(0, cache.capacity - 16),
-    }
-    feeds: dict[str, np.ndarray] = {}
-    for tensor in entry.inputs:
-        shape = [sizes[s] if isinstance(s, str) else s for s in tensor.shape]
-        if tensor.name == "new_slots":
-            feeds[tensor.name] = np.arange(cache.budget, dtype=np.int64)
-        elif tensor.name in counts:
-            feeds[tensor.name] = np.array([counts[tensor.name]], np.int32)
-        elif tensor.name == "kept":
-            heads = [draw.permutation(cache.capacity)[: cache.budget] for _ in range(shape[0])]
-            feeds[tensor.name] = np.sort(np.stack(heads), axis=1)
-        elif tensor.name == "sentence":
-            feeds[tensor.name] = np.tile(np.arange(shape[1]) // 20, (shape[0], 1)).astype("f4")
-        elif tensor.name in ("key", "value", "queries"):
-            drawn = draw.standard_normal(shape, np.float32)
-            feeds[tensor.name] = drawn.astype(tensor.dtype)
-        else:
-            feeds[tensor.name] = draw.random(shape, np.float32)
-    names = [tensor.name for tensor in entry.outputs]
-    got = session._executor._engine.runner(name)(feeds, names)
-    if "key_out" in got:  # a whole layer, which begins with the entries that were kept
-        for kind in ("key", "value"):
-            got[f"kept_{kind}"] = got.pop(f"{kind}_out")[:, :, : cache.budget]
-        names = list(got)
-    of_reference = {t.name: t.dtype for t in reference.manifest.programs[name].inputs}
-    exact = {each: array.astype(of_reference[each]) for each, array in feeds.items()}
-    wanted = reference._executor._engine.runner(name)(exact, names)
-    errors = {n: np.abs(got[n].astype(np.float64) - wanted[n]).max() for n in names}
-    # Places and scores are computed in float32, whatever the cache is kept in.
-    entries = [errors.pop(n) for n in names if n.startswith("kept_")]
-    limits = [
-        (name, [*errors.values()], TOLERANCE["float32"]),
-        (f"{name}, entries", entries, _tolerance(session)),
-    ]
-    return [  # np.max, for max() would drop a NaN
-        _row(what, "reference", np.max(each), limit) for what, each, limit in limits if each
-    ]
 
 
 def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -> list[Row]:
@@ -302,30 +216,30 @@ def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -
     whole = [*session.tokenizer.prefix[:begin], *ids, *written]
     chosen = _eager(loaded, whole[:-1])[-len(written) :].argmax(-1)
     different = int((chosen != np.array(written)).sum())
-    return [_row(f"{len(written)} greedy tokens", "the model", different, 0)]
+    return [compared(f"{len(written)} greedy tokens", "the model", different, 0)]
 
 
 def _text_of_cycles(session: Session, ids: list[int], more: int = 0) -> list[int]:
     """The text over and over, for two cycles, and so many tokens more."""
-    usable = session._executor.limits.usable
-    count = usable + 2 * (usable - session._executor.config.budget) + more
+    limits = session._executor.limits
+    count = limits.usable + 2 * (limits.usable - limits.budget) + more
     return (ids * (1 + count // len(ids)))[:count]
 
 
 def _cycles_lost(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     """A text of several cycles: how much worse its end is predicted from what was kept."""
-    last = min(64, session._executor.config.budget)
+    last = min(64, session._executor.limits.budget)
     text = _text_of_cycles(session, ids, last)
-    surprise = []
+    nll = []
     for each in (session, reference):
         each.reset()
         each.feed(text[:-last])
         cycles = len(each.cycles)
-        surprise.append(float(each.surprise(text[-last:]).mean(dtype=np.float64)))
+        nll.append(float(each.nll(text[-last:]).mean(dtype=np.float64)))
         each.reset()
-    more = np.exp(surprise[0] - surprise[1]) - 1
+    more = np.exp(nll[0] - nll[1]) - 1
     what = f"perplexity after {cycles} cycles, more by"
-    return [_row(what, "reference", more, MOST_AFTER_CYCLES)]
+    return [compared(what, "reference", more, MOST_AFTER_CYCLES)]
 
 
 def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
@@ -342,6 +256,6 @@ def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     different = int((kept[0] != kept[1]).sum())
     session.reset()
     return [
-        _row(f"entries kept by {cycles} cycles", "reference", different, 0),
-        _row(f"logits after {cycles} cycles", "reference", error, _tolerance(session)),
+        compared(f"entries kept by {cycles} cycles", "reference", different, 0),
+        compared(f"logits after {cycles} cycles", "reference", error, _tolerance(session)),
     ]

@@ -176,23 +176,30 @@ class Executor:
             self._has_logits = True
         return self.buffers.rows("logits", 0, 1, 0)[0]
 
+    def each_logits(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """Read ids as `read` does; the logits [V] after each, the same array every time."""
+        done, numbers = 0, self.numbers
+        for count in self._steps(ids):
+            last, new = numbers["state"], min(count, len(ids) - done)  # not the one read again
+            try:  # the states of this step's tokens lie in the rows up to `last`
+                for ago in range(new - 1, -1, -1):
+                    numbers["state"], self._has_logits = last - ago, False
+                    yield self.logits()
+            finally:
+                numbers["state"], self._has_logits, done = last, False, done + new
+
     def nll(self, ids: Sequence[int]) -> np.ndarray:
         """Read ids as `read` does; how improbable each was.
 
         returns     [n] float32, -log probability in nats of each token given what the cache held;
                     1e30 for the first token of a text
         """
-        result, done, numbers = np.full(len(ids), FIRST_NLL, np.float32), 0, self.numbers
+        result = np.full(len(ids), FIRST_NLL, np.float32)
         if len(ids) and self.tokens:
             result[0] = _nll(self.logits(), ids[0])
-        for count in self._steps(ids):
-            last, done = numbers["state"], done + count
-            try:  # the states of this step's tokens lie in the rows up to `last`
-                for place in range(done - count + 1, min(done + 1, len(ids))):
-                    numbers["state"], self._has_logits = last - done + place, False
-                    result[place] = _nll(self.logits(), ids[place])
-            finally:
-                numbers["state"], self._has_logits = last, False
+        for place, logits in enumerate(self.each_logits(ids), start=1):
+            if place < len(ids):
+                result[place] = _nll(logits, ids[place])
         return result
 
     def evict(self, catalyst: Sequence[int] = (), left: int = -1) -> Cycle:

@@ -28,9 +28,9 @@ from lcc.runtime.core.executor import Executor
 from lcc.runtime.core.plan import check_protected
 
 VERSION = 6
-CODES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64"}
 BLANK = b"0" * 64  # in place of the sha256 while it is computed
 Table = dict[str, dict[str, Any]]
+Placed = tuple[BufferSpec, int, np.ndarray]  # rows, their buffer, and the first of them there
 
 
 class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,7 +83,8 @@ def _table(executor: Executor, counters: Mapping[str, int], dtype: str | None) -
     for spec, _, shape in executor.buffers.saved(executor.numbers | counters):
         kind = np.dtype(_kind(spec, dtype))
         place = [end, end := end + int(np.prod(shape)) * kind.itemsize]
-        table[spec.name] = {"dtype": CODES[kind.name], "shape": shape, "data_offsets": place}
+        code = f"{kind.kind.upper()}{8 * kind.itemsize}"  # F32, I64, ...
+        table[spec.name] = {"dtype": code, "shape": shape, "data_offsets": place}
     return table
 
 
@@ -115,16 +116,14 @@ def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            header = file.read(
-                min(int.from_bytes(file.read(8), "little"), Path(path).stat().st_size)
-            )
-            table = msgspec.json.decode(header, type=Table)
+            length = min(int.from_bytes(file.read(8), "little"), Path(path).stat().st_size)
+            table = msgspec.json.decode(header := file.read(length), type=Table)
             metadata, start = table.pop("__metadata__", {}), file.tell()
             page = _page(metadata.get("lcc", "{}"), executor)
             notes = msgspec.json.decode(page.notes, type=kind)
             _check_table(table, [_table(executor, page.counters, each) for each in CACHE_DTYPES])
             digest = hashlib.sha256(header.replace(metadata["sha256"].encode(), BLANK, 1))
-            for _, rows in _tensors(file, table, executor, page):
+            for *_, rows in _tensors(file, table, executor, page):
                 digest.update(rows.tobytes())
             if digest.hexdigest() != metadata["sha256"] or file.read(1):
                 raise ArtifactError("changed since it was saved (sha256 differs); save it anew")
@@ -133,7 +132,7 @@ def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
             executor.broken = True  # until all is in
             executor.numbers.update(page.counters)
             executor.beginning = page.beginning
-            for (spec, first), rows in _tensors(file, table, executor, page):
+            for spec, first, rows in _tensors(file, table, executor, page):
                 executor.buffers.write_rows(spec.name, first, rows)
             executor.broken = False
     except LccError as error:
@@ -143,19 +142,16 @@ def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
     return notes
 
 
-def _tensors(
-    file: Any, table: Table, executor: Executor, page: _Page
-) -> Iterator[tuple[tuple[BufferSpec, int], np.ndarray]]:
-    """The tensors of the file, each with its buffer and first row, if this session can have it."""
-    dtypes = {code: dtype for dtype, code in CODES.items()}
+def _tensors(file: Any, table: Table, executor: Executor, page: _Page) -> Iterator[Placed]:
+    """The tensors of a file, one after the other, if this session can have them."""
     for spec, first, shape in executor.buffers.saved(executor.numbers | page.counters):
-        dtype = dtypes[table[spec.name]["dtype"]]
-        rows = np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+        kind = {"F16": "float16", "F32": "float32"}.get(table[spec.name]["dtype"], spec.dtype)
+        rows = np.fromfile(file, kind, int(np.prod(shape))).reshape(shape)
         _cast(spec.name, rows, spec.dtype)
         ids = [*page.beginning, *(rows.tolist() if spec.role == Role.TOKENS else ())]
         if ids and not 0 <= min(ids) <= max(ids) < executor.manifest.model.vocab_size:
             raise ArtifactError(f"{spec.name}: {min(ids)} .. {max(ids)} are no ids of the model")
-        yield (spec, first), rows
+        yield spec, first, rows
 
 
 def _page(text: str, executor: Executor) -> _Page:

@@ -64,15 +64,20 @@ def _slice(node: fx.Node, importer: Any) -> Any:
     x, axis, start, end, step = args + defaults[len(args) :]
     assert step == 1
     axis = axis % x.ty.ndim
-    start = start or 0
+    start = 0 if start is None else start
     end = None if end is None or (isinstance(end, int) and end >= sys.maxsize) else end
 
     def count(size: Any) -> Any:
         known = sizes(node)[axis]
         last = size if end is None else size + end if isinstance(end, int) and end < 0 else end
-        return last - (size + start if start < 0 else start) if known is None else known
+        return last - _from_front(start, size) if known is None else known
 
     return _part(importer, x, axis, start, count)
+
+
+def _from_front(start: Any, size: Any) -> Any:
+    """Where a part begins; a negative number counts from the end, a size is never negative."""
+    return size + start if isinstance(start, int) and start < 0 else start
 
 
 def _size(node: fx.Node, importer: Any) -> Any:
@@ -113,13 +118,13 @@ def _pad(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit_te(pad, x)
 
 
-def _part(importer: Any, x: Any, axis: int, start: int, count: Any) -> Any:
-    """Rows along an axis, from `start` on, which may be negative; `count`: size -> how many."""
+def _part(importer: Any, x: Any, axis: int, start: Any, count: Any) -> Any:
+    """Rows along an axis, from `start` on, a number or a size; `count`: size -> how many."""
     from tvm import te
 
     def part(source: Any) -> Any:
         size = source.shape[axis]
-        first = size + start if start < 0 else start
+        first = _from_front(start, size)
         shape = [count(size) if i == axis else size for i, size in enumerate(source.shape)]
 
         def at(*index: Any) -> Any:

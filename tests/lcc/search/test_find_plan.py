@@ -10,17 +10,18 @@ from typer.testing import CliRunner
 
 from lcc.capture.export import capture
 from lcc.cli import app
-from lcc.config import CacheConfig, CompileConfig
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
-from lcc.ir.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan, positions_of
+from lcc.ir.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan, positions_of, show_plan
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
 from lcc.passes.hybrid_layers import HybridLayers
 from lcc.passes.lift_kv_cache import LiftKVCache
+from lcc.passes.policies import make_policy
+from lcc.passes.specialize import Subject, specialize
 from lcc.search.find_plan import find_plan, greedy, kv_bytes, most_full, placements
 from lcc.search.plan_meter import Loss, Meter, Plan, Site, sites
 from lcc.sources.models import LoadedModel
-from lcc.specialize import specialize
 from lcc.testing.tiny import tiny_model, tiny_tokenizer
 from lcc.train import sparse_attention
 from lcc.train.sparse_attention import attend_window
@@ -58,7 +59,7 @@ def compiled_logits(graph: ModelGraph, plan: Plan, ids: list[int]) -> Tensor:
     """[n, V] by the passes that a compilation runs, over caches that hold the whole text."""
     lifted = LiftKVCache(capacity=LENGTH, queries=False)(graph).graph
     if any(kind != Full() for kind in plan):
-        hybrid = HybridLayers(plan, positions=positions_of(plan), chunk_size=LENGTH)
+        hybrid = HybridLayers(show_plan(plan), positions=positions_of(plan), chunk_size=LENGTH)
         lifted = hybrid(lifted).graph
     values = {
         "tokens": torch.tensor([ids]),
@@ -69,8 +70,6 @@ def compiled_logits(graph: ModelGraph, plan: Plan, ids: list[int]) -> Tensor:
         if node.name not in values:
             empty = node.meta["val"]
             values[node.name] = torch.zeros(tuple(empty.shape), dtype=empty.dtype)
-            if node.name.startswith("places"):
-                values[node.name] += torch.arange(empty.shape[1])
     logits: Tensor = lifted.module(*(values[node.name] for node in nodes))[0][0]
     return logits
 
@@ -172,10 +171,10 @@ def test_placements_leave_as_many_layers_full() -> None:
 
 def test_bytes_are_those_of_the_compiled_cache(graph: ModelGraph) -> None:
     plan = parse_plan(f"0: {KIND}; 1-2: full", 3)
-    config = CompileConfig(target="reference", cache=CACHE, plan=f"0: {KIND}; 1-2: full")
-    special = specialize(
-        capture(tiny_model("llama", num_hidden_layers=3)), config, "m", "llama", 512
-    )
+    knorm = PolicyConfig(name="knorm")
+    config = CompileConfig(cache=CACHE, plan=f"0: {KIND}; 1-2: full", policy=knorm)
+    captured = capture(tiny_model("llama", num_hidden_layers=3))
+    special = specialize(Subject(captured, "m", "llama", 512), config, make_policy(knorm))
     entries = sum(2 * e.kv_heads * e.head_size * (e.slots or 96) * 4 for e in special.model.layers)
     layers = sites(graph)
     assert kv_bytes(layers, plan, CACHE) == entries

@@ -121,6 +121,16 @@ def test_aligned_groups_compact_as_the_text_grows_however_it_is_cut(make):
     assert cut.kept_tokens(1).tolist() == whole.kept_tokens(1).tolist() == [[0, *range(21, 27)]]
 
 
+def test_aligned_groups_compact_where_there_is_room_too(make):
+    executor = make(align="head_rows")  # every two tokens
+    executor.read(TEXT[:1])
+    assert executor.engine.calls == ["one"]  # there is nothing to compact before the first token
+    executor.read(TEXT[1:7])
+    assert [executor.numbers[name] for name in ("used_1", "kept_1")] == [5, 4]
+    assert executor.engine.calls.count("step") == 2  # tokens 2 and 3, 4 and 5
+    assert executor.engine.calls.count("one") == 3  # 0, 1 and 6
+
+
 def test_more_tokens_than_room_are_refused(make):
     executor = make()
     executor.read(TEXT[:12])
@@ -203,9 +213,11 @@ def test_a_rewind_to_the_last_cycle_finds_the_state_it_left(make):
 def test_rewinds_in_a_row(make, make_oracle):
     executor, oracle = make(rank="catalyst"), make_oracle("catalyst")
     executor.read(TEXT[:7])
+    executor.numbers["known"] = 7
     for count in (1, 1, 0, 2):
         executor.rewind(count)
     assert (executor.tokens, executor.used, len(executor.again)) == (3, 3, 1)
+    assert executor.numbers["known"] == executor.numbers["used"] == 2
     assert executor.rewindable == 3
     oracle.read(TEXT[:3])
     assert executor.kept_tokens(0).tolist() == [[0, 1, 2]]
@@ -263,9 +275,15 @@ def test_what_a_cycle_is_told(make):
 def test_a_reset_session_is_a_new_one(make):
     executor, new = make(), make()
     feed(executor, TEXT)
+    assert executor.beginning == TEXT[:32]
     executor.protected = 2
     executor.reset()
     assert executor.counters == new.counters
+    arrays = executor.buffers.arrays
+    assert {name for name in arrays if arrays[name].any()} <= {
+        *("key_0", "value_0", "key_1", "value_1"),
+        *("spare_key_0", "spare_value_0", "spare_key_1", "spare_value_1"),
+    }
     feed(executor, TEXT[:20])
     feed(new, TEXT[:20])
     assert executor.counters == new.counters

@@ -36,9 +36,11 @@ def go_on(executor) -> tuple:
 def test_going_on_from_a_state_is_going_on(make, path, rank, count):
     executor, other = make(rank=rank), make(rank=rank)
     feed(executor, TEXT[:count])
-    state.save(path, executor, {"conversation": ["ä"], "pending": [3]})
+    notes = {"conversation": ["ä", "0" * 64], "pending": [3]}
+    state.save(path, executor, notes)
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
     feed(other, TEXT[5:25])
-    assert state.load(path, other) == {"conversation": ["ä"], "pending": [3]}
+    assert state.load(path, other) == notes
     assert other.counters == executor.counters
     assert other.since_cycle == executor.since_cycle
     if count:
@@ -53,6 +55,8 @@ def test_after_a_rewind_the_state_is_found_before_it_is_saved(make, path):
     executor.rewind(2)
     assert executor.again
     state.save(path, executor, None)
+    other.read(TEXT[:4])
+    other.rewind(1)
     assert state.load(path, other) is None
     assert (other.tokens, other.again) == (5, [])
     assert other.logits().tolist() == executor.logits().tolist()
@@ -218,6 +222,8 @@ def test_what_the_signed_rest_of_a_file_cannot_be(saved, refused, make):
     write(saved, table, page, first.tobytes() + data[16:])
     refused(ArtifactError, "ids: .* 23 are no ids of the model")
     write(saved, table, page, data + b"0")
+    refused(ArtifactError, "changed since it was saved")
+    saved.write_bytes(whole + b"0")
     refused(ArtifactError, "changed since it was saved")
     saved.write_bytes(whole)
     refused(ArtifactError, "not a whole state file .Expected `str`, got `int`", kind=dict[str, str])

@@ -1,8 +1,10 @@
+import ctypes
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,7 +16,7 @@ from lcc.artifact.schedule import Schedule, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError, TargetError
 from lcc.ir.roles import Role
-from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine, OnnxRuntimeRunner
 
 HQ, HKV, D = 4, 2, 16
 WHAT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
@@ -392,3 +394,32 @@ def test_what_small_programs_took_serves_larger_ones(tmp_path):
     """The second and the third add what they have more than the first: the arena is one region."""
     _, second, third = growth_of_peak(tmp_path, 8, 24, 48)
     assert 30 < second + third < 50
+
+
+class CopyingBinding:
+    """Copies inputs of the host when they are bound, as ONNX Runtime does for a GPU."""
+
+    def __init__(self, bound: dict) -> None:
+        self.bound = bound
+
+    def bind_input(self, name: str, device: str, number: int, dtype, shape, address: int) -> None:
+        numbers = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_float)), shape)
+        self.bound[name] = numbers.copy()
+
+    def bind_output(self, name: str, *more: object) -> None:
+        pass
+
+
+def test_inputs_that_are_copied_when_bound_are_bound_for_every_call():
+    bound: dict[str, np.ndarray] = {}
+    session = SimpleNamespace(
+        io_binding=lambda: CopyingBinding(bound),
+        run_with_iobinding=lambda binding: seen.append({n: a.max() for n, a in bound.items()}),
+    )
+    seen: list[dict] = []
+    runner, a, total = OnnxRuntimeRunner(session, ADD, copies=True), full(0), full(0)
+    runner.bind({"a": a, "sum": total})
+    for number in (1, 2):
+        a[:] = number
+        runner({"b": full(7)})
+    assert seen == [{"a": 1, "b": 7}, {"a": 2, "b": 7}]

@@ -1,0 +1,42 @@
+"""Rows of a comparison: what was held against what, how far they are apart, how far they may be."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2}  # absolute, of logits, keys and scores, by cache
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One comparison.
+
+    max_error   largest absolute difference; of tokens and kept entries, how many differ; of a
+                perplexity, the share by which it is more; of a divergence, nats a token
+    """
+
+    what: str
+    against: str
+    max_error: float
+    tolerance: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All comparisons of an artifact.
+
+    exact       the same numbers are wanted; else, numbers that lose no more than they may
+    """
+
+    rows: tuple[Row, ...]
+    exact: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Nothing differs by more than it may."""
+        return all(row.ok for row in self.rows)
+
+
+def compared(what: str, against: str, error: float, tolerance: float) -> Row:
+    """A row; an error that is no number is too large."""
+    return Row(what, against, float(error), tolerance, bool(error <= tolerance))
