@@ -9,8 +9,10 @@ from torch import nn
 
 import lcc
 from lcc.artifact.folder import write_artifact
+from lcc.artifact.golden import GOLDEN, golden_bytes
 from lcc.artifact.manifest import BuiltEntry, Manifest
 from lcc.artifact.program_entry import program_entries
+from lcc.artifact.record_golden import record_golden
 from lcc.artifact.schedule import TextFacts
 from lcc.capture.export import capture
 from lcc.config import CompileConfig, PolicyConfig
@@ -20,6 +22,7 @@ from lcc.sources.heads import HeadsPage, load_heads_for
 from lcc.sources.models import LoadedModel, loaded_model
 from lcc.sources.text_facts import sentence_ends_for, text_facts
 from lcc.targets import find_targets, refuse
+from lcc.targets.reference import ReferenceEngine
 
 Progress = Callable[[str, float], None]
 
@@ -71,15 +74,18 @@ def compile_model(
     def fill(folder: Path) -> Manifest:
         built = {}
         for place, target in enumerate(targets):
-            report(f"build for {target.name}", 0.6 + 0.35 * place / len(targets))
+            report(f"build for {target.name}", 0.5 + 0.4 * place / len(targets))
             programs = special.built[target.name]
             entries = program_entries(programs, target.build(programs, folder))
             built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu, note=target.note)
-        report("write the artifact", 0.95)
-        for name, content in loaded.files.items():
-            (folder / name).write_bytes(content)
         main = msgspec.structs.asdict(built.pop(config.target))
-        return msgspec.structs.replace(manifest, also=built, **main)
+        whole = msgspec.structs.replace(manifest, also=built, **main)
+        report("record a golden", 0.9)
+        engine = ReferenceEngine(special.programs)
+        golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
+        for name, content in (loaded.files | {GOLDEN: golden_bytes(golden)}).items():
+            (folder / name).write_bytes(content)
+        return whole
 
     written = write_artifact(output, fill)
     report("done", 1.0)
@@ -109,4 +115,15 @@ def manifest_of(
         passes=special.passes,
         memory=special.memory,
         files={},
+    )
+
+
+def exact_of(manifest: Manifest, special: Specialized) -> Manifest:
+    """The manifest of the programs as the reference runs them, before any target."""
+    return msgspec.structs.replace(
+        manifest,
+        also={},
+        programs=program_entries(special.programs, {}),
+        buffers=special.exact.buffers,
+        schedule=special.exact.schedule,
     )

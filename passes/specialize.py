@@ -57,7 +57,8 @@ class Specialized:
 
     programs    before any target has rewritten them; the step and the head come first
     built       target -> the programs as it builds them
-    plan        how they are run
+    plan        how they are run, as the main target builds them
+    exact       how they are run as they are here, by the reference
     memory      of those that take most
     """
 
@@ -68,6 +69,7 @@ class Specialized:
     cache: CacheConfig
     policy: EvictionPolicy
     plan: RunPlan
+    exact: RunPlan
     memory: list[MemoryEntry]
     built: dict[str, list[Program]]
 
@@ -119,7 +121,15 @@ def specialize(
         passes=passes,
         cache=cache,
         policy=policy,
-        plan=_plan(programs, built, layers, cache, policy, every_row=every_row),
+        plan=run_plan(
+            next(iter(built.values()), programs),
+            programs,
+            layers,
+            cache,
+            policy,
+            every_row=every_row,
+        ),
+        exact=run_plan(programs, programs, layers, cache, policy),
         memory=[],
         built=built,
     )
@@ -164,20 +174,6 @@ def specialize_within_memory(
     special = specialize(subject, config, policy, targets=targets, every_row=every_row)
     _check_window(fitting, special.model)
     return special
-
-
-def _plan(
-    programs: list[Program],
-    built: dict[str, list[Program]],
-    layers: list[CycleLayer],
-    cache: CacheConfig,
-    policy: EvictionPolicy,
-    *,
-    every_row: bool,
-) -> RunPlan:
-    """How the programs are run; keys and values are kept as the first target has them."""
-    first = next(iter(built.values()), programs)
-    return run_plan(first, programs, layers, cache, policy, every_row=every_row)
 
 
 def _memory(

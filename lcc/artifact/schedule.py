@@ -1,4 +1,4 @@
-"""How an artifact is run: buffers, counters, lists of runs. `docs/format.md` says what they mean."""
+"""How an artifact is run: buffers, counters, lists of runs. `docs/format.md` says what they are."""
 
 from typing import Literal
 

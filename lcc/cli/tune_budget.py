@@ -215,7 +215,7 @@ def _flags(best: Any, artifact: Path, capacity: int | None) -> str:
         shown["heads"] = "HEADS"
     words = [f"--{name.replace('_', '-')} {value}" for name, value in shown.items()]
     options = [f"{name}={value}" for name, value in sorted(manifest.policy.options.items())]
-    return " ".join([*words, *(f"--option {option}" for option in options)])
+    return " ".join([*words, *(f"--option {shlex.quote(option)}" for option in options)])
 
 
 command.__doc__ = (command.__doc__ or "").replace("    {TASKS}", asking.TASK_LIST)

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 import torch
 from torch import nn
 
 import lcc.runtime
 from lcc.artifact.manifest import Manifest, cache_dtype, read_manifest
-from lcc.artifact.program_entry import program_entries
 from lcc.capture.export import capture, function_of
+from lcc.compile import exact_of
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.ir.plan import Full, show_plan
@@ -78,12 +77,7 @@ def verify(
     report("specialize", 0.4)
     special = _specialized(manifest, loaded, trained)
     engine = ReferenceEngine(special.programs)
-    exact = msgspec.structs.replace(
-        manifest,
-        programs=program_entries(special.programs, {}),
-        buffers=special.plan.buffers,
-        schedule=special.plan.schedule,
-    )
+    exact = exact_of(manifest, special)
     reference = Model(exact, model.tokenizer, engine).session()
     ids = _ids(session)
     rows = []

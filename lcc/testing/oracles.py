@@ -21,14 +21,10 @@ from numpy.typing import ArrayLike
 from lcc.config import PolicyConfig, Positions
 from lcc.ir.plan import BlockSparse, Sparse
 
-Vector = list[float]
-
 TOLERANCE = {"float32": 1e-5, "float16": 1e-3}
 """Largest relative difference between two ways to compute the same thing, by dtype."""
 
 Pool = Callable[[Sequence[float]], float]
-UNKNOWN = 1e30
-"""Novelty of the first token of a text, which nothing predicted."""
 
 
 def rotate(x: Vector, position: int, frequencies: Vector, *, interleaved: bool = False) -> Vector:
@@ -39,11 +35,6 @@ def rotate(x: Vector, position: int, frequencies: Vector, *, interleaved: bool =
         turned = complex(x[a], x[b]) * cmath.exp(1j * position * frequency)
         y[a], y[b] = turned.real, turned.imag
     return y
-
-
-def dot(x: Vector, y: Vector) -> float:
-    """The inner product."""
-    return math.fsum(a * b for a, b in zip(x, y, strict=True))
 
 
 def softmax(logits: Vector) -> Vector:
@@ -60,11 +51,6 @@ def attention(query: Vector, keys: list[Vector], scale: float, window: int | Non
     return [0.0] * first + softmax([scale * dot(query, key) for key in keys[first:]])
 
 
-def span(values: list, slot: int, size: int) -> list:
-    """The values of `size` slots around `slot`, fewer at the ends."""
-    return values[max(0, slot - size // 2) : slot + size // 2 + 1]
-
-
 def sees(kind: Sparse, query: int, key: int, head: int = 0) -> bool:
     """Whether a token of a text sees another one, in a KV head of a layer of this kind."""
     if key > query:
@@ -77,23 +63,6 @@ def sees(kind: Sparse, query: int, key: int, head: int = 0) -> bool:
     return key < kind.sink or key // kind.block in blocks[-(kind.window // kind.block) :]
 
 
-# --- selection ------------------------------------------------------------------------------------
-
-
-def _attention_spans(
-    config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]
-) -> Vector:
-    values = scalars["attention"]
-    return [max(span(values, s, config.attention_span)) for s in range(len(values))]
-
-
-def _retaining_spans(
-    config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]
-) -> Vector:
-    values = scalars["retaining"]
-    return [max(span(values, s, config.attention_span)) for s in range(len(values))]
-
-
 def retaining_score(features: Vector, first: list[Vector], second: list[Vector]) -> Vector:
     """What retaining heads with SiLU say of one token: one number per KV head.
 
@@ -104,91 +73,6 @@ def retaining_score(features: Vector, first: list[Vector], second: list[Vector])
     hidden = [dot(row, features) for row in first]
     hidden = [x / (1.0 + math.exp(-x)) for x in hidden]
     return [dot(row, hidden) for row in second]
-
-
-def _key_difference(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
-    units = [[x / math.hypot(*key) for x in key] for key in keys]
-    anchor = [math.fsum(column) for column in zip(*units, strict=True)]
-    return [-dot(unit, anchor) / math.hypot(*anchor) for unit in units]
-
-
-def _length_step(key: Vector) -> int:
-    """Of lengths that differ by rounding alone, the same."""
-    return round(1024 * math.log(max(dot(key, key), 1e-12)))
-
-
-def sentence_ranks(config: PolicyConfig, scalars: dict[str, Vector], keys: list[Vector]) -> Vector:
-    """Policy consensus: one number per sentence; of a predictable one, age, below all others."""
-    ranks: list[float] = []
-    assert config.alpha is not None  # `make_policy` fills in the policy's own
-    for _, group in itertools.groupby(range(len(keys)), lambda slot: scalars["sentence"][slot]):
-        slots, rank = list(group), 0.0
-        if config.alpha > 0:
-            novelty = [scalars["novelty"][s] for s in slots]
-            total = math.fsum(min(x, 30.0) for x in novelty if x < UNKNOWN)
-            rank += config.alpha * math.log(max(total / math.sqrt(len(slots)), 1e-12))
-        if config.alpha < 1:
-            mean = math.fsum(scalars["consensus"][s] for s in slots) / len(slots)
-            rank += (1 - config.alpha) * math.log(max(mean, 1e-12))
-        predictable = config.alpha > 0 and total / len(slots) < 0.5
-        ranks += [slot - 1e6 if predictable else rank for slot in slots]
-    return ranks
-
-
-RANKS: dict[str, Callable[[PolicyConfig, dict[str, Vector], list[Vector]], Vector]] = {
-    "consensus": sentence_ranks,
-    "infinipot": _attention_spans,
-    "locret": _retaining_spans,
-    "snapkv": _attention_spans,
-    "h2o": lambda config, scalars, keys: scalars["attention"],
-    "sink_window": lambda config, scalars, keys: [float(slot) for slot in range(len(keys))],
-    "keydiff": _key_difference,
-    "knorm": lambda config, scalars, keys: [-_length_step(key) for key in keys],
-    "random": lambda config, scalars, keys: scalars["noise"],
-}
-
-
-def smooth_novelty(novelty: Vector, size: int) -> Vector:
-    """The mean over the span; an unknown novelty stays unknown and lifts no neighbour."""
-    smooth = []
-    for slot, value in enumerate(novelty):
-        known = [x for x in span(novelty, slot, size) if x < UNKNOWN]
-        smooth.append(math.fsum(known) / len(known) if value < UNKNOWN else UNKNOWN)
-    return smooth
-
-
-def keep_slots(
-    config: PolicyConfig,
-    scalars: dict[str, Vector],
-    keys: list[Vector],
-    *,
-    budget: int,
-    prefix: int = 0,
-    recent: int = 0,
-) -> list[int]:
-    """Which slots of one head survive, ascending; of entries that tie, the newer.
-
-    scalars   name -> one number per slot in use
-    keys      one rotated key per slot in use
-    prefix    leading slots that survive in any case
-    recent    newest slots that survive in any case
-    """
-    used = len(keys)
-    kept = {slot for slot in range(used) if slot < prefix or slot >= used - recent}
-
-    def take(rank: Vector, count: int) -> None:
-        rest = sorted((rank[slot], slot) for slot in range(used) if slot not in kept)
-        kept.update(slot for _, slot in rest[len(rest) - count :])
-
-    if config.name in ("infinipot", "locret") and config.alpha:
-        novel = int(Fraction(str(config.alpha)) * (budget - len(kept)))
-        take(smooth_novelty(scalars["novelty"], config.novelty_span), novel)
-    if len(kept) < budget:
-        take(RANKS[config.name](config, scalars, keys), budget - len(kept))
-    return sorted(kept)
-
-
-# --- the cache of one layer -----------------------------------------------------------------------
 
 
 @dataclass

@@ -78,8 +78,10 @@ class Call:
 
     def __call__(self, numbers: dict[str, int]) -> None:
         """Run once; reads counters, and sets those that the run reads."""
-        if self._version != self._buffers.version:
-            self._bind_whole()
+        if self._version != self._buffers.version:  # some memory has changed its name
+            now = {tensor: self._buffers.arrays[name] for tensor, name in self._whole.items()}
+            self._runner.bind({t: a for t, a in now.items() if self._bound.get(t) is not a})
+            self._bound, self._version = now, self._buffers.version
         for tensor, counter in self._single.items():
             self._integers[tensor].fill(numbers[counter])
         self._runner({view.tensor: view(numbers, self._buffers) for view in self._views})
@@ -87,10 +89,3 @@ class Call:
             numbers[counter] = int(self._integers[tensor].item())
         for one, other in self._run.swap:
             self._buffers.swap(self._name(one), self._name(other))
-
-    def _bind_whole(self) -> None:
-        """Bind the buffers whose memory is not the one bound under their name."""
-        now = {tensor: self._buffers.arrays[name] for tensor, name in self._whole.items()}
-        moved = {t: array for t, array in now.items() if self._bound.get(t) is not array}
-        self._runner.bind(moved)
-        self._bound, self._version = now, self._buffers.version

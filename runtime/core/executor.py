@@ -20,8 +20,6 @@ from lcc.runtime.core.interpreter import IDS, Interpreter
 from lcc.runtime.core.plan import Limits
 from lcc.runtime.engines.base import Engine
 
-FIRST_NLL = 1e30  # of the text's first token: nothing predicts it
-
 
 @dataclass(frozen=True)
 class Cycle:
@@ -122,8 +120,7 @@ class Executor:
 
     def read(self, ids: Sequence[int]) -> None:
         """Read tokens into the slots after `used`; raises CacheError where they do not fit."""
-        for _ in self._steps(ids):
-            pass
+        list(self._steps(ids))
 
     def _steps(self, ids: Sequence[int]) -> Iterator[int]:
         """Read `again` and ids; yields how many after each step."""
@@ -132,7 +129,7 @@ class Executor:
         if len(ids) > (room := self.limits.usable - numbers["used"]):
             raise CacheError(f"{len(ids)} tokens to read, {room} slots are free; run a cycle first")
         while ids:
-            aligns = [numbers[group.align] for group in self._groups if group.align]
+            aligns = (numbers[group.align] for group in self._groups if group.align)
             rest = [align - numbers["tokens"] % align for align in aligns]
             count = min([len(ids), self.limits.chunk_size, *rest])
             self._make_room(count, step=True)
@@ -178,15 +175,15 @@ class Executor:
 
     def each_logits(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
         """Read ids as `read` does; the logits [V] after each, the same array every time."""
-        done, numbers = 0, self.numbers
+        self.read(())  # what a rewind has left to be read again: then each row is one of the ids
         for count in self._steps(ids):
-            last, new = numbers["state"], min(count, len(ids) - done)  # not the one read again
+            last = self.numbers["state"]
             try:  # the states of this step's tokens lie in the rows up to `last`
-                for ago in range(new - 1, -1, -1):
-                    numbers["state"], self._has_logits = last - ago, False
+                for ago in range(count - 1, -1, -1):
+                    self.numbers["state"], self._has_logits = last - ago, False
                     yield self.logits()
             finally:
-                numbers["state"], self._has_logits, done = last, False, done + new
+                self.numbers["state"], self._has_logits = last, False
 
     def nll(self, ids: Sequence[int]) -> np.ndarray:
         """Read ids as `read` does; how improbable each was.
@@ -194,7 +191,7 @@ class Executor:
         returns     [n] float32, -log probability in nats of each token given what the cache held;
                     1e30 for the first token of a text
         """
-        result = np.full(len(ids), FIRST_NLL, np.float32)
+        result = np.full(len(ids), 1e30, np.float32)
         if len(ids) and self.tokens:
             result[0] = _nll(self.logits(), ids[0])
         for place, logits in enumerate(self.each_logits(ids), start=1):

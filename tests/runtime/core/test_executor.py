@@ -350,3 +350,18 @@ def test_sizes_can_be_lowered(make, make_oracle):
         CacheError, match=r"chunk_size is 3, .* for 4, and \w+\.\w+ has it as a number"
     ):
         make(sizes=small, length=4)
+
+
+@pytest.mark.parametrize("rank", ["nll", "catalyst"])
+def test_logits_after_each_token(make, rank):
+    executor, single = make(rank=rank), make(rank=rank)
+    executor.read(TEXT[:3])
+    executor.rewind(1)  # without a log, token 1 is read again with what follows
+    single.read(TEXT[:2])
+    found = [logits.copy() for logits in executor.each_logits(TEXT[2:9])]
+    assert len(found) == 7
+    for token, logits in zip(TEXT[2:9], found, strict=True):
+        single.read([token])
+        np.testing.assert_allclose(logits, single.logits(), rtol=1e-5)
+    assert executor.numbers["state"] != executor.numbers["no_state"]
+    np.testing.assert_allclose(executor.logits(), single.logits(), rtol=1e-5)
