@@ -79,18 +79,18 @@ class Runtime:
             n = min(rest, numbers["chunk_size"], usable - numbers["used"])
             for align in (numbers[group.align] for group in self.groups if group.align):
                 n = min(n, align - numbers["tokens"] % align)
-            self.compact(n, reading=True)
+            self.compact(n)
             few = self.text.get("catalyst", {}).get("beginning", 0) - len(self.beginning)
             self.beginning += ids[: min(n, few)]
             self.run_list("read", ids[:n])
             ids = ids[n:]
 
-    def compact(self, n, reading=False):
+    def compact(self, n):
         """Make room for `n` entries in layers that need only some of those they hold."""
         numbers = self.numbers
         for group in self.groups[1:]:
             full = numbers[group.used] + n > numbers.get(group.slots, group.slots)
-            align = numbers[group.align] if reading and group.align else None
+            align = numbers[group.align] if group.align else None
             if numbers[group.used] and (full or (align and numbers["tokens"] % align == 0)):
                 self.run_list(group.name)
 

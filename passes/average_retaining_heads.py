@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from lcc.errors import PassError
+from lcc.errors import ConfigError, PassError
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.base import Pass
@@ -23,9 +23,11 @@ class AverageRetainingHeads(Pass):
     """
 
     def requires(self, graph: ModelGraph) -> None:
-        """There are scores to average."""
+        """There are scores to average: a plan leaves some layer full."""
         if not any(port.role == Role.ENTRY_SCORE for port in graph.outputs):
-            raise PassError("average_retaining_heads: no retaining scores; insert heads first")
+            raise ConfigError(
+                "heads were given, the plan leaves no layer full that they could score"
+            )
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Average them; return over how many layers."""

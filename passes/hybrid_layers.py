@@ -135,8 +135,11 @@ class HybridLayers(Pass):
         return inputs
 
     def _slots(self, kind: Sparse) -> int:
-        """Entries per KV head that a layer of a kind has room for."""
-        return kind.slots(*self.sizes) + self.lag
+        """Entries per KV head that a layer of a kind has room for.
+
+        No more than that: `leaving` bounds how many are dropped at once.
+        """
+        return kind.slots(*self.sizes) + max(0, self.lag - 1)
 
     def _heads(self, graph: ModelGraph, kind: Sparse) -> int:
         """KV heads of the layer of a kind that has most."""

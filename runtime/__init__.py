@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from lcc.artifact.folder import verify_files
+from lcc.artifact.folder import check_unchanged, verify_files
 from lcc.artifact.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.errors import ConfigError, TargetError
 from lcc.runtime.engines.base import Engine
@@ -51,11 +51,12 @@ def load(
     manifest = for_target(whole, target or whole.target)
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
-    verify_files(folder, whole, level=verify)
+    stamps = verify_files(folder, whole, level=verify)
     if engine is None:
         manifest, engine = _choose(folder, whole, target, threads, device)
     engine.load_all()
     tokenizer = Tokenizer(folder, manifest.files)
+    check_unchanged(stamps)
     trim()
     page_out(folder)  # weights that were read to be packed, 17 MB of `int4` (docs/speed.md)
     return Model(manifest, tokenizer, engine, time.perf_counter() - begin)

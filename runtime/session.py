@@ -192,7 +192,7 @@ class Session:
 
         Args:
             prompt: Read first; None = go on from what was read.
-            stop: Strings that end the text and are not given out.
+            stop: Strings that end the text and are not given out, besides the model's own.
             callback: Called with each piece; returning False stops.
             chat: The prompt is a user's message: put it into the model's chat template, after
                 whatever the session holds.

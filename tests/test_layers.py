@@ -33,7 +33,7 @@ NEVER = {
         "lcc.sources.models",
         "lcc.cli",
     },
-    "lcc/specialize.py": {
+    "passes/specialize.py": {
         "lcc.runtime",
         "lcc.cli",
         "lcc.measure.evaluate",

@@ -27,7 +27,7 @@ PASSING = ("n", "start", "layer", "left")
 # float32, which are as precise as the reference, times 1 at least. Of others, with the share of
 # the kept positions of a layer that may differ.
 EXACT = 1e-3
-LOSSY = {"fp32": (0.1, 0.1), "int8": (1.0, 0.3), "int4": (2.0, 0.3)}
+LOSSY = {"fp32": (0.1, 0.1), "int8": (1.0, 0.25), "int4": (2.0, 0.4)}
 
 
 class Sizes(Strict, frozen=True, kw_only=True):

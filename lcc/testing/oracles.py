@@ -8,11 +8,9 @@ A vector is a list of D floats; whatever has numbers in rows (array, tensor) is 
 """
 
 import cmath
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from lcc.config import PolicyConfig, Positions
 from lcc.ir.plan import BlockSparse, Sparse
+from lcc.testing.selection import Vector, dot, keep_slots
 
 TOLERANCE = {"float32": 1e-5, "float16": 1e-3}
 """Largest relative difference between two ways to compute the same thing, by dtype."""
@@ -82,7 +81,7 @@ class Entry:
     token: int
     key: Vector
     value: Vector
-    scalars: dict[str, float]
+    scores: dict[str, float]
 
 
 def _rows(x: ArrayLike) -> list:
@@ -93,7 +92,7 @@ class OracleCache:
     """One attention layer over any number of tokens and cycles.
 
         for token in text:
-            out = cache.step(query, key, value, novelty=2.5)      # appends, then attends
+            out = cache.step(query, key, value, nll=2.5)          # appends, then attends
         for token in catalyst:
             cache.step(...)                                       # its entries, to score with
         cache.remember(cache.score(catalyst_queries, start=used))
@@ -130,11 +129,11 @@ class OracleCache:
         """Slots in use, the same in all heads."""
         return len(self.heads[0])
 
-    def append(self, key: ArrayLike, value: ArrayLike, **scalars: float | Sequence[float]) -> None:
-        """One token: `key`, `value` [Hkv, D]; each scalar one number, or one per head."""
+    def append(self, key: ArrayLike, value: ArrayLike, **scores: float | Sequence[float]) -> None:
+        """One token: `key`, `value` [Hkv, D]; each score one number, or one per head."""
         key, value = _rows(key), _rows(value)
         for h, entries in enumerate(self.heads):
-            own = {n: float(np.broadcast_to(x, len(self.heads))[h]) for n, x in scalars.items()}
+            own = {n: float(np.broadcast_to(x, len(self.heads))[h]) for n, x in scores.items()}
             entries.append(Entry(self.next_token, key[h], value[h], own))
         self.next_token += 1
 
@@ -151,10 +150,10 @@ class OracleCache:
         query: ArrayLike,
         key: ArrayLike,
         value: ArrayLike,
-        **scalars: float | Sequence[float],
+        **scores: float | Sequence[float],
     ) -> list[Vector]:
         """Append one token and attend from it."""
-        self.append(key, value, **scalars)
+        self.append(key, value, **scores)
         return self.attend(query)
 
     def score(
@@ -187,11 +186,11 @@ class OracleCache:
             )
         return scores
 
-    def remember(self, scores: Sequence[Vector], *, memory: float = 0.0) -> None:
-        """Set each entry's attention to `memory` times its old one plus the new one."""
+    def remember(self, scores: Sequence[Vector], *, decay: float = 0.0) -> None:
+        """Set each entry's attention to `decay` times its old one plus the new one."""
         for entries, row in zip(self.heads, scores, strict=True):
             for entry, new in zip(entries, row, strict=True):
-                entry.scalars["attention"] = memory * entry.scalars.get("attention", 0.0) + new
+                entry.scores["attention"] = decay * entry.scores.get("attention", 0.0) + new
 
     def drop(self, count: int) -> None:
         """Take back the last `count` tokens, as if they had not been read."""
@@ -201,30 +200,31 @@ class OracleCache:
     def evict(
         self, policy: PolicyConfig, *, budget: int, prefix: int = 0, recent: int = 0
     ) -> list[list[int]]:
-        """Keep `budget` entries of each head, in order; returns their old slots [Hkv][budget]."""
+        """Keep `budget` entries of each head, in order; returns their old slots [Hkv][budget].
+
+        policy      with all of its options
+        """
         kept = []
         for h, entries in enumerate(self.heads):
-            names = entries[0].scalars
-            scalars = {name: [entry.scalars[name] for entry in entries] for name in names}
+            names = entries[0].scores
+            scores = {name: [entry.scores[name] for entry in entries] for name in names}
             limits = {"budget": budget, "prefix": prefix, "recent": recent}
-            kept.append(keep_slots(policy, scalars, self._keys(h), **limits))
-            if policy.merge is not None:
-                self._merge(h, kept[-1], policy.merge)
+            kept.append(keep_slots(policy, scores, self._keys(h), **limits))
         self.heads = [
             [entries[slot] for slot in slots]
             for entries, slots in zip(self.heads, kept, strict=True)
         ]
         return kept
 
-    def free(self) -> None:
-        """Forget what no later query of a block_sparse layer sees, nor the last one.
+    def free(self, lag: int = 1) -> None:
+        """Forget what no later query of a block_sparse layer sees, nor any of the last `lag`.
 
         All heads keep as many entries: those that see fewer, of the others the newest.
         """
-        kind, last = self.kind, self.next_token - 1
+        kind, last = self.kind, max(0, self.next_token - lag)
         assert isinstance(kind, BlockSparse)
         ranks = [
-            sorted((sees(kind, last, entry.token, h), entry.token) for entry in entries)
+            sorted((e.token > last or sees(kind, last, e.token, h), e.token) for e in entries)
             for h, entries in enumerate(self.heads)
         ]
         count = max(sum(seen for seen, _ in rank) for rank in ranks)
@@ -233,21 +233,6 @@ class OracleCache:
             [entry for entry in entries if entry.token in tokens]
             for entries, tokens in zip(self.heads, kept, strict=True)
         ]
-
-    def _merge(self, head: int, kept: list[int], least: float) -> None:
-        """Every evicted value into that of the kept entry whose key points most where its own does.
-
-        Of a kept entry and all that came into it, the mean.
-        """
-        entries, keys = self.heads[head], self._keys(head)
-        groups = {slot: [entries[slot].value] for slot in kept}
-        for slot in sorted(set(range(len(entries))) - set(kept)):
-            like = {s: dot(keys[slot], keys[s]) / math.hypot(*keys[s]) for s in kept}
-            nearest = max(kept, key=like.__getitem__)
-            if like[nearest] / math.hypot(*keys[slot]) >= least:
-                groups[nearest].append(entries[slot].value)
-        for slot, values in groups.items():
-            entries[slot].value = [math.fsum(x) / len(values) for x in zip(*values, strict=True)]
 
     def keys(self) -> np.ndarray:
         """Rotated keys [Hkv, used, D]."""

@@ -132,19 +132,19 @@ class Executor:
             aligns = (numbers[group.align] for group in self._groups if group.align)
             rest = [align - numbers["tokens"] % align for align in aligns]
             count = min([len(ids), self.limits.chunk_size, *rest])
-            self._make_room(count, step=True)
+            self._make_room(count)
             new = ids[max(0, len(self.beginning) - numbers["tokens"]) : count]
             self._change(self._schedule.read, ids[:count])
             self.beginning += new[: BEGINNING_TOKENS - len(self.beginning)]
             ids, self.again = ids[count:], []
             yield count
 
-    def _make_room(self, count: int, *, step: bool = False) -> None:
-        """Compact the groups that lack slots for `count` more entries, or are due at a step."""
+    def _make_room(self, count: int) -> None:
+        """Compact the groups that lack slots for `count` more entries, or whose chunk has ended."""
         numbers = self.numbers
         for group in self._groups[1:]:
             slots = int(numbers.get(str(group.slots), group.slots))
-            due = step and group.align and numbers["tokens"] % numbers[group.align] == 0
+            due = group.align and numbers["tokens"] % numbers[group.align] == 0
             if numbers[group.used] and (due or numbers[group.used] + count > slots):
                 self._change(self._schedule.compact[group.name])
 

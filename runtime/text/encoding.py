@@ -19,11 +19,13 @@ class Encoder:
     tokenizer   of the model
     vocab_size  ids are 0 .. vocab_size-1
     ends        ids that end an answer
+    stops       strings that end an answer
     """
 
     def __init__(self, tokenizer: Tokenizer, manifest: Manifest) -> None:
         self.tokenizer, self.vocab_size = tokenizer, manifest.model.vocab_size
-        self.ends, self._prefix = frozenset(manifest.text.ends), list(manifest.text.prefix)
+        self.ends, self.stops = frozenset(manifest.text.ends), manifest.text.stops
+        self._prefix = list(manifest.text.prefix)
 
     def parts(self, text: str | Ids, what: str, *, prefix: bool = False) -> Iterator[Part]:
         """The ids of a text, in parts that are tokenized when they are asked for.

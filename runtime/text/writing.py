@@ -138,12 +138,13 @@ class Writer:
 
         Args:
             ids: From `ids`.
-            stops: Strings that end the text and are not given out.
+            stops: Strings that end the text and are not given out, besides the model's own.
             callback: Called with each piece; returning False stops.
             options: Those of `ids`.
         """
         self._encoder.tokenizer.check_text()
-        return self._text(ids, StopStrings(stops), callback, self._ends(options))
+        strings = StopStrings([*stops, *self._encoder.stops])
+        return self._text(ids, strings, callback, self._ends(options))
 
     def _text(
         self,

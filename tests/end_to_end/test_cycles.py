@@ -13,23 +13,33 @@ from transformers import LlamaForCausalLM
 
 import lcc.runtime
 from lcc.capture.export import capture
-from lcc.compile import compile_model, manifest_of
+from lcc.compile import compile_model, exact_of, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
 from lcc.ir.plan import BlockSparse, Full, parse_plan
 from lcc.passes.graph import ModelGraph
-from lcc.passes.policies import make_policy
-from lcc.runtime.noise import noise
+from lcc.passes.policies import make_policy, options_in_force
+from lcc.passes.specialize import Subject, specialize
+from lcc.runtime.model import Model
 from lcc.runtime.session import Session
 from lcc.runtime.text.tokenizer import Tokenizer
-from lcc.sources.heads import RetainingHeads, save_heads
-from lcc.specialize import specialize
+from lcc.sources.heads import RetainingHeads, load_heads_for, save_heads
+from lcc.sources.text_facts import sentence_ends, text_facts
 from lcc.targets.reference import ReferenceEngine
 from lcc.testing.oracles import OracleCache, retaining_score, sees
 from lcc.testing.tiny import random_heads, save_tiny, tiny_model
 
 SENTENCE_ENDS = {ord(c) for c in ".!?\n"}
-MEMORY = {"h2o": 1.0}
+DECAY = {"h2o": 1.0}
+PRIME = 2**31 - 1
+
+
+def drawn(layer: int, head: int, token: int) -> float:
+    """What policy `random` draws for an entry, in whole numbers of any size."""
+    mixed = (token + (1009 * layer + head) * 104729) % PRIME
+    for factor, summand in ((48271, 11), (69621, 1013904223), (39373, 12345)):
+        mixed = (mixed**2 + factor * mixed + summand) % PRIME
+    return mixed / PRIME
 
 
 @functools.cache
@@ -38,7 +48,7 @@ def heads() -> RetainingHeads:
 
 
 WITH_HEADS = " with heads"  # after the name of a policy that can do without
-QUERIES = {"consensus": "catalyst", "infinipot": "catalyst", "snapkv": "recent", "h2o": "all"}
+QUERIES = {"consensus": "catalyst", "infinipot": "catalyst", "snapkv": "newest", "h2o": "all"}
 
 
 class OracleLlama:
@@ -80,7 +90,7 @@ class OracleLlama:
         self.read_tokens = self.cycles = 0
 
     @torch.no_grad()
-    def forward(self, token: int, **scalars: float) -> tuple[torch.Tensor, list[np.ndarray]]:
+    def forward(self, token: int, **scores: float) -> tuple[torch.Tensor, list[np.ndarray]]:
         """Hidden state of one more token, and its unrotated queries per layer."""
         body, queries = self.model.model, []
         x = body.embed_tokens(torch.tensor([token]))
@@ -90,7 +100,8 @@ class OracleLlama:
                 p(normed).reshape(-1, self.size).numpy()
                 for p in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
-            own = {n: s[i] if isinstance(s, np.ndarray) else s for n, s in scalars.items()}
+            heads = range(len(k))
+            own = scores | {"noise": [drawn(i, head, oracle.next_token) for head in heads]}
             if self.retaining:
                 features = np.concatenate([x.ravel() for x in (q, k, v)]).tolist()
                 weights = [w.tolist() for w in self.retaining[i]]
@@ -105,7 +116,7 @@ class OracleLlama:
         with torch.no_grad():
             return self.model.lm_head(self.hidden)[0].numpy()
 
-    def novelty(self, token: int) -> float:
+    def nll(self, token: int) -> float:
         if self.hidden is None:
             return 1e30
         return -float(torch.log_softmax(torch.from_numpy(self.logits()), -1)[token])
@@ -118,43 +129,42 @@ class OracleLlama:
             for layer in self.layers:
                 chunk_read = self.read_tokens % self.cache.chunk_size == 0
                 if isinstance(layer.kind, BlockSparse) and self.read_tokens and chunk_read:
-                    layer.free()
+                    layer.free(lag=64 if self.queries == "newest" else 1)
             if first.used == self.cache.capacity - reserved:
-                left, tail = len(ids) - place, self.policy.tail_size
+                left, tail = len(ids) - place, self.policy.options.get("tail_size")
                 recent = self.cache.recent_size
                 if tail is not None and left <= room:
                     recent = max(0, tail - left)
                 self.cycle(recent)
-            heads = len(self.layers[0].heads)
-            drawn = noise(0, len(self.layers), heads, self.read_tokens, 1)[:, :, 0]
             if self.last in SENTENCE_ENDS or self.last is None:
                 self.sentence = self.read_tokens
             self.last = token
-            scalars = {"novelty": self.novelty(token), "sentence": self.sentence, "consensus": 0.0}
-            hidden, queries = self.forward(token, noise=drawn, **scalars)
+            scores = {"nll": self.nll(token), "sentence": self.sentence}
+            attention = "expected" if self.retaining else "agreed"
+            hidden, queries = self.forward(token, **scores, **{attention: 0.0})
             self.hidden, self.read_tokens = hidden, self.read_tokens + 1
             if self.retaining:
-                newest = [head[-1].scalars for i in self.full for head in self.layers[i].heads]
+                newest = [head[-1].scores for i in self.full for head in self.layers[i].heads]
                 expected = float(np.mean([math.exp(each["retaining"]) for each in newest]))
                 for each in newest:
-                    each["consensus"] = expected
+                    each["expected"] = expected
             for recent, q in zip(self.recent, queries, strict=True):
                 recent.append(q)
             if self.queries == "all":
                 self.score([[q] for q in queries], start=first.used - 1)
 
     def score(self, queries: list[list[np.ndarray]], start: int) -> None:
-        memory = MEMORY.get(self.policy.name, self.policy.memory)
+        decay = DECAY.get(self.policy.name, 0.0)
         agreed = self.policy.name == "consensus"
         for i in self.full:
             oracle, of_layer = self.layers[i], queries[i]
             pools = {"query_pool": "max", "group_pool": "max"} if agreed else {}
-            oracle.remember(oracle.score(of_layer, start=start, **pools), memory=memory)
+            oracle.remember(oracle.score(of_layer, start=start, **pools), decay=decay)
         heads = [head for i in self.full for head in self.layers[i].heads]
         for slot in range(len(heads[0]) if agreed else 0):
-            mean = float(np.mean([head[slot].scalars["attention"] for head in heads]))
+            mean = float(np.mean([head[slot].scores["attention"] for head in heads]))
             for head in heads:
-                head[slot].scalars["consensus"] = mean
+                head[slot].scores["agreed"] = mean
 
     def cycle(self, recent_size: int) -> None:
         used = self.layers[self.full[0]].used
@@ -163,7 +173,7 @@ class OracleLlama:
             self.score([list(q) for q in zip(*asked, strict=True)], start=used)
             for oracle in self.layers:
                 oracle.drop(len(self.catalyst))
-        elif self.queries == "recent":
+        elif self.queries == "newest":
             last = [recent[-64:] for recent in self.recent]
             self.score(last, start=used - len(last[0]))
         limits = {"budget": self.cache.budget, "prefix": self.cache.sink_size}
@@ -214,7 +224,12 @@ HYBRIDS += [  # a reach that ends within the text, and heads that see different 
     ("consensus", "contiguous", "0: full; 1: " + BLOCKS.format(9, 1, ", sink=0, offset=1")),
     ("snapkv", "absolute", "0: " + BLOCKS.format(24, 1, "") + "; 1: full"),
 ]
-OPTIONS = {"locret": {"tail_size": 8}}  # of which the last cycle keeps those that were read
+OPTIONS = {  # of locret's tail, the last cycle keeps the tokens that were read
+    "consensus": {"catalyst": "abc"},
+    "infinipot": {"attention_span": 3, "nll_span": 3, "catalyst": "abc"},
+    "locret": {"score_span": 3, "nll_span": 3, "tail_size": 8},
+    "snapkv": {"attention_span": 3},
+}
 # Every policy on every target: test_targets_agree.py. Here, heads of a file, places in the text.
 COMPILED = [(f"consensus{WITH_HEADS}", "contiguous", "dense"), HYBRIDS[3]]
 
@@ -237,10 +252,7 @@ def configured(policy: str, positions: str, plan: str = "dense") -> CompileConfi
         cache=CacheConfig(**CACHE, positions=positions),
         policy=PolicyConfig(
             name=policy.removesuffix(WITH_HEADS),
-            attention_span=3,
-            novelty_span=3,
-            catalyst="abc",
-            **OPTIONS.get(policy, {}),
+            options=OPTIONS.get(policy.removesuffix(WITH_HEADS), {}),
         ),
     )
 
@@ -252,10 +264,22 @@ def goes_by_heads(policy: str) -> bool:
 def on_reference(
     captured: ModelGraph, folder: Path, config: CompileConfig, *, with_heads: bool
 ) -> Session:
+    files = {each.name: each.read_bytes() for each in folder.glob("*.json")}
+    policy = make_policy(config.policy, with_heads=with_heads)
+    ends = sentence_ends(files, captured.vocab_size)
     trained = heads() if with_heads else None
-    special = specialize(captured, config, "tiny", "llama", None, trained)
-    engine = ReferenceEngine(special.programs)
-    return Session(manifest_of(special, config), config.cache, Tokenizer(folder), engine)
+    subject = Subject(captured, "tiny", "llama", sentence_ends=ends, heads=trained)
+    special = specialize(subject, config, policy)
+    facts = text_facts(
+        files, vocab_size=captured.vocab_size, catalyst=policy.catalyst, catalyst_size=4
+    )
+    manifest = exact_of(manifest_of(special, config, None, facts), special)
+    return Model(manifest, Tokenizer(folder), ReferenceEngine(special.programs)).session()
+
+
+def in_force(policy: PolicyConfig, *, with_heads: bool = False) -> PolicyConfig:
+    options = options_in_force(make_policy(policy, with_heads=with_heads))
+    return PolicyConfig(name=policy.name, options=options)
 
 
 def text_of(policy: str) -> list[int]:
@@ -263,7 +287,7 @@ def text_of(policy: str) -> list[int]:
 
 
 def read(session: Session) -> np.ndarray:
-    if session.manifest.queries == "catalyst":
+    if session.reads_catalyst:
         session.catalyst = CATALYST
     session.feed(text_of(session.manifest.policy.name), prefix=False, last=True)
     assert len(session.cycles) >= 3
@@ -276,7 +300,7 @@ def test_every_policy_is_the_loops(
 ) -> None:
     config, with_heads = configured(policy, positions, plan), goes_by_heads(policy)
     session = on_reference(captured, folder, config, with_heads=with_heads)
-    own = make_policy(config.policy, with_heads=with_heads).config
+    own = in_force(config.policy, with_heads=with_heads)
     model = tiny_model("llama")
     oracle = OracleLlama(model, config.cache, own, CATALYST, plan, with_heads=with_heads)
     oracle.read(text_of(policy))
@@ -284,10 +308,11 @@ def test_every_policy_is_the_loops(
     assert len(session.cycles) == oracle.cycles
     for i in oracle.full:
         np.testing.assert_array_equal(session.kept_tokens(i), oracle.layers[i].tokens())
-    for window in session._executor.windows:
-        text, kind = text_of(policy), window.kind
-        assert window.used <= window.slots < len(text)
-        for head, kept in enumerate(session.kept_tokens(window.layers[0]).tolist()):
+    for group in session.manifest.groups[1:]:
+        text, layer = text_of(policy), group.layers[0]
+        kind, tokens = session.manifest.model.layers[layer].kind, session.kept_tokens(layer)
+        assert tokens.shape[1] <= group.slots
+        for head, kept in enumerate(tokens.tolist()):
             assert kept == sorted(set(kept))
             assert set(kept) >= {t for t in range(len(text)) if sees(kind, len(text) - 1, t, head)}
 
@@ -296,7 +321,7 @@ def test_a_plan_may_have_no_full_layer(captured: ModelGraph, folder: Path) -> No
     config = configured("consensus", "contiguous", "0-1: sink_window(sink=2, window=6)")
     session = on_reference(captured, folder, config, with_heads=False)
     session.feed(TEXT, prefix=False)
-    own = make_policy(config.policy).config
+    own = in_force(config.policy)
     oracle = OracleLlama(tiny_model("llama"), config.cache, own, CATALYST, config.plan)
     for token in TEXT:
         oracle.hidden, _ = oracle.forward(token)
@@ -337,15 +362,17 @@ def test_only_the_last_cycle_of_a_text_frees_the_newest(captured: ModelGraph, fo
     assert kept(TEXT, last=True) != whole
 
 
-def test_heads_that_cannot_be_gone_by(captured: ModelGraph) -> None:
-    def refused(words: str, teacher: str = "repeat", **changes: object) -> None:
-        config = configured(f"consensus{WITH_HEADS}", "contiguous")
-        config = msgspec.structs.replace(config, **changes)
-        page = msgspec.structs.replace(heads().page, teacher=teacher)
-        trained = dataclasses.replace(heads(), page=page)
-        with pytest.raises(ConfigError, match=words):
-            specialize(captured, config, "tiny", "llama", None, trained)
-
-    refused("taught by repeating, these by answers", teacher="answer")
-    refused("which is novelty alone", policy=PolicyConfig(alpha=1.0))
-    refused("leaves no layer full", plan="0-1: sink_window(sink=2, window=6)")
+def test_heads_that_cannot_be_gone_by(captured: ModelGraph, tmp_path: Path) -> None:
+    config = configured(f"consensus{WITH_HEADS}", "contiguous")
+    page = msgspec.structs.replace(heads().page, teacher="answer")
+    save_heads(tmp_path / "answers.safetensors", dataclasses.replace(heads(), page=page))
+    policy = make_policy(config.policy, with_heads=True)
+    model = tiny_model("llama")
+    with pytest.raises(ConfigError, match="taught by repeating, these by answers"):
+        load_heads_for(policy, str(tmp_path / "answers.safetensors"), model, "tiny")
+    with pytest.raises(ConfigError, match="nll_weight is 1, which reads no heads"):
+        make_policy(PolicyConfig(options={"nll_weight": 1.0}), with_heads=True)
+    config = msgspec.structs.replace(config, plan="0-1: sink_window(sink=2, window=6)")
+    subject = Subject(captured, "tiny", "llama", heads=heads())
+    with pytest.raises(ConfigError, match="leaves no layer full"):
+        specialize(subject, config, policy)

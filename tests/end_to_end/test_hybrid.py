@@ -12,7 +12,6 @@ from lcc.cli import app
 from lcc.errors import CacheError, ConfigError
 from lcc.ir.plan import BlockSparse
 from lcc.runtime.session import Session
-from lcc.runtime.windows import Window
 from lcc.testing.tiny import save_tiny
 
 PLAN = "0: sink_window(sink=2, window=9); 1: full"
@@ -50,22 +49,26 @@ def test_small_layers_take_little_memory(artifact: Path) -> None:
     manifest, session = read_manifest(artifact), lcc.runtime.open(artifact)
     sparse, full = manifest.model.layers
     assert (sparse.slots, full.slots) == (2 + 9 + 32, None)  # the catalyst's 32 tokens fit, too
-    assert session._executor.cache.keys[0].shape[2] == 43
-    entry = 2 * full.kv_heads * full.head_size * 4
-    rows = {entry.name: entry.bytes for entry in manifest.memory}
-    scalars = 4 * len(manifest.scalars) + 8
-    sparse_row = rows["cache of sink_window(sink=2, window=9) layers"]
-    assert sparse_row == 43 * entry
-    assert rows["cache of full layers"] == 96 * (entry + full.kv_heads * scalars)
-    assert sparse_row + rows["cache of full layers"] == session._executor.cache.bytes
-    assert rows["hidden states"] == session._executor.novelty.hidden.nbytes > 0
+    arrays = session._executor.buffers.arrays
+    assert arrays["key_0"].shape[2] == 43
+    assert manifest.groups[1].layers == (0,)
+    heads, entry = full.kv_heads, 2 * full.kv_heads * full.head_size * 4
+    rows = {row.name: row.bytes for row in manifest.memory}
+    # Of each group, where its entries were in the text, twice, and which of them stay.
+    assert rows["cache, sink_window_1"] == 43 * (entry + 3 * 8 * heads)
+    # Of each entry of a full layer, its token position and two entry scores.
+    assert rows["cache, full"] == 96 * (entry + heads * (8 + 4 + 4))
+    specs = session._executor.buffers.specs
+    for row, group in (("cache, sink_window_1", "sink_window_1"), ("cache, full", "full")):
+        held = [arrays[name].nbytes for name, spec in specs.items() if spec.group == group]
+        assert rows[row] == sum(held)
     assert "sink_window(sink=2, window=9)" in lcc_command("inspect", artifact)
 
 
 def test_blocks_that_nobody_sees_are_freed(artifact: Path) -> None:
     """The cache of a text without end has room for what the pattern sees, a chunk, a catalyst."""
     session = lcc.runtime.open(artifact.with_name("blocks.lcc"))
-    assert session._executor.cache.keys[0].shape[2] == (1 + 4 + 2) * 4 + 16 + 32
+    assert session._executor.buffers.arrays["key_0"].shape[2] == (1 + 4 + 2) * 4 + 16 + 32
     session.feed(TEXT * 4, prefix=False)
     kept = session.kept_tokens(0)
     assert kept[:, :4].tolist() == [[0, 1, 2, 3]] * 2
@@ -81,13 +84,17 @@ def test_how_a_text_is_cut_does_not_matter(
 ) -> None:
     """Blocks are dropped behind the same tokens: a key's angle depends on it, a little."""
     dropped: list[tuple[int, list]] = []
-    compact = Window.compact
+    executor = session._executor
+    change, compact = executor._change, session.manifest.schedule.compact
 
-    def spy(window: Window, kept: np.ndarray) -> None:
-        dropped.append((session.tokens, kept.tolist()))
-        compact(window, kept)
+    def spy(blocks: tuple, ids: list[int] | tuple[()] = ()) -> None:
+        before = session.kept_tokens(0).shape[1]
+        change(blocks, ids)
+        if any(blocks is each for each in compact.values()):
+            assert session.kept_tokens(0).shape[1] <= before
+            dropped.append((session.tokens, session.kept_tokens(0).tolist()))
 
-    monkeypatch.setattr(Window, "compact", spy)
+    monkeypatch.setattr(executor, "_change", spy)
     session.feed(TEXT, prefix=False)
     whole, at_once = session.next_logits().copy(), dropped.copy()
     session.reset()
@@ -96,7 +103,7 @@ def test_how_a_text_is_cut_does_not_matter(
         session.feed(piece, prefix=False)
     np.testing.assert_allclose(session.next_logits(), whole, atol=1e-5)
     assert dropped
-    if isinstance(session._executor.windows[0].kind, BlockSparse):
+    if isinstance(session.manifest.model.layers[0].kind, BlockSparse):
         assert dropped == at_once  # windows meet their first tokens by angles of their own
 
 
@@ -152,35 +159,36 @@ def test_a_state_of_larger_chunks(artifact: Path, tmp_path: Path) -> None:
         *sizes,
     )
     whole = lcc.runtime.open(folder)
+    kind, heads = whole.manifest.model.layers[0].kind, np.arange(2)[:, None]
+    assert isinstance(kind, BlockSparse)
     for chunk in (8, 20, 24, 31):
         session = lcc.runtime.open(folder, chunk_size=chunk)
-        (window,) = session._executor.windows
         for length in (31, 63, 90):
             whole.reset()
             whole.feed(TEXT[:length], prefix=False)
             whole.save(tmp_path / "s")
             session.load(tmp_path / "s")
             session.feed(TEXT[:60], prefix=False)
-            heads, tokens = np.arange(window.heads)[:, None], np.arange(length + 60)[None]
-            seen = window.kind.sees(tokens[:, -1:], np.repeat(tokens, window.heads, 0), heads)
-            for head, places in enumerate(window.places[:, : window.used]):
-                assert {*np.flatnonzero(seen[head])} <= {*places}
+            tokens = np.arange(length + 60)[None]
+            seen = kind.sees(tokens[:, -1:], np.repeat(tokens, 2, 0), heads)
+            for head, held in enumerate(session.kept_tokens(0)):
+                assert {*np.flatnonzero(seen[head])} <= {*held}
+            assert session.kept_tokens(0).shape[1] < length + 60
 
 
 def test_rewinding_reaches_back_to_what_was_dropped(session: Session) -> None:
     session.feed(TEXT[:50], prefix=False)
     session.feed(TEXT[50:60], prefix=False)
     wanted = session.next_logits()
-    window = session._executor.windows[0]
-    reach = window.rewindable
-    assert window.base > 0  # something was dropped on the way
+    reach = session.rewindable
+    assert session.kept_tokens(0).shape[1] < 60  # something was dropped on the way
     assert 0 < reach < 60
     with pytest.raises(CacheError, match=f"rewind.60.: {reach} tokens"):
         session.rewind(60)
     session.rewind(reach)
     session.feed(TEXT[60 - reach : 60], prefix=False)
     np.testing.assert_allclose(session.next_logits(), wanted, atol=1e-5)
-    session.rewind(1)  # the last token is read again where its hidden state is asked for
+    session.rewind(1)
     before = session.next_logits()
     session.reset()
     session.feed(TEXT[:59], prefix=False)

@@ -133,7 +133,7 @@ def test_memory_chooses_the_largest_budget(tiny_folder: Path, tmp_path: Path) ->
     trained = "capacity is 1024, tiny-llama was trained on positions below 512"
     refused("compile", tiny_folder, "-o", out, "--capacity", 1024, words=trained)
     without = ("--catalyst-size", 0, "--capacity", 400, "--chunk-size", 64)
-    refused("compile", tiny_folder, "-o", out, *without, words="catalyst_size is 0, the policy runs a")
+    refused("compile", tiny_folder, "-o", out, *without, words="catalyst_size is 0, the policy")
 
 
 def test_run(tiny_artifact: Path, text: Path) -> None:

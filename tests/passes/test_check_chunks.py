@@ -6,14 +6,15 @@ from torch import nn
 from torch.nn import functional
 
 from lcc.capture.export import capture
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import PassError
-from lcc.ir.plan import Full
+from lcc.ir.show import show
+from lcc.passes import default_passes, pipeline
+from lcc.passes.check_chunks import CheckChunks
 from lcc.passes.find_attention import FindAttention
+from lcc.passes.graph import ModelGraph
 from lcc.passes.lift_kv_cache import LiftKVCache
-from lcc.passes.policies.consensus import Consensus
-from lcc.passes.programs.per_layer import eviction_programs
-from lcc.specialize import specialize
+from lcc.passes.policies import make_policy
 from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
@@ -53,22 +54,40 @@ class LengthAware(Around):
         return positions.float() / (1 + positions.max() / 20)
 
 
-def test_the_frame_itself_is_accepted():
-    assert specialize(capture(Around()), CompileConfig(cache=CACHE), "m", "m", None).programs
+def passed(model: nn.Module) -> list[str]:
+    """The passes that such a model goes through, up to the check."""
+    captured = capture(model.eval())
+    steps = default_passes(CACHE, make_policy(PolicyConfig()), captured=captured)
+    return [each.name for each in pipeline.run(captured, steps)[1]]
+
+
+def test_the_frame_itself_is_accepted() -> None:
+    assert passed(Around()) == ["find_attention", "lift_kv_cache", "check_chunks"]
 
 
 @pytest.mark.parametrize("model", [TokenShift, LengthAware])
-def test_what_carries_from_token_to_token_is_refused(model):
+def test_what_carries_from_token_to_token_is_refused(model: type[nn.Module]) -> None:
     words = "other logits when it is read in chunks|positions enter at|not a rotation"
     with pytest.raises(PassError, match=words):
-        specialize(capture(model()), CompileConfig(cache=CACHE), "m", "m", None)
+        passed(model())
 
 
-def test_a_window_that_never_hides_anything_is_a_full_layer():
-    for window, full in ((96, True), (95, False)):
-        captured = capture(tiny_model("mistral", sliding_window=window))
-        graph = LiftKVCache(capacity=96, queries=True)(FindAttention(96)(captured).graph).graph
-        policy = Consensus(PolicyConfig())
-        layers, _ = eviction_programs(graph, CACHE, policy, (Full(),) * 2)
-        assert all((layer.score is not None) == full for layer in layers)
-        assert {layer.window_size for layer in layers} == {None if full else window}
+def lifted(captured: ModelGraph, capacity: int) -> ModelGraph:
+    found = FindAttention(capacity)(captured).graph
+    return LiftKVCache(capacity=capacity, queries=True)(found).graph
+
+
+def test_the_graph_stays_as_it_is(captured: ModelGraph) -> None:
+    graph = lifted(captured, 96)
+    result = CheckChunks(captured)(graph)
+    assert result.sites == 0
+    assert show(result.graph.graph) == show(graph.graph)
+    assert result.graph.outputs == graph.outputs
+
+
+def test_no_positions_are_tried_that_the_model_has_not() -> None:
+    captured = capture(tiny_model("gpt2"))  # a table of 512 positions
+    graph = lifted(captured, 600)
+    assert CheckChunks(captured, longest=512)(graph).sites == 0
+    with pytest.raises(Exception, match="index out of range"):
+        CheckChunks(captured)(graph)

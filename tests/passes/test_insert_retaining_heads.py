@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,13 +12,13 @@ import torch
 
 from lcc.capture.export import capture
 from lcc.errors import ConfigError
+from lcc.ir.roles import Role
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph, evaluate
 from lcc.passes.insert_retaining_heads import ACTIVATIONS, InsertRetainingHeads, before_rotation
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.programs.split import split_programs
 from lcc.sources.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
-from lcc.targets.reference import ReferenceEngine
 from lcc.testing.oracles import retaining_score
 from lcc.testing.tiny import ARCHITECTURES, random_heads, tiny_model
 
@@ -48,17 +49,18 @@ def test_no_logit_changes_and_scores_are_the_loops(architecture: str) -> None:
         after = result.graph.module(IDS, POSITIONS)
     assert torch.equal(before[0], after[0])
     inputs = dict(zip(graph.graph.find_nodes(op="placeholder"), (IDS, POSITIONS), strict=True))
-    for name, scores in zip(result.graph.outputs[1:], after[1:], strict=True):
-        site = sites[int(name.removeprefix("retaining_"))]
+    for port, scores in zip(result.graph.outputs[1:], after[1:], strict=True):
+        assert (port.name, port.role) == (f"retaining_{port.layer}", Role.ENTRY_SCORE)
+        site = sites[port.layer]
         q, k, v = (
             evaluate(graph, node, inputs)[0]
             for node in (*map(before_rotation, site.args[:2]), site.args[2])
         )
-        first, second = (w.tolist() for w in heads.layers[int(name.removeprefix("retaining_"))])
+        first, second = (w.tolist() for w in heads.layers[port.layer])
         for token in (0, 7, 32):
             features = torch.cat([x[token].flatten() for x in (q, k, v)]).tolist()
             wanted = retaining_score(features, first, second)
-            np.testing.assert_allclose(scores[:, token].numpy(), wanted, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(scores[token].numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -81,27 +83,25 @@ def test_every_activation(activation, function: torch.nn.Module) -> None:
     assert len(result.calls(call)) >= 2
 
 
-def test_scores_are_the_same_in_any_chunks() -> None:
+def test_scores_are_the_same_in_any_chunks(call: Callable[..., dict]) -> None:
     graph, heads = found("qwen3")
     graph = InsertRetainingHeads(heads, capacity=CAPACITY)(graph).graph
     with torch.no_grad():
-        wanted = graph.module(IDS, POSITIONS)[1].numpy()
+        wanted = graph.module(IDS, POSITIONS)[1]
     graph = LiftKVCache(capacity=CAPACITY, queries=False)(graph).graph
-    engine = ReferenceEngine(split_programs(graph, chunk_size=33, capacity=CAPACITY))
-    step = engine.runner("prefill_chunk")
+    step, _ = split_programs(graph, chunk_size=33, capacity=CAPACITY)
+    caches = {spec.name: spec for spec in step.with_role(Role.KEY, Role.VALUE)}
     for chunks in ((33,), (1, 32), (7, 1, 16, 9)):
-        caches = graph.graph.find_nodes(op="placeholder")[3:]
-        step.bind({node.name: np.zeros(node.meta["val"].shape, np.float32) for node in caches})
+        kept = {name: torch.zeros(1, 2, CAPACITY, spec.shape[3]) for name, spec in caches.items()}
         used, got = 0, []
         for count in chunks:
-            feeds = {
-                "tokens": IDS[:, used : used + count].numpy(),
-                "positions": POSITIONS[:, used : used + count].numpy(),
-                "used": np.array([used], np.int32),
-            }
-            got.append(step(feeds, ["retaining_0"])["retaining_0"])
+            part = slice(used, used + count)
+            start = torch.tensor([used], dtype=torch.int32)
+            out = call(step, tokens=IDS[:, part], positions=POSITIONS[:, part], used=start, **kept)
+            got.append(out["retaining_0"])
+            kept = {name: out[f"{name}_out"] for name in kept}
             used += count
-        np.testing.assert_allclose(np.concatenate(got, axis=1), wanted, atol=1e-5)
+        torch.testing.assert_close(torch.cat(got), wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

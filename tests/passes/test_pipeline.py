@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import fx, nn
 
+from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import PassError
-from lcc.passes import default_passes, pipeline
+from lcc.passes import default_passes, lag_of, pipeline
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph
+from lcc.passes.lift_kv_cache import LiftKVCache
+from lcc.passes.policies import make_policy
+from lcc.testing.tiny import random_heads, tiny_model
 
 
 class DropRelu(Pass):
@@ -66,7 +70,39 @@ def test_lcc_check_turns_the_promises_off(
 
 
 def test_every_pass_has_the_name_of_its_file() -> None:
-    from lcc.config import CacheConfig
-
-    for each in default_passes(CacheConfig(), queries=False):
+    for each in every_pass():
         assert type(each).__module__ == f"lcc.passes.{each.name}"
+
+
+def every_pass() -> list[Pass]:
+    """What runs where all that is optional is asked for."""
+    heads = random_heads(tiny_model("llama"))
+    policy = make_policy(PolicyConfig(name="consensus"), with_heads=True)
+    captured = ModelGraph(fx.symbolic_trace(Model()))
+    return default_passes(CacheConfig(), policy, plan="longgen", heads=heads, captured=captured)
+
+
+def test_the_order() -> None:
+    """The check compares with the model before a plan changes it; heads read what is cached."""
+    assert [each.name for each in every_pass()] == [
+        "find_attention",
+        "insert_retaining_heads",
+        "lift_kv_cache",
+        "check_chunks",
+        "hybrid_layers",
+        "average_retaining_heads",
+    ]
+    plain = default_passes(CacheConfig(), make_policy(PolicyConfig(name="knorm")), plan=" dense ")
+    assert [each.name for each in plain] == ["find_attention", "lift_kv_cache"]
+
+
+def test_queries_are_handed_out_where_a_policy_scores_by_them() -> None:
+    for name, queries in (("consensus", True), ("h2o", True), ("knorm", False)):
+        steps = default_passes(CacheConfig(), make_policy(PolicyConfig(name=name)))
+        (lift,) = [each for each in steps if isinstance(each, LiftKVCache)]
+        assert lift.queries == queries
+
+
+def test_only_newest_tokens_are_read_twice() -> None:
+    lags = {name: lag_of(make_policy(PolicyConfig(name=name))) for name in ("snapkv", "h2o")}
+    assert lags == {"snapkv": 64, "h2o": 0}

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lcc.capture.export import capture
-from lcc.config import CacheConfig, CompileConfig
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
+from lcc.passes.policies import make_policy
 from lcc.passes.position_table import position_table
-from lcc.sources.models import LoadedModel
-from lcc.specialize import Specialized, specialize_within_memory
+from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
 from lcc.testing.tiny import tiny_model
 
 ROWS = 96
@@ -86,5 +86,5 @@ def specialized(
     sizes = {"capacity": 128, "budget": 64, "chunk_size": 16} | sizes
     cache = CacheConfig(catalyst_size=32, recent_size=8, **sizes)
     config = CompileConfig(cache=cache, memory_bytes=memory_bytes, fit_budget=fit_budget)
-    loaded = LoadedModel(tiny_model("gpt2"), name="tiny", architecture="gpt2")
-    return specialize_within_memory(capture(loaded.module), config, loaded)
+    subject = Subject(capture(tiny_model("gpt2")), "tiny", "gpt2")
+    return specialize_within_memory(subject, config, make_policy(PolicyConfig(name="knorm")))

@@ -453,6 +453,7 @@ def fake_manifest(
     evicts: bool = True,
     dtype: str = "float32",
     options: dict | None = None,
+    stops: tuple[str, ...] = (),
     **cache: object,
 ) -> Manifest:
     """`catalyst`: None = the policy reads none, and goes by `luck`."""
@@ -486,7 +487,7 @@ def fake_manifest(
         groups=(group,),
         buffers=tuple(fake_buffers(dtype, config, reads=reads)),
         schedule=fake_schedule(config.positions, reads=reads, evicts=evicts),
-        text=TextFacts(ends=(END,), separator=tuple(b"\n\n"), catalyst=default),
+        text=TextFacts(ends=(END,), separator=tuple(b"\n\n"), stops=stops, catalyst=default),
         programs=fake_programs(dtype, reads=reads, evicts=evicts),
         passes=[],
         memory=[],

@@ -9,12 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from lcc.ir.plan import BlockSparse
-from lcc.ir.program import PREFILL_CHUNK, Program
+from lcc.ir.program import PREFILL_CHUNK, Input, Program, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.targets.onnx_runtime import to_onnx
 
+CACHE = (Role.KEY, Role.VALUE)
 HEADS, KV_HEADS, SIZE, SLOTS, CHUNK = 6, 2, 8, 40, 16
-NAMES = ("q", "k", "v", "key_0", "value_0", "used", "places_1")
+ROLES = {
+    "q": Role.HIDDEN,
+    "k": Role.HIDDEN,
+    "v": Role.HIDDEN,
+    "key_0": Role.KEY,
+    "value_0": Role.VALUE,
+    "used": Role.COUNTER,
+    "places_1": Role.TOKEN_POSITION,
+}
+NAMES = tuple(ROLES)
 OUT = ("out", "key_0_out", "value_0_out")
 
 
@@ -47,6 +59,22 @@ def inputs(kind: BlockSparse, used: int, length: int) -> tuple[Tensor, ...]:
     return q, k, v, key, value, torch.tensor([used], dtype=torch.int32), places
 
 
+def program_of(layer: nn.Module, given: tuple[Tensor, ...]) -> Program:
+    """Of any number of tokens."""
+    sizes = {1: ("tokens", torch.export.Dim("Q", min=1, max=CHUNK))}
+    inputs = [
+        Input(Port(name, ROLES[name]), value, sizes if name in ("q", "k", "v") else {})
+        for name, value in zip(NAMES, given, strict=False)
+    ]
+    outputs = [Port(name, role) for name, role in zip(OUT, (Role.HIDDEN, *CACHE), strict=True)]
+    return export(layer, (PREFILL_CHUNK,), inputs, outputs)
+
+
+def session_of(program: Program) -> onnxruntime.InferenceSession:
+    content = ir.to_proto(to_onnx(program)).SerializeToString()
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
 @pytest.mark.parametrize(
     ("kind", "softcap"),
     [
@@ -58,12 +86,8 @@ def inputs(kind: BlockSparse, used: int, length: int) -> tuple[Tensor, ...]:
 )
 def test_the_kernel_is_the_operator(kind: BlockSparse, softcap: float) -> None:
     """Empty caches, half full ones, and a cache that is full."""
-    layer, length = Layer(kind, softcap), torch.export.Dim("Q", min=1, max=CHUNK)
-    shapes = ((*({1: length} for _ in range(3)), *(None for _ in range(4))),)
-    exported = torch.export.export(layer, inputs(kind, 3, 5), dynamic_shapes=shapes)
-    program = Program(names=(PREFILL_CHUNK,), exported=exported, inputs=NAMES, outputs=OUT)
-    content = ir.to_proto(to_onnx(program)).SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    layer = Layer(kind, softcap)
+    session = session_of(program_of(layer, inputs(kind, 3, 5)))
     for used, count in [(0, 16), (0, 1), (2, 7), (SLOTS - 16, 16), (SLOTS - 1, 1)]:
         given = inputs(kind, used, count)
         wanted = layer(*given)
@@ -76,34 +100,28 @@ def test_the_kernel_is_the_operator(kind: BlockSparse, softcap: float) -> None:
 class Full(nn.Module):
     """The operator of full layers, of the same inputs."""
 
-    def forward(self, q: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = torch.ops.lcc.cached_attention(q, *given, 0.4, 0, 0.0, -1)
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = torch.ops.lcc.cached_attention(*given, 0.4, 0, 0.0, -1)
         return results
 
 
 class Window(nn.Module):
     """A window that nothing has left: its first tokens are met by the angle of all others."""
 
-    def forward(self, q: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        q, *rest = given
         moved = q + 0.0  # another value to the compiler, the same numbers
         numbers = (2, SLOTS, 1, 0.4, 0.0, -1)
-        results: tuple[Tensor, ...] = torch.ops.lcc.cached_sink_window(q, moved, *given, *numbers)
+        results: tuple[Tensor, ...] = torch.ops.lcc.cached_sink_window(q, moved, *rest, *numbers)
         return results
 
 
 def test_what_hides_nothing_is_a_full_layer_bit_for_bit() -> None:
     wide = BlockSparse(block=4, stride=7, local=12, shift=1)
-    length = torch.export.Dim("Q", min=1, max=CHUNK)
     results = []
     for layer, places in ((Full(), False), (Window(), False), (Layer(wide, 0.0), True)):
         names = NAMES if places else NAMES[:-1]
-        given = inputs(wide, 3, 5)[: len(names)]
-        dynamic = tuple({1: length} if i < 3 else None for i in range(len(names)))
-        shapes = (dynamic,) if places else (dynamic[0], dynamic[1:])
-        exported = torch.export.export(layer, given, dynamic_shapes=shapes)
-        program = Program(names=(PREFILL_CHUNK,), exported=exported, inputs=names, outputs=OUT)
-        content = ir.to_proto(to_onnx(program)).SerializeToString()
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        session = session_of(program_of(layer, inputs(wide, 3, 5)[: len(names)]))
         rows = []
         for used, count in [(0, 16), (0, 1), (7, 9), (SLOTS - 1, 1)]:
             values = inputs(wide, used, count)

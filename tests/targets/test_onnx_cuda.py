@@ -1,5 +1,6 @@
 """Target onnxruntime:cuda, up to the launch: its programs and a device's buffers, on the CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,41 +9,32 @@ import onnxruntime
 import pytest
 
 import lcc.runtime
-from lcc.artifact.manifest import cache_dtype, for_target, read_manifest
-from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.artifact.manifest import cache_dtype, read_manifest
 from lcc.errors import TargetError
+from lcc.ir.roles import Role
 from lcc.measure.verify import verify
 from lcc.runtime.engines import cuda_provider
+from lcc.runtime.engines.base import Runner
 from lcc.runtime.engines.device_array import DeviceArray
 from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from lcc.runtime.session import Session
-from lcc.testing.tiny import save_tiny
+from lcc.sources.models import LoadedModel
 
 NAME = "onnxruntime:cuda"
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
-PLAN = (
-    "0: sink_window(sink=2, window=9); 1: full; "
-    "2: block_sparse(block=4, stride=3, local=2, reach=12, shift=1)"
-)
 TEXT = np.random.default_rng(5).permutation(250)[:200].tolist()
 ON_GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For a GPU and for the CPU, with a layer of each kind."""
-    folder = tmp_path_factory.mktemp("cuda")
-    save_tiny(folder / "model", "llama", num_hidden_layers=3)
-    config = CompileConfig(
-        target=NAME,
-        also=("onnxruntime:cpu",),
-        cache=CACHE,
-        policy=PolicyConfig(name="snapkv"),
-        plan=PLAN,
-    )
-    compile_model(folder / "model", folder / "m.lcc", config)
-    return folder / "m.lcc"
+def artifact(compiled: Callable[..., Path], hybrid: str) -> Path:
+    """With a layer of each kind."""
+    return compiled(NAME, plan=hybrid)
+
+
+@pytest.fixture(scope="module")
+def exact(compiled: Callable[..., Path], hybrid: str) -> Path:
+    """The same for a CPU, in float32."""
+    return compiled("onnxruntime:cpu", plan=hybrid)
 
 
 def margins(session: Session, count: int) -> tuple[list[int], float]:
@@ -55,90 +47,95 @@ def margins(session: Session, count: int) -> tuple[list[int], float]:
     return written, least
 
 
-def test_a_text_of_several_cycles_is_read_as_in_float32(artifact: Path) -> None:
-    sessions = [
-        lcc.runtime.open(artifact, target=NAME, device="cpu"),
-        lcc.runtime.open(artifact, target="onnxruntime:cpu"),
-    ]
-    for session in sessions:
+def test_a_text_of_several_cycles_is_read_as_in_float32(artifact: Path, exact: Path) -> None:
+    half, wide = lcc.runtime.open(artifact, device="cpu"), lcc.runtime.open(exact)
+    for session in (half, wide):
         session.feed(TEXT, prefix=False)
         assert len(session.cycles) >= 2
-    half, exact = sessions
     for i in range(3):
-        np.testing.assert_array_equal(half.kept_tokens(i), exact.kept_tokens(i))
-    error = np.abs(half.next_logits() - exact.next_logits()).max()
+        np.testing.assert_array_equal(half.kept_tokens(i), wide.kept_tokens(i))
+    error = np.abs(half.next_logits() - wide.next_logits()).max()
     assert 0 < error < 2e-2
-    written, least = margins(exact, 30)
+    written, least = margins(wide, 30)
     assert least > 2 * error  # or the tokens would prove nothing
     assert len(set(written)) > 2
     assert margins(half, 30)[0] == written
 
 
-def test_the_cache_is_written_where_it_lies(artifact: Path) -> None:
+def test_the_cache_is_written_where_it_lies(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Steps are given one buffer as input and output; an eviction swaps it with the spare one."""
-    session = lcc.runtime.open(artifact, target=NAME, device="cpu")
-    cache, evictions = session._executor.cache, session._executor._evictions
+    model, steps = lcc.runtime.load(artifact, device="cpu"), list[Runner]()
+    runner = model.engine.runner
 
-    def places() -> set[int]:
-        spare = [each for pair in evictions._layers.values() for each in pair]
-        buffers = [*cache.keys, *cache.values, *spare]
-        assert all(isinstance(each, DeviceArray) for each in buffers)
-        return {each.value.data_ptr() for each in buffers}
+    def watched(program: str) -> Runner:
+        made = runner(program)
+        if program in ("prefill_chunk", "decode"):
+            steps.append(made)
+        return made
 
-    before, full = places(), cache.keys[1].value.data_ptr()
+    monkeypatch.setattr(model.engine, "runner", watched)
+    session = model.session()
+    buffers = session._executor.buffers
+    caches = [n for n, spec in buffers.specs.items() if spec.role in (Role.KEY, Role.VALUE)]
+    assert {name for name in caches if name.startswith("spare")}
+
+    def places(names: list[str]) -> set[int]:
+        arrays = [buffers.arrays[name] for name in names]
+        assert all(isinstance(array, DeviceArray) for array in arrays)
+        return {array.value.data_ptr() for array in arrays}  # type: ignore[union-attr]
+
+    before, full = places(caches), places(["key_1"])
     session.feed(TEXT, prefix=False)
     list(session.generate_ids(max_new_tokens=20, eos=[]))
     assert len(session.cycles) == 3
-    assert places() == before  # nothing was allocated
-    assert cache.keys[1].value.data_ptr() != full  # an odd number of swaps
-    for runner in (session._executor._step, session._executor._decode):
-        assert runner._bindings
-        for binding in runner._bindings.values():
-            written = {output.data_ptr() for output in binding.get_outputs()}
-            assert written >= {each.value.data_ptr() for each in (*cache.keys, *cache.values)}
-    key, value = cache.rows(1, session.used)
-    assert key.dtype == value.dtype == np.float16
-    assert key.any(axis=(0, 2)).all()  # every entry was written
+    assert places(caches) == before  # nothing was allocated
+    assert places(["key_1"]) != full  # an odd number of swaps
+    own = places([name for name in caches if not name.startswith("spare")])
+    last = [runner for runner in steps if runner._bound["key_1"] is buffers.arrays["key_1"]]
+    assert last  # the one that has run since the last swap
+    for each in last:
+        assert {output.data_ptr() for output in each._binding.get_outputs()} >= own
+    key = buffers.rows("key_1", 0, session.used)
+    assert key.dtype == np.float16
+    assert key.any(axis=(0, 3)).all()  # every entry was written
 
 
-def test_the_manifest_says_half_and_the_table_counts_it(artifact: Path) -> None:
-    manifest = read_manifest(artifact)
-    assert cache_dtype(for_target(manifest, NAME).programs) == "float16"
-    assert cache_dtype(for_target(manifest, "onnxruntime:cpu").programs) == "float32"
-    alone = artifact.with_name("alone.lcc")
-    config = CompileConfig(target=NAME, cache=CACHE, policy=PolicyConfig(name="knorm"), plan=PLAN)
-    compile_model(artifact.with_name("model"), alone, config)
-    session = lcc.runtime.open(alone, device="cpu")
-    table = {row.name: row.bytes for row in session.manifest.memory}
-    cache = sum(size for name, size in table.items() if name.startswith("cache"))
-    assert cache == session._executor.cache.bytes
-    spare = session._executor._evictions._layers.values()
-    assert table["spare layer"] == sum(each.nbytes for pair in spare for each in pair)
-    wide = {row.name: row.bytes for row in manifest.memory}  # what the CPU's programs take
-    assert 2 * table["weights"] < 1.03 * wide["weights"]
-    page = onnx.load(alone / "step.onnx", load_external_data=False)
+def test_the_manifest_says_half_and_the_table_counts_it(artifact: Path, exact: Path) -> None:
+    manifest, wide = read_manifest(artifact), read_manifest(exact)
+    assert (cache_dtype(manifest), cache_dtype(wide)) == ("float16", "float32")
+    table, other = ({row.name: row.bytes for row in page.memory} for page in (manifest, wide))
+    session = lcc.runtime.open(artifact, device="cpu")
+    names = ("cache", "spare layer", "queries", "logs")
+    held = sum(size for name, size in table.items() if name.startswith(names))
+    assert held == session._executor.cache_bytes
+    # Keys, values and positions of a full layer, and keys and values of the two others.
+    heads, size = (manifest.model.layers[0].kv_heads, manifest.model.layers[0].head_size)
+    slots = [96, *(group.slots for group in manifest.groups[1:])]
+    assert table["spare layer"] == heads * (sum(slots) * 2 * size * 2 + 96 * 8)
+    assert 2 * table["weights"] < 1.03 * other["weights"]
+    page = onnx.load(artifact / "step.onnx", load_external_data=False)
     large = [each for each in page.graph.initializer if np.prod(each.dims) > 1000]
     assert {each.data_type for each in large} == {onnx.TensorProto.FLOAT16}
 
 
 def test_a_state_goes_on_exactly(artifact: Path, tmp_path: Path) -> None:
-    session = lcc.runtime.open(artifact, target=NAME, device="cpu")
+    session = lcc.runtime.open(artifact, device="cpu")
     session.feed(TEXT[:130], prefix=False)
     session.save(tmp_path / "s")
-    other = lcc.runtime.open(artifact, target=NAME, device="cpu")
+    other = lcc.runtime.open(artifact, device="cpu")
     other.feed(TEXT[:50], prefix=False)
     other.load(tmp_path / "s")
     for each in (session, other):
         each.feed(TEXT[130:], prefix=False)
     np.testing.assert_array_equal(session.next_logits(), other.next_logits())
-    exact = lcc.runtime.open(artifact, target="onnxruntime:cpu")
-    exact.load(tmp_path / "s")  # what the GPU distilled, the CPU goes on from
-    exact.feed(TEXT[130:], prefix=False)
-    np.testing.assert_allclose(exact.next_logits(), session.next_logits(), atol=2e-2)
 
 
-def test_verify_knows_half_precision(artifact: Path) -> None:
-    report = verify(artifact, artifact.with_name("model"), target=NAME, device="cpu")
+def test_verify_knows_half_precision(
+    artifact: Path, loaded: Callable[..., LoadedModel], hybrid: str
+) -> None:
+    report = verify(artifact, loaded("llama", hybrid), device="cpu")
     assert [row for row in report.rows if not row.ok] == []
     assert not report.exact
     limits = {row.what: row.tolerance for row in report.rows}
@@ -150,17 +147,14 @@ def test_verify_knows_half_precision(artifact: Path) -> None:
 
 @pytest.mark.skipif(ON_GPU, reason="there is a GPU")
 def test_never_quietly_on_the_cpu(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = for_target(read_manifest(artifact), NAME)
     with pytest.raises(TargetError, match=r'this ONNX Runtime has only .* device="cpu"'):
-        lcc.runtime.open(artifact, target=NAME)
-    assert lcc.runtime.open(artifact).manifest.target == "onnxruntime:cpu"  # the next one
+        lcc.runtime.open(artifact)
     # onnxruntime-gpu says that it can, where a library of CUDA's is missing, and takes the CPU.
     real = onnxruntime.get_available_providers()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda_provider.NAME, *real])
     with pytest.raises(TargetError, match="could not start CUDAExecutionProvider: a library or"):
-        lcc.runtime.open(artifact, target=NAME)
-    assert lcc.runtime.open(artifact).manifest.target == "onnxruntime:cpu"
-    engine = OnnxRuntimeEngine(artifact, alone, device="cpu")
+        lcc.runtime.open(artifact)
+    engine = OnnxRuntimeEngine(artifact, read_manifest(artifact), device="cpu")
     engine._provider = cuda_provider.NAME
     with (
         pytest.warns(UserWarning, match="not in available provider names"),
@@ -173,7 +167,7 @@ def test_what_runs_on_the_cpu_is_found(artifact: Path) -> None:
     """Nodes in the wrong place are told; those that compute with sizes may be there."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry(cuda_provider.RECORD, "1")
-    file = for_target(read_manifest(artifact), NAME).programs["prefill_chunk"].file
+    file = read_manifest(artifact).programs["prefill_chunk"].file
     session = onnxruntime.InferenceSession(
         str(artifact / file), options, providers=["CPUExecutionProvider"]
     )
@@ -184,7 +178,7 @@ def test_what_runs_on_the_cpu_is_found(artifact: Path) -> None:
 
 @pytest.mark.skipif(not ON_GPU, reason="needs an NVIDIA GPU and onnxruntime-gpu 1.31 or newer")
 def test_on_a_gpu(artifact: Path) -> None:
-    there, here = (lcc.runtime.open(artifact, target=NAME, device=d) for d in (None, "cpu"))
+    there, here = (lcc.runtime.open(artifact, device=device) for device in (None, "cpu"))
     for session in (there, here):
         session.feed(TEXT, prefix=False)
     for i in range(3):

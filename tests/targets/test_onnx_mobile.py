@@ -1,6 +1,6 @@
 """What is compiled for phones, run here on the CPU."""
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -9,59 +9,41 @@ import torch
 
 import lcc.runtime
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import CacheError, TargetError
 from lcc.measure.verify import verify
+from lcc.sources.models import LoadedModel
 from lcc.targets import standard_operators
 from lcc.targets.onnx_mobile import largest_piece
-from lcc.testing.tiny import save_tiny
-
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
-HYBRID = (
-    "0: sink_window(sink=2, window=9); 1: full; 2: block_sparse(block=4, stride=3, local=2, "
-    "reach=12, shift=1)"
-)
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("mobile")
-
-    @functools.cache
-    def build(target: str, architecture: str, plan: str = "dense", policy: str = "snapkv") -> Path:
-        model = folder / f"{architecture}{len(plan)}"
-        if not model.exists():
-            layers = {"num_hidden_layers": 3} if plan == HYBRID else {}
-            save_tiny(model, architecture, **layers)
-        out = folder / f"{architecture}-{len(plan)}-{target.replace(':', '-')}.lcc"
-        config = CompileConfig(
-            target=target, cache=CACHE, policy=PolicyConfig(name=policy), plan=plan
-        )
-        compile_model(model, out, config)
-        return out
-
-    return build
 
 
 @pytest.mark.parametrize(
     ("target", "architecture", "plan"),
     [
         ("onnxruntime:mobile", "llama", "dense"),
-        ("onnxruntime:nnapi", "llama", HYBRID),
+        ("onnxruntime:nnapi", "llama", "hybrid"),
         ("onnxruntime:nnapi", "gpt2", "dense"),
         ("onnxruntime:coreml", "gemma3_text", "dense"),
     ],
 )
-def test_it_is_the_model(target: str, architecture: str, plan: str, compiled) -> None:
+def test_it_is_the_model(
+    target: str,
+    architecture: str,
+    plan: str,
+    compiled: Callable[..., Path],
+    loaded: Callable[..., LoadedModel],
+    hybrid: str,
+) -> None:
     """Logits, tokens, and what several cycles keep; compared with eager PyTorch."""
-    folder = compiled(target, architecture, plan)
-    report = verify(folder, folder.with_name(f"{architecture}{len(plan)}"), device="cpu")
+    plan = hybrid if plan == "hybrid" else plan
+    folder = compiled(target, architecture=architecture, plan=plan)
+    report = verify(folder, loaded(architecture, plan), device="cpu", new_tokens=20)
     assert [row for row in report.rows if not row.ok] == []
     assert any("entries kept by" in row.what for row in report.rows)
 
 
-def test_a_reduced_build_is_told_what_it_needs(compiled) -> None:
-    folder = compiled("onnxruntime:mobile", "llama", "dense")
+def test_a_reduced_build_is_told_what_it_needs(compiled: Callable[..., Path]) -> None:
+    folder = compiled("onnxruntime:mobile", architecture="llama", plan="dense")
     config = (folder / "required_operators_and_types.config").read_text()
     assert "GroupQueryAttention" in config
     assert {path.name for path in folder.iterdir() if path.suffix in (".ort", ".onnx", ".bin")} == {
@@ -72,8 +54,10 @@ def test_a_reduced_build_is_told_what_it_needs(compiled) -> None:
     }
 
 
-def test_an_accelerator_gets_static_shapes_in_few_parts(compiled) -> None:
-    folder = compiled("onnxruntime:nnapi", "llama", HYBRID)
+def test_an_accelerator_gets_static_shapes_in_few_parts(
+    compiled: Callable[..., Path], hybrid: str
+) -> None:
+    folder = compiled("onnxruntime:nnapi", architecture="llama", plan=hybrid)
     for name in ("prefill_chunk", "decode"):
         page = onnx.load(folder / f"{name}.onnx", load_external_data=False)
         for value in [*page.graph.input, *page.graph.output]:
@@ -82,28 +66,30 @@ def test_an_accelerator_gets_static_shapes_in_few_parts(compiled) -> None:
         share, reasons = largest_piece(folder / f"{name}.onnx", "nnapi")
         assert share > 0.6  # of so few layers, with three kinds of masks before them
         assert not {"MatMul", "Softmax", "Div", "Concat", "ReduceMean"} & set(reasons)
-    share, reasons = largest_piece(compiled("onnxruntime:cpu", "llama") / "step.onnx", "nnapi")
+    share, reasons = largest_piece(compiled("onnxruntime:cpu") / "step.onnx", "nnapi")
     assert share < 0.3
     assert "sizes that are not static" in reasons
 
 
 def test_what_would_be_cut_to_pieces_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: Callable[..., LoadedModel],
+    cache: CacheConfig,
 ) -> None:
-    save_tiny(tmp_path / "model", "gpt2")
     standard = standard_operators.lowerings()
     del standard[torch.ops.aten.layer_norm.default]  # one operator, which NNAPI does not have
     monkeypatch.setattr(standard_operators, "lowerings", lambda: standard)
-    config = CompileConfig(target="onnxruntime:nnapi", cache=CACHE)
+    config = CompileConfig(target="onnxruntime:nnapi", cache=cache)
     with pytest.raises(
         TargetError, match=r"cut to pieces by .*LayerNormalization, .*\), the largest has \d\d%"
     ):
-        compile_model(tmp_path / "model", tmp_path / "m.lcc", config)
+        compile_model(loaded("gpt2"), tmp_path / "m.lcc", config)
     assert not (tmp_path / "m.lcc").exists()
 
 
-def test_never_somewhere_else_unless_told(compiled) -> None:
-    folder = compiled("onnxruntime:nnapi", "llama", HYBRID)
+def test_never_somewhere_else_unless_told(compiled: Callable[..., Path], hybrid: str) -> None:
+    folder = compiled("onnxruntime:nnapi", architecture="llama", plan=hybrid)
     with pytest.raises(TargetError, match=r'has only .*it runs if you ask for it: device="cpu"'):
         lcc.runtime.open(folder)
     with pytest.raises(CacheError, match="onnxruntime:nnapi has it fixed at 96"):

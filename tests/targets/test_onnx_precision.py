@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,16 @@ import pytest
 
 import lcc.runtime
 from lcc.artifact.manifest import read_manifest
-from lcc.capture.export import capture
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
+from lcc.config import CacheConfig, CompileConfig, Precision
 from lcc.errors import ConfigError, TargetError
 from lcc.measure.verify import verify
+from lcc.passes.specialize import Specialized
 from lcc.sources.models import LoadedModel
-from lcc.specialize import specialize
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
 from lcc.targets.onnx_runtime import to_onnx
-from lcc.testing.tiny import tiny_model
 
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 DRAW = np.random.default_rng(0)
 LOW: tuple[Precision, ...] = ("int8", "int4")
 
@@ -133,19 +131,19 @@ def test_what_is_no_matrix_of_weights_stays() -> None:
 @pytest.mark.parametrize("precision", LOW)
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "phi3", "gemma3_text"])
 def test_every_architecture(
-    architecture: str, precision: Precision, tiny_folder: Path, tmp_path: Path
+    architecture: str,
+    precision: Precision,
+    compiled: Callable[..., Path],
+    loaded: Callable[..., LoadedModel],
 ) -> None:
     """No layer is left in 32 bits, and what is lost is little, after cycles too."""
-    files = {n: (tiny_folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")}
-    loaded = LoadedModel(tiny_model(architecture), architecture, architecture, 512, files)
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="snapkv"), precision=precision)
-    compile_model(loaded, tmp_path / "m.lcc", config)
-    report = verify(tmp_path / "m.lcc", loaded, prompt_tokens=90)
+    folder = compiled("onnxruntime:cpu", architecture=architecture, precision=precision)
+    report = verify(folder, loaded(architecture), prompt_tokens=90)
     assert report.ok, [row for row in report.rows if not row.ok]
     assert not report.exact
     assert any("cycles" in row.what for row in report.rows)
-    assert read_manifest(tmp_path / "m.lcc").precision == precision
-    step = ir.load(tmp_path / "m.lcc" / "step.onnx")
+    assert read_manifest(folder).precision == precision
+    step = ir.load(folder / "step.onnx")
     left = [
         node.inputs[1].name
         for node in step.graph
@@ -159,10 +157,10 @@ def test_every_architecture(
     assert count["MatMulIntegerToFloat" if precision == "int8" else "MatMulNBits"] >= 8
 
 
-def test_what_is_a_row_a_token_already_is_not_reshaped() -> None:
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
-    step = specialize(capture(tiny_model("llama")), config, "m", "llama", None).programs[0]
-    model = to_onnx(step)
+def test_what_is_a_row_a_token_already_is_not_reshaped(
+    specialized: Callable[..., Specialized],
+) -> None:
+    model = to_onnx(specialized("llama", "knorm").programs[0])
     before = Counter(node.op_type for node in model.graph)
     lower_precision(model, "int8")
     after = Counter(node.op_type for node in model.graph)
@@ -181,17 +179,17 @@ def test_a_table_that_cannot_be_rounded_is_no_int4_model() -> None:
 
 @pytest.mark.parametrize("precision", LOW)
 def test_the_memory_table_counts_what_is_stored(
-    precision: Precision, tiny_folder: Path, tmp_path: Path
+    precision: Precision, compiled: Callable[..., Path]
 ) -> None:
     """Every distinct constant once, and the head's table packed once more.
 
     Of 4 bits, what the kernel adds when it packs: for every 32 weights a sum in float32.
     """
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision=precision)
-    manifest = compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    folder = compiled("onnxruntime:cpu", precision=precision)
+    manifest = read_manifest(folder)
     stored: dict[object, int] = {}
     packed = 0
-    for path in (tmp_path / "m.lcc").glob("*.onnx"):
+    for path in folder.glob("*.onnx"):
         graph = ir.load(path).graph
         for node in graph:
             if node.op_type == "MatMulNBits" and node.attributes["bits"].as_int() == 4:
@@ -204,13 +202,11 @@ def test_the_memory_table_counts_what_is_stored(
     assert manifest.memory[0].bytes == pytest.approx(sum(stored.values()) + packed, rel=0.05)
 
 
-def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+def test_it_takes_less_and_says_so(compiled: Callable[..., Path]) -> None:
     weights, files = {}, {}
     for precision in ("fp32", *LOW):
-        folder = tmp_path / precision
-        config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision=precision)
-        manifest = compile_model(tiny_folder, folder, config)
-        weights[precision] = manifest.memory[0].bytes
+        folder = compiled("onnxruntime:cpu", precision=precision)
+        weights[precision] = read_manifest(folder).memory[0].bytes
         files[precision] = (folder / "weights.bin").stat().st_size
         lcc.runtime.open(folder).feed("any text " * 40)
     assert weights["int4"] < weights["int8"] < weights["fp32"] / 3
@@ -218,26 +214,25 @@ def test_it_takes_less_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def test_cpus_that_cut_byte_products_off_get_exact_ones(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"), precision="int8")
-    compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    folder = compiled("onnxruntime:cpu", precision="int8")
     logits, asked = [], []
     for has in (True, False):
         monkeypatch.setattr(
             "lcc.runtime.engines.onnx_runtime.adds_byte_products", lambda has=has: has
         )
-        session = lcc.runtime.open(tmp_path / "m.lcc")
+        session = lcc.runtime.open(folder)
         session.feed("some words to read")
         logits.append(session.next_logits().copy())
-        options = session._executor._engine._options  # type: ignore[attr-defined]
+        options = session.model.engine._options  # type: ignore[attr-defined]
         with contextlib.suppress(RuntimeError):  # it has no such entry
             asked.append(options.get_session_config_entry("session.x64quantprecision"))
     assert asked == ["1"]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
 
 
-def test_a_target_without_it_refuses(tiny_folder: Path, tmp_path: Path) -> None:
-    config = CompileConfig(cache=CACHE, target="reference", precision="int4")
+def test_a_target_without_it_refuses(tiny_folder: Path, tmp_path: Path, cache: CacheConfig) -> None:
+    config = CompileConfig(cache=cache, target="reference", precision="int4")
     with pytest.raises(ConfigError, match="precision is int4, target reference has fp32"):
         compile_model(tiny_folder, tmp_path / "m.lcc", config)

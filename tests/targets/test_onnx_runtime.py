@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +12,30 @@ import onnxruntime
 import pytest
 import torch
 
-from lcc.capture.export import capture
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.measure.verify import verify
+from lcc.passes.specialize import Specialized
 from lcc.sources.models import LoadedModel
-from lcc.specialize import specialize
 from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, _Weights, to_onnx
-from lcc.testing.tiny import ARCHITECTURES, random_heads, tiny_model
-
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
+from lcc.testing.tiny import ARCHITECTURES, tiny_model
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_compiles_to_the_same_numbers(
-    architecture: str, tiny_folder: Path, tmp_path: Path
+    architecture: str, compiled: Callable[..., Path], loaded: Callable[..., LoadedModel]
 ) -> None:
     """Logits and tokens are the model's, and several cycles keep what the reference keeps."""
-    files = {n: (tiny_folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")}
-    loaded = LoadedModel(tiny_model(architecture), architecture, architecture, 512, files)
-    compile_model(loaded, tmp_path / "m.lcc", CompileConfig(cache=CACHE))
-    report = verify(tmp_path / "m.lcc", loaded, prompt_tokens=90, new_tokens=20)
+    folder = compiled("onnxruntime:cpu", architecture=architecture, policy="consensus")
+    report = verify(folder, loaded(architecture), prompt_tokens=90, new_tokens=20)
     assert report.ok, [row for row in report.rows if not row.ok]
     assert any("cycles" in row.what for row in report.rows)
 
 
 def test_the_same_input_gives_the_same_bytes_and_a_tied_embedding_is_stored_once(
-    tiny_folder: Path, tmp_path: Path
+    tiny_folder: Path, tmp_path: Path, cache: CacheConfig
 ) -> None:
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"))
     for name in ("a.lcc", "b.lcc"):
         compile_model(tiny_folder, tmp_path / name, config)
     for file in (tmp_path / "a.lcc").iterdir():
@@ -49,11 +45,11 @@ def test_the_same_input_gives_the_same_bytes_and_a_tied_embedding_is_stored_once
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3"])
-def test_a_step_reshapes_nothing_of_a_layer(architecture: str) -> None:
+def test_a_step_reshapes_nothing_of_a_layer(
+    architecture: str, specialized: Callable[..., Specialized]
+) -> None:
     """Heads are told apart by attributes, not by shapes; what is left is the count of entries."""
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="knorm"))
-    special = specialize(capture(tiny_model(architecture)), config, "m", architecture, None)
-    model = to_onnx(special.programs[0])
+    model = to_onnx(specialized(architecture).programs[0])
     (left,) = [node for node in model.graph if node.op_type == "Reshape"]
     assert {use.node.op_type for use in left.outputs[0].uses()} == {"GroupQueryAttention"}
 
@@ -62,14 +58,12 @@ def test_a_step_reshapes_nothing_of_a_layer(architecture: str) -> None:
     ("policy", "precision"), [("consensus", "fp32"), ("consensus", "int4"), ("locret", "fp32")]
 )
 def test_what_a_layer_gives_is_given_where_it_is(
-    policy: str, precision: Precision, tmp_path: Path
+    policy: str, precision: Precision, specialized: Callable[..., Specialized], tmp_path: Path
 ) -> None:
     """As ONNX Runtime runs it: held until the end it was most of what a chunk takes."""
-    model, target = tiny_model("llama"), OnnxRuntime()
-    heads = random_heads(model) if policy == "locret" else None
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy))
+    target = OnnxRuntime()
     target.precision = precision
-    target.build(specialize(capture(model), config, "m", "llama", None, heads).programs, tmp_path)
+    target.build(specialized("llama", policy).programs[:1], tmp_path)
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
     step = onnxruntime.InferenceSession(str(tmp_path / "step.onnx"), options)
@@ -112,8 +106,9 @@ from lcc.runtime.stats import peak_rss_bytes
 sessions = [lcc.runtime.open(sys.argv[1], threads=1, capacity=c) for c in (2000, 400_000)]
 seconds = [[], []]
 for session in sessions:
-    cache = session._executor.cache
-    for array in (*cache.keys, *cache.values):
+    arrays = session._executor.buffers.arrays
+    cache = [arrays[f"{part}_{layer}"] for part in ("key", "value") for layer in (0, 1)]
+    for array in cache:
         array[:] = 7  # pages are taken when they are first written
     session.feed(list(range(33)), prefix=False)
 before = peak_rss_bytes()
@@ -123,10 +118,10 @@ for size in (1, 16, 1, 7, 1, 1, 1, 1, 1):
         session.feed(list(range(size)), prefix=False)
         own.append(time.perf_counter() - begin)
 ratio = statistics.median(large / small for small, large in zip(*seconds))
-for array in (*cache.keys, *cache.values):
+for array in cache:
     assert (array[:, :, : sessions[1].used] != 7).all()  # written where it is bound
     assert (array[:, :, sessions[1].used :] == 7).all()
-print(cache.bytes, peak_rss_bytes() - before, ratio)
+print(sum(array.nbytes for array in cache), peak_rss_bytes() - before, ratio)
 """
 
 

@@ -12,7 +12,6 @@ from lcc.cli import app
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ArtifactError, ConfigError, TargetError
-from lcc.testing.tiny import save_tiny
 
 CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
@@ -20,28 +19,21 @@ SIZES = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 8 --recent-si
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("several") / "model"
-    save_tiny(folder, "llama")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def both(model: Path) -> Path:
+def both(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For an accelerator first, which is not here."""
-    out = model.with_name("both.lcc")
+    out = tmp_path_factory.mktemp("several") / "both.lcc"
     targets = ["--target", "onnxruntime:nnapi", "--target", "onnxruntime:cpu"]
-    command = ["compile", str(model), "-o", str(out), *targets, *SIZES, "--policy", "snapkv"]
+    command = ["compile", str(tiny_folder), "-o", str(out), *targets, *SIZES, "--policy", "snapkv"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "for onnxruntime:nnapi, onnxruntime:cpu" in result.output
     return out
 
 
-def test_what_is_the_same_is_there_once(both: Path, model: Path) -> None:
-    alone = model.with_name("alone.lcc")
+def test_what_is_the_same_is_there_once(both: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.lcc"
     config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="snapkv"))
-    compile_model(model, alone, config)
+    compile_model(tiny_folder, alone, config)
     one, two = ({p.name: p.stat().st_size for p in folder.iterdir()} for folder in (alone, both))
     assert set(two) - set(one) == {"prefill_chunk.onnx", "decode.onnx"}
     assert two["weights.bin"] < 1.1 * one["weights.bin"]
@@ -67,7 +59,7 @@ def test_the_first_that_runs_here_is_taken(both: Path, tmp_path: Path) -> None:
         lcc.runtime.open(both, target="reference")
 
 
-def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None:
+def test_the_commands_know_them(both: Path, tmp_path: Path, tiny_folder: Path) -> None:
     def lcc_command(*arguments: object) -> str:
         result = CliRunner().invoke(app, [str(a) for a in arguments])
         assert result.exit_code == 0, result.output
@@ -96,7 +88,21 @@ def test_the_commands_know_them(both: Path, tmp_path: Path, model: Path) -> None
         result = CliRunner().invoke(app, [name, str(both), *flags])
         assert result.exit_code == 2, name
         assert "target is onnxruntime:nnapi, this ONNX Runtime has only" in result.output, name
-    verified = ["verify", both, "--model", model, "--target", "onnxruntime:nnapi"]
+    verified = ["verify", both, "--model", tiny_folder, "--target", "onnxruntime:nnapi"]
     assert "the same" in lcc_command(*verified, "--device", "cpu")
-    with pytest.raises(ConfigError, match="target reference is named twice"):
-        compile_model(model, tmp_path / "m", CompileConfig(target="reference", also=("reference",)))
+
+
+def test_targets_that_do_not_go_together(tiny_folder: Path, tmp_path: Path) -> None:
+    """One artifact has one kind of cache: a state that one target saved, the other goes on from."""
+    for target, also, words in (
+        ("reference", "reference", "target reference is named twice"),
+        (
+            "onnxruntime:cuda",
+            "onnxruntime:cpu",
+            "onnxruntime:cuda keeps keys and values in float16, onnxruntime:cpu in float32; "
+            "compile an artifact for each",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            compile_model(tiny_folder, tmp_path / "m", CompileConfig(target=target, also=(also,)))
+    assert not (tmp_path / "m").exists()

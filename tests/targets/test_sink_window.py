@@ -10,14 +10,26 @@ from torch import Tensor, nn
 from lcc.capture.export import capture
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.ir.plan import SinkWindow
-from lcc.ir.program import PREFILL_CHUNK, Program
+from lcc.ir.program import PREFILL_CHUNK, Input, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.specialize import specialize
+from lcc.passes.policies import make_policy
+from lcc.passes.specialize import Subject, specialize
 from lcc.targets.onnx_runtime import to_onnx
 from lcc.testing.tiny import tiny_model
 
 HEADS, KV_HEADS, SIZE, CHUNK = 6, 2, 8, 16
-NAMES = ("q", "sink_q", "k", "v", "key_0", "value_0", "used")
+ROLES = {
+    "q": Role.HIDDEN,
+    "sink_q": Role.HIDDEN,
+    "k": Role.HIDDEN,
+    "v": Role.HIDDEN,
+    "key_0": Role.KEY,
+    "value_0": Role.VALUE,
+    "used": Role.COUNTER,
+}
+NAMES = tuple(ROLES)
 OUT = ("out", "key_0_out", "value_0_out")
 
 
@@ -28,7 +40,8 @@ class Layer(nn.Module):
         super().__init__()
         self.kind, self.softcap, self.same = kind, softcap, same
 
-    def forward(self, q: Tensor, sink_q: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        q, sink_q, *rest = given
         kind = self.kind
         numbers = (kind.sink, kind.window, kind.block, 0.4, self.softcap, -1)
         sink_q = q if self.same else sink_q
@@ -45,14 +58,14 @@ def inputs(kind: SinkWindow, used: int, length: int) -> tuple[Tensor, ...]:
 
 
 def compiled(kind: SinkWindow, softcap: float, same: bool) -> onnxruntime.InferenceSession:
-    length = torch.export.Dim("Q", min=1, max=CHUNK)
-    shapes = tuple({1: length} if i < 4 else None for i in range(7))
-    layer = Layer(kind, softcap, same)
-    exported = torch.export.export(
-        layer, inputs(kind, 3, 5), dynamic_shapes=(*shapes[:2], shapes[2:])
-    )
-    program = Program(names=(PREFILL_CHUNK,), exported=exported, inputs=NAMES, outputs=OUT)
-    model = to_onnx(program)
+    sizes = {1: ("tokens", torch.export.Dim("Q", min=1, max=CHUNK))}
+    ports = [
+        Input(Port(name, role), value, sizes if role == Role.HIDDEN else {})
+        for (name, role), value in zip(ROLES.items(), inputs(kind, 3, 5), strict=True)
+    ]
+    roles = (Role.HIDDEN, Role.KEY, Role.VALUE)
+    outputs = [Port(name, role) for name, role in zip(OUT, roles, strict=True)]
+    model = to_onnx(export(Layer(kind, softcap, same), (PREFILL_CHUNK,), ports, outputs))
     return onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -94,8 +107,8 @@ def test_layers_of_one_kind_share_their_mask() -> None:
     cache = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
     plan = "0: full; 1-3: sink_window(sink=2, window=1200)"  # long constants, which differ by name
     config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"), plan=plan)
-    graph = capture(tiny_model("llama", num_hidden_layers=4))
-    model = to_onnx(specialize(graph, config, "m", "llama", None).programs[0])
+    subject = Subject(capture(tiny_model("llama", num_hidden_layers=4)), "m", "llama")
+    model = to_onnx(specialize(subject, config, make_policy(config.policy)).programs[0])
     kinds = [node.op_type for node in model.graph]
     assert kinds.count("GroupQueryAttention") == 4
     assert kinds.count("Tile") == 1

@@ -1,11 +1,11 @@
 """Libraries for other machines: run under qemu where that is installed, looked at otherwise."""
 
-import functools
 import json
 import shutil
 import struct
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,13 @@ import lcc.runtime
 from lcc.artifact.manifest import read_manifest
 from lcc.cli import app
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError, TargetError
 from lcc.targets.tvm_cpu import platforms
-from lcc.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
 ARM = ROOT / ".aarch64"
 PYTHON = ARM / "root" / "usr" / "bin" / "python3.11"
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
 READ = """
 import json, platform, sys, lcc.runtime
@@ -38,23 +36,6 @@ print(json.dumps([platform.machine(), len(session.cycles), tokens, kept]))
 cross = pytest.mark.skipif(
     shutil.which("aarch64-linux-gnu-g++") is None, reason="needs aarch64-linux-gnu-g++"
 )
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("others")
-
-    @functools.cache
-    def build(target: str) -> Path:
-        save_tiny(folder / "model", "llama")
-        out = folder / f"{target.replace(':', '_')}.lcc"
-        policy = PolicyConfig(name="infinipot", catalyst="abc")
-        compile_model(
-            folder / "model", out, CompileConfig(target=target, cache=CACHE, policy=policy)
-        )
-        return out
-
-    return build
 
 
 def site_of_runtime(folder: Path) -> Path:
@@ -71,7 +52,9 @@ def site_of_runtime(folder: Path) -> Path:
     not (ARM / "ready").exists() or shutil.which("qemu-aarch64") is None,
     reason="needs qemu-aarch64 and an Arm Python: bash docs/measure/aarch64.sh",
 )
-def test_under_qemu_the_tokens_are_those_of_this_machine(compiled, tmp_path: Path) -> None:
+def test_under_qemu_the_tokens_are_those_of_this_machine(
+    compiled: Callable[..., Path], tmp_path: Path
+) -> None:
     """Several cycles, and generation; the whole runtime is Arm code."""
     paths = [str(site_of_runtime(tmp_path / "site")), str(ARM / "site")]
     command = ["qemu-aarch64", "-L", str(ARM / "root"), str(PYTHON)]
@@ -94,7 +77,7 @@ def test_under_qemu_the_tokens_are_those_of_this_machine(compiled, tmp_path: Pat
 
 
 @cross
-def test_an_arm_library_is_not_loaded_here(compiled) -> None:
+def test_an_arm_library_is_not_loaded_here(compiled: Callable[..., Path]) -> None:
     folder = compiled("tvm:aarch64-linux")
     library = next(folder.glob("programs_*.so")).read_bytes()
     assert library[:4] == b"\x7fELF"
@@ -111,9 +94,9 @@ def test_an_arm_library_is_not_loaded_here(compiled) -> None:
     ],
 )
 def test_objects_are_of_their_machine_and_have_the_programs(
-    target: str, magic: bytes, place: int, machine: int, compiled
+    target: str, magic: bytes, place: int, machine: int, compiled: Callable[..., Path]
 ) -> None:
-    folder = compiled(target)
+    folder = compiled(target, policy="knorm")
     archive = next(folder.glob("programs_*.tar"))
     with tarfile.open(archive) as file:
         objects = {each.name: file.extractfile(each).read() for each in file}  # type: ignore[union-attr]
@@ -135,15 +118,14 @@ def test_objects_are_of_their_machine_and_have_the_programs(
 
 
 def test_what_cannot_be_built_is_said_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, cache: CacheConfig
 ) -> None:
-    save_tiny(tmp_path / "model", "llama")
     monkeypatch.setattr(platforms.shutil, "which", lambda name: None)
     for options, words in (
         ({"target": "tvm:aarch64-linux"}, r"aarch64-linux-gnu-g\+\+ is not on this machine"),
         ({"target": "tvm:ios", "cpu": "x86-64"}, "cpu is 'x86-64', wanted one of generic"),
         ({"target": "reference", "cpu": "x86-64"}, "reference runs on any; leave it out"),
     ):
-        config = CompileConfig(cache=CACHE, **options)  # type: ignore[arg-type]
+        config = CompileConfig(cache=cache, **options)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=words):
-            compile_model(tmp_path / "model", tmp_path / "m.lcc", config)
+            compile_model(tiny_folder, tmp_path / "m.lcc", config)

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +10,33 @@ import pytest
 import torch
 
 from lcc import env
-from lcc.capture.export import capture
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import TargetError
-from lcc.ir.program import Program
-from lcc.specialize import specialize
+from lcc.ir.program import Program, examples
+from lcc.ir.roles import Role
+from lcc.passes.programs.base import run_program_passes
+from lcc.passes.specialize import Specialized
 from lcc.targets import tvm_cuda
 from lcc.targets.tvm_cuda import FATBIN, TvmCuda
 from lcc.targets.tvm_cuda.importer import import_program
-from lcc.testing.tiny import tiny_model
 
-CACHE = CacheConfig(capacity=96, budget=40, chunk_size=16, catalyst_size=8, recent_size=4)
 PLAN = "0: sink_window(sink=2, window=9); 1: full"
+WHOLE = (Role.KEPT, Role.TOKEN_POSITION, Role.COUNTER)
+# Of an eviction from a full layer, and of one step that reads 16 tokens.
+CYCLE = {"used": 90, "kept": 60, "tokens_read": 500, "left": -1, "start": 80, "known": 60}
+STEP = {"used": 7}
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
 
 @pytest.fixture(scope="module")
-def exact() -> list[Program]:
+def exact(specialized: Callable[..., Specialized]) -> list[Program]:
     """As they are before, in float32."""
-    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name="snapkv"), plan=PLAN)
-    return specialize(capture(tiny_model("llama")), config, "tiny", "llama", None).programs
+    return specialized("llama", "snapkv", PLAN).programs
 
 
 @pytest.fixture(scope="module")
 def programs(exact: list[Program]) -> list[Program]:
-    target = TvmCuda()
-    return target.adapt(target.cast(exact))
+    return run_program_passes(exact, TvmCuda().passes())
 
 
 def named(programs: list[Program], name: str) -> Program:
@@ -45,24 +45,26 @@ def named(programs: list[Program], name: str) -> Program:
 
 def inputs_of(program: Program) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(3)
-    args, named = program.exported.example_inputs
-    values = named or dict(zip(program.inputs, args, strict=True))
-    given = {}
-    for name, value in values.items():
+    counters, given = STEP if program.is_step else CYCLE, {}
+    for spec, value in zip(program.inputs, examples(program).values(), strict=True):
+        name = spec.name
         if value.dtype in (torch.float16, torch.float32):
             given[name] = torch.randn(value.shape, generator=draw).to(value.dtype)
-        elif name == "tokens":
+        elif spec.role == Role.TOKENS:
             given[name] = torch.randint(5, 250, value.shape, generator=draw)
-        elif name.startswith("used"):
-            given[name] = torch.tensor([60 if "kept" in program.outputs else 7], dtype=torch.int32)
-        elif name == "new_slots":
-            given[name] = torch.arange(value.shape[0])
+        elif spec.role == Role.COUNTER:
+            given[name] = torch.full_like(value, counters.get(name, 0))
+        elif spec.role in (Role.TOKEN_POSITION, Role.KEPT):
+            rows = [torch.randperm(value.shape[1], generator=draw) for _ in value]
+            given[name] = torch.stack(rows).sort(1).values
         else:
             given[name] = torch.arange(value.numel()).reshape(value.shape).to(value.dtype)
     return given
 
 
-@pytest.mark.parametrize("name", ["prefill_chunk", "head", "evict_0", "score_0", "compact_0"])
+@pytest.mark.parametrize(
+    "name", ["prefill_chunk", "head", "evict_0", "score_0", "see_1", "compact_0"]
+)
 def test_the_module_is_the_program(
     name: str, programs: list[Program], exact: list[Program]
 ) -> None:
@@ -79,18 +81,19 @@ def test_the_module_is_the_program(
     got = machine["main"](*arrays)
     original = named(exact, name)
     run = original.exported.module(check_guards=False)
-    given["query_rows"] = torch.arange(CACHE.chunk_size)  # all, as the module hands them out
-    halves = {n for n, x in given.items() if x.dtype == torch.float16}
-    given = {n: given[n].float() if n in halves else given[n] for n in original.inputs}
+    given["query_rows"] = torch.arange(16)  # all, as the module hands them out
+    wide = {n: x.float() if x.dtype == torch.float16 else x for n, x in given.items()}
     with torch.no_grad():
-        wanted = run(**given) if original.exported.example_inputs[1] else run(*given.values())
+        wanted = run(*(wide[name] for name in original.input_names))
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for output, one, other in zip(program.outputs, got, wanted, strict=True):
+    for spec, one, other in zip(program.outputs, got, wanted, strict=True):
         one, other = one.numpy().astype("f4"), other.float().numpy()
-        if output.startswith(("key", "value")) and output.endswith("_out"):
+        if spec.role in (Role.KEY, Role.VALUE):  # what lies behind has no meaning
             one, other = one[:, :, :20], other[:, :, :20]
-        limit = 0 if output == "kept" else 2e-2 * max(1.0, np.abs(other).max())
-        np.testing.assert_allclose(one, other, atol=limit, err_msg=output)
+        if spec.role == Role.TOKEN_POSITION:
+            one, other = one[:, :20], other[:, :20]
+        limit = 0 if spec.role in WHOLE else 2e-2 * max(1.0, np.abs(other).max())
+        np.testing.assert_allclose(one, other, atol=limit, err_msg=spec.name)
 
 
 @needs_nvcc

@@ -274,6 +274,13 @@ def test_callback_and_stop_strings(make_session):
     assert "".join(session.generate(callback=lambda piece: piece != "e")) == "one"
 
 
+def test_stop_strings_of_the_model_end_an_answer(make_session):
+    session = make_session(capacity=256, stops=("END",))
+    for stop, wanted in ((None, "one two."), ("wo", "one t")):
+        script(session, "one two.END more")
+        assert "".join(session.generate("x", stop=stop)) == wanted
+
+
 def test_a_message_interrupted_while_it_is_read_is_not_read_twice(make_session):
     session = make_session()
     read, calls = session._executor.read, []
