@@ -17,7 +17,7 @@ PREDICTABLE = 0.5  # nats a token; a sentence of fewer says nothing that the res
 FAR_BELOW = 1e6  # below every rank that a sentence with something to say can have
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConsensusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `consensus`.
 
     nll_weight  exponent of the negative log likelihood; attention's is 1 - nll_weight. None = 0.75,
@@ -58,12 +58,12 @@ class Consensus(EvictionPolicy):
     """
 
     name = "consensus"
-    Options = Options
+    Options = ConsensusOptions
     query_pool = "max"
     group_pool = "max"
     heads = "may"
 
-    def __init__(self, options: Options, *, with_heads: bool = False) -> None:
+    def __init__(self, options: ConsensusOptions, *, with_heads: bool = False) -> None:
         weight = options.nll_weight
         if weight is None:
             weight = 0.0 if with_heads else 0.75

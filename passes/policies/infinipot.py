@@ -16,7 +16,7 @@ from lcc.passes.policies.spans import span_max, span_mean
 Worth = Callable[[Entries], Tensor]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InfiniPotOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `infinipot`.
 
     alpha           share of the budget that negative log likelihood takes, before attention
@@ -50,9 +50,9 @@ class InfiniPot(EvictionPolicy):
     """
 
     name = "infinipot"
-    Options = Options
+    Options = InfiniPotOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: InfiniPotOptions) -> None:
         super().__init__(options)
         self.share = Fraction(options.alpha).limit_denominator(1000)
         attention = (ATTENTION,) if self.share < 1 else ()

@@ -12,7 +12,7 @@ from lcc.passes.policies.options import check_share, check_size, check_span
 from lcc.passes.policies.spans import span_max
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LocretOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `locret`.
 
     alpha           share of the budget that negative log likelihood takes first, as of `infinipot`
@@ -44,10 +44,10 @@ class Locret(EvictionPolicy):
     """
 
     name = "locret"
-    Options = Options
+    Options = LocretOptions
     heads = "must"
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: LocretOptions) -> None:
         super().__init__(options)
         self.share = Fraction(options.alpha).limit_denominator(1000)
         self.scores = (RETAINING, NLL) if self.share > 0 else (RETAINING,)

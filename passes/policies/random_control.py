@@ -8,7 +8,7 @@ from lcc.passes.policies.entry_scores import NOISE
 from lcc.passes.policies.options import check_size
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RandomOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `random`.
 
     seed    of the numbers; a session may have another one
@@ -24,7 +24,7 @@ class RandomControl(EvictionPolicy):
     """Each entry is worth a number drawn from its token position, layer, KV head and the seed."""
 
     name = "random"
-    Options = Options
+    Options = RandomOptions
     scores = (NOISE,)
 
     def rank(self, entries: Entries) -> Tensor:

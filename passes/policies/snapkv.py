@@ -9,7 +9,7 @@ from lcc.passes.policies.options import check_span
 from lcc.passes.policies.spans import span_max
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SnapKVOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `snapkv`.
 
     attention_span  neighbouring slots over which attention is pooled by maximum; 1 = single entries
@@ -28,7 +28,7 @@ class SnapKV(EvictionPolicy):
     """
 
     name = "snapkv"
-    Options = Options
+    Options = SnapKVOptions
     scores = (ATTENTION,)
     queries = "newest"
 

@@ -38,6 +38,7 @@ class Annotate(nn.Module):
         """`ends`: [V] bool, whether a token ends a sentence; None where nobody asks."""
         super().__init__()
         self.scores = [each for each in (NLL, SENTENCE) if each in scores]
+        self.ends: Tensor | None
         self.register_buffer("ends", None if ends is None else ends.float())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -62,6 +63,7 @@ class Annotate(nn.Module):
         kept: Tensor,
         sentence: Tensor,
     ) -> Tensor:
+        assert self.ends is not None
         ended = functional.pad(self.ends.index_select(0, ids)[:-1], (1, 0))  # by the token before
         begins = (ended > 0) & (slot > kept) & (slot <= used)
         first = slot == kept

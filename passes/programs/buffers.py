@@ -212,9 +212,10 @@ def _spares(
         if full and not layer.window:
             for each in stored_scores(policy):
                 by_token = each.made_by == "step"
-                shape = (rows, layer.kv_heads) if by_token else (layer.kv_heads, slots)
-                name = stored_name(each)
-                parts.append((name, Role.ENTRY_SCORE, "float32", shape, 0 if by_token else 1))
+                sizes: tuple[Size, ...] = (layer.kv_heads, slots)
+                sizes = (rows, layer.kv_heads) if by_token else sizes
+                axis = 0 if by_token else 1
+                parts.append((stored_name(each), Role.ENTRY_SCORE, "float32", sizes, axis))
         for what, role, dtype, shape, axis in parts:
             name = spare_name(what, layer)
             if name not in made:

@@ -105,7 +105,7 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
         elif node.name in growing:  # as many slots as the session has
             sizes = {2: slots}
         inputs.append(Input(port, value, sizes))
-    caches = {
+    caches: dict[tuple[Role, int | None], str] = {
         (port.role, port.layer): port.name
         for port in step.inputs
         if port.role in (Role.KEY, Role.VALUE)

@@ -80,7 +80,7 @@ def _kind(spec: BufferSpec, dtype: str | None) -> str:
 def _table(executor: Executor, counters: Mapping[str, int], dtype: str | None) -> Table:
     """Dtype, shape and place of the tensors of a state with these counters, in their order."""
     table, end = Table(), 0
-    for spec, _, shape in executor.buffers.saved(executor.numbers | counters):
+    for spec, _, shape in executor.buffers.saved({**executor.numbers, **counters}):
         kind = np.dtype(_kind(spec, dtype))
         place = [end, end := end + int(np.prod(shape)) * kind.itemsize]
         code = f"{kind.kind.upper()}{8 * kind.itemsize}"  # F32, I64, ...

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,17 +17,14 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 import lcc.runtime
-from lcc.capture.export import capture
 from lcc.cli import app
-from lcc.compile import compile_model, manifest_of
+from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.demo import demo
+from lcc.measure.check_golden import check_golden
 from lcc.measure.evaluate.haystack import split_sentences
 from lcc.measure.evaluate.tasks import TASKS
-from lcc.runtime.session import Session
 from lcc.sources.models import LoadedModel, load_model
-from lcc.specialize import specialize
-from lcc.targets.reference import ReferenceEngine
 
 LENGTHS = (1, 255, 256, 257, 1000)
 CHUNK_SIZES = (256, 64, 7, 1)
@@ -76,27 +72,11 @@ def test_logits_of_any_length_in_any_chunks(
     assert worst < 1e-4
 
 
-def test_the_reference_gives_the_logits_too(
-    model: LoadedModel, artifact: Path, ids: list[int]
-) -> None:
-    """In small chunks short texts only, for it copies the whole cache in each step."""
-    config = CompileConfig(target="reference")
-    special = specialize(
-        capture(model.module), config, model.name, model.architecture, model.trained_window
-    )
-    engine, expected, worst = ReferenceEngine(special.programs), eager(model, ids), 0.0
-    tokenizer = lcc.runtime.open(artifact, verify="size").tokenizer
-    for chunk_size in CHUNK_SIZES:
-        cache = msgspec.structs.replace(special.cache, chunk_size=chunk_size)
-        session = Session(manifest_of(special, config), cache, tokenizer, engine)
-        for length in {7: (1, 255), 1: (1,)}.get(chunk_size, LENGTHS):
-            if chunk_size == max(CHUNK_SIZES):
-                session.reset()
-            session.feed(ids[session.tokens : length], prefix=False)
-            error = np.abs(session.next_logits() - expected[length - 1]).max()
-            worst = float(np.maximum(worst, error))
-    print(f"largest error {worst:.2e}")
-    assert worst < 1e-4
+def test_it_reproduces_what_the_reference_computed(artifact: Path) -> None:
+    report = check_golden(lcc.runtime.load(artifact, verify="size"), artifact)
+    assert report.exact
+    assert [row.what for row in report.rows if not row.ok] == []
+    assert any("cycle 1, kept" in row.what for row in report.rows)  # two cycles at least
 
 
 def test_greedy_tokens_are_the_models_own(

@@ -4,22 +4,45 @@ from pathlib import Path
 
 import pytest
 
-from lcc.artifact.folder import verify_files, write_artifact
+from lcc.artifact.folder import check_unchanged, verify_files, write_artifact
 from lcc.artifact.manifest import (
     LayerEntry,
     Manifest,
     ModelEntry,
     PassEntry,
     ProgramEntry,
-    TensorEntry,
     fingerprint,
     read_manifest,
 )
+from lcc.artifact.schedule import (
+    Block,
+    BufferSpec,
+    Group,
+    Over,
+    Run,
+    Schedule,
+    TensorSpec,
+    TextFacts,
+)
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError
+from lcc.ir.roles import Role
+
+KEY = TensorSpec(name="key_0", role=Role.KEY, layer=0, dtype="float32", shape=(1, 1, "slots", 4))
+TOKENS = TensorSpec(name="tokens", role=Role.TOKENS, dtype="int64", shape=(1, "tokens"))
+HIDDEN = TensorSpec(name="hidden", role=Role.HIDDEN, dtype="float32", shape=("rows", 8))
+LOGITS = TensorSpec(name="logits", role=Role.LOGITS, dtype="float32", shape=(1, 16))
+
+
+def key_out() -> TensorSpec:
+    return TensorSpec(name="key_0_out", role=KEY.role, layer=0, dtype=KEY.dtype, shape=KEY.shape)
 
 
 def small_manifest() -> Manifest:
+    """One layer that is never evicted; a step, and the head."""
+    step = Run(run="decode", bind={"tokens": ("ids", "used", "n"), "key_0": "key_0"})
+    head = Run(run="head", bind={"hidden": ("hidden", "state", "one"), "logits": "logits"})
+    counters = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "left")
     return Manifest(
         made_by="lcc 0.1.0",
         target="onnxruntime:cpu",
@@ -28,19 +51,51 @@ def small_manifest() -> Manifest:
             architecture="TinyForCausalLM",
             hidden_size=8,
             vocab_size=16,
-            layers=[LayerEntry(query_heads=2, kv_heads=1, head_size=4, evict="evict_0")],
+            layers=[LayerEntry(query_heads=2, kv_heads=1, head_size=4)],
         ),
         cache=CacheConfig(),
-        policy=PolicyConfig(alpha=0.5),
-        scalars=["novelty"],
+        policy=PolicyConfig(name="none"),
+        constants={
+            **{"zero": 0, "one": 1, "no_state": -1, "reserved": 0},
+            **{"capacity": 2048, "budget": 1024, "chunk_size": 256, "catalyst_size": 64},
+        },
+        counters=dict.fromkeys(counters, 0) | {"state": -1},
+        groups=(Group(name="full", used="used", kept="kept", slots="capacity", layers=(0,)),),
+        buffers=(
+            BufferSpec(name="ids", role=Role.TOKENS, dtype="int64", shape=(2305,)),
+            BufferSpec(name="hidden", role=Role.HIDDEN, dtype="float32", shape=(257, 8)),
+            BufferSpec(name="logits", role=Role.LOGITS, dtype="float32", shape=(1, 16)),
+            BufferSpec(
+                name="key_0",
+                role=Role.KEY,
+                layer=0,
+                group="full",
+                dtype="float32",
+                shape=(1, 1, "capacity", 4),
+                axis=2,
+                saved=("zero", "used"),
+            ),
+        ),
+        schedule=Schedule(
+            read=(
+                Block(
+                    over=Over(ids="text", most="chunk_size"),
+                    do=(step,),
+                    add=("used", "tokens"),
+                    set={"state": "n"},
+                ),
+            ),
+            logits=(Block(do=(head,)),),
+        ),
+        text=TextFacts(ends=(2,)),
         programs={
             "decode": ProgramEntry(
                 file="step.onnx",
-                inputs=[TensorEntry(name="key_0", dtype="float32", shape=[1, 1, "S", 4])],
-                outputs=[TensorEntry(name="key_0_out", dtype="float32", shape=[1, 1, "S", 4])],
+                inputs=[TOKENS, KEY],
+                outputs=[key_out()],
                 updates={"key_0_out": "key_0"},
             ),
-            "evict_0": ProgramEntry(file="evict.onnx", inputs=[], outputs=[]),
+            "head": ProgramEntry(file="head.onnx", inputs=[HIDDEN], outputs=[LOGITS]),
         },
         passes=[PassEntry(name="find_attention", sites=1)],
         memory=[],
@@ -49,7 +104,7 @@ def small_manifest() -> Manifest:
 
 def fill(folder: Path) -> Manifest:
     (folder / "step.onnx").write_bytes(b"step")
-    (folder / "evict.onnx").write_bytes(b"evict")
+    (folder / "head.onnx").write_bytes(b"head")
     (folder / "data").mkdir()
     (folder / "data" / "weights.bin").write_bytes(bytes(1000))
     return small_manifest()
@@ -71,10 +126,11 @@ def test_manifest_is_byte_exact(artifact, tmp_path):
 def test_round_trip(artifact):
     manifest = read_manifest(artifact)
     verify_files(artifact, manifest)
-    assert list(manifest.files) == ["data/weights.bin", "evict.onnx", "step.onnx"]
+    assert list(manifest.files) == ["data/weights.bin", "head.onnx", "step.onnx"]
     assert manifest.model == small_manifest().model
-    assert manifest.queries is None
-    assert "queries" not in json.loads((artifact / "manifest.json").read_text())
+    assert manifest.schedule == small_manifest().schedule
+    assert manifest.heads is None
+    assert "heads" not in json.loads((artifact / "manifest.json").read_text())
 
 
 def test_fingerprint_follows_every_file(artifact, tmp_path):
@@ -130,12 +186,20 @@ BROKEN = {
         'format is "onnx", wanted "lcc"',
     ),
     "newer, and unknown inside": (
-        lambda a: (change(a, ["version"], 3), change(a, ["wavelets"], [])),
-        r"manifest\.json: version 3, this lcc reads version 2; install a newer lcc",
+        lambda a: (change(a, ["version"], 4), change(a, ["wavelets"], [])),
+        r"manifest\.json: version 4, this lcc reads version 3; install a newer lcc",
     ),
-    "a cache of a type that the runtime does not keep": (
-        lambda a: change(a, ["programs", "decode", "inputs", 0, "dtype"], "bfloat16"),
-        "programs: decode: key_0 is bfloat16; wanted one of float32, float16 in all",
+    "a program over a cache of another type": (
+        lambda a: change(a, ["programs", "decode", "inputs", 1, "dtype"], "float16"),
+        "key_0",
+    ),
+    "a role that there is not": (
+        lambda a: change(a, ["buffers", 0, "role"], "rumours"),
+        r"Invalid enum value 'rumours' - at `\$\.buffers",
+    ),
+    "an unknown field of a run": (
+        lambda a: change(a, ["schedule", "read", 0, "do", 0, "if"], "full"),
+        r"unknown field `if` - at `\$\.schedule",
     ),
     "unknown field": (
         lambda a: change(a, ["cache", "tiers"], 3),
@@ -180,9 +244,9 @@ BROKEN = {
         lambda a: change(a, ["programs", "decode", "updates"], {"key_0_out": "value_0"}),
         "decode has no update key_0_out -> value_0",
     ),
-    "layer without its program": (
-        lambda a: change(a, ["model", "layers", 0, "evict"], "evict_7"),
-        "layer 0 names evict_7, which is no program",
+    "a run of no program": (
+        lambda a: change(a, ["schedule", "read", 0, "do", 0, "run"], "evict_7"),
+        "evict_7",
     ),
     "bad hash": (
         lambda a: change(a, ["files", "step.onnx", "sha256"], "00"),
@@ -283,3 +347,13 @@ def test_links_are_not_written(tmp_path):
     with pytest.raises(ArtifactError, match="more is a link"):
         write_artifact(tmp_path / "tiny.lcc", links)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_replaced_while_it_is_loaded_is_found(artifact):
+    stamps = verify_files(artifact, read_manifest(artifact))
+    check_unchanged(stamps)
+    other = artifact / "data" / "other.bin"
+    other.write_bytes(bytes(1000))  # the same bytes in another file
+    other.rename(artifact / "data" / "weights.bin")
+    with pytest.raises(ArtifactError, match=r"weights\.bin: replaced while .* was loaded"):
+        check_unchanged(stamps)
