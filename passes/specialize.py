@@ -156,24 +156,29 @@ def specialize_within_memory(
     def table_of(cache: CacheConfig) -> list[MemoryEntry]:
         return _memory(special, cache, config, every_row=every_row)
 
-    bounded = subject.window if config.cache.positions == "contiguous" else None
-    fitting = largest_budget(table_of, config.cache, memory_bytes=limit, longest=bounded)
-    if fitting is None:
-        least = smallest_cache(config.cache)
-        raise ConfigError(
-            f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
-            f"{least.capacity}, takes {total_bytes(table_of(least)):,} bytes; raise --memory"
-        )
-    if not config.fit_budget:
+    def largest() -> CacheConfig | None:
+        longest = subject.window if config.cache.positions == "contiguous" else None
+        return largest_budget(table_of, config.cache, memory_bytes=limit, longest=longest)
+
+    fitting = largest()
+    if fitting is not None and not config.fit_budget:
         raise ConfigError(
             f"budget {config.cache.budget} with capacity {config.cache.capacity} needs "
             f"{total_bytes(special.memory):,} bytes, --memory is {limit:,}; the largest budget "
             f"that fits is {fitting.budget} with capacity {fitting.capacity}"
         )
-    config = msgspec.structs.replace(config, cache=fitting)
-    special = specialize(subject, config, policy, targets=targets, every_row=every_row)
-    _check_window(fitting, special.model)
-    return special
+    while fitting is not None:
+        chosen = msgspec.structs.replace(config, cache=fitting)
+        special = specialize(subject, chosen, policy, targets=targets, every_row=every_row)
+        if total_bytes(special.memory) <= limit:
+            _check_window(fitting, special.model)
+            return special
+        fitting = largest()  # with tables of angles as long as this cache
+    least = smallest_cache(config.cache)
+    raise ConfigError(
+        f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
+        f"{least.capacity}, takes {total_bytes(table_of(least)):,} bytes; raise --memory"
+    )
 
 
 def _memory(

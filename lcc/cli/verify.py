@@ -13,9 +13,7 @@ from lcc.env import needs_extra
 from lcc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lcc.measure import check_golden, verify
-
-    Report = check_golden.Report | verify.Report
+    from lcc.measure.comparison import Report
 
 
 def command(
@@ -55,9 +53,7 @@ def command(
     if model is None:
         from lcc.measure.check_golden import check_golden
 
-        report: Report = check_golden(
-            open_session(artifact, target=target, device=device).model, artifact
-        )
+        report = check_golden(open_session(artifact, target=target, device=device).model, artifact)
     else:
         with needs_extra("compile"):
             from lcc.measure.verify import verify

@@ -1,17 +1,16 @@
 """Hold an artifact against its `golden.json`: without the model it was made from, without PyTorch.
 
-what                    error                                       tolerance
-cycle 0, counters       how many differ                             0
-cycle 0, kept           largest share of a layer's kept positions   golden.json's
-                        that it does not hold
-logits, 117 tokens      largest absolute difference                 golden.json's
-next tokens             how many differ                             0
+What is compared, and what `max_error` is then:
+    cycles                  how many more or fewer there are
+    cycle 0, counters       how many differ
+    cycle 0, kept           largest share of a layer's kept positions that it does not hold
+    logits, 117 tokens      largest absolute difference
+    next tokens             how many differ, where the golden is exact
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
@@ -21,36 +20,9 @@ import numpy as np
 from lcc.artifact.golden import CycleRecord, Golden, LogitsRecord, read_golden, transcript
 from lcc.artifact.manifest import Manifest
 from lcc.errors import ArtifactError
+from lcc.measure.comparison import Report, Row, compared
 from lcc.runtime.core.executor import Executor
 from lcc.runtime.model import Model
-
-AGAINST = "golden.json"
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One comparison: `error` may be as much as `tolerance`."""
-
-    what: str
-    against: str
-    max_error: float
-    tolerance: float
-    ok: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """All comparisons of an artifact with its golden.
-
-    exact       its weights and cache are in float32: next tokens and kept positions are the same
-    """
-
-    rows: tuple[Row, ...]
-    exact: bool
-
-    @property
-    def ok(self) -> bool:
-        """Nothing differs by more than it may."""
-        return all(row.ok for row in self.rows)
 
 
 def check_golden(model: Model, folder: str | Path) -> Report:
@@ -81,11 +53,11 @@ def check_golden(model: Model, folder: str | Path) -> Report:
     if golden.exact:
         wrong = sum(a != b for a, b in zip(golden.next, seen.chosen, strict=True))
         rows.append(_row("next tokens", wrong, 0))
-    return Report(tuple(rows), golden.exact)
+    return Report(tuple(rows), exact=golden.exact)
 
 
 def _row(what: str, error: float, tolerance: float) -> Row:
-    return Row(what, AGAINST, float(error), float(tolerance), bool(abs(error) <= tolerance))
+    return compared(what, "golden.json", abs(error), tolerance)
 
 
 def _cycle_rows(what: str, golden: Golden, wanted: CycleRecord, got: CycleRecord) -> Iterator[Row]:

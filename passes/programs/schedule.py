@@ -1,29 +1,15 @@
-"""Programs and a policy -> how the artifact is run: constants, counters, groups, blocks."""
+"""Programs and a policy -> how the artifact is run: numbers, groups, buffers, blocks."""
 
 from dataclasses import dataclass
 
-from lcc.artifact.schedule import Block, BufferSpec, Counter, Group, Over, Rows, Run, Schedule
+from lcc.artifact.schedule import BufferSpec, Group, Schedule
 from lcc.config import HEAD_ROWS, NEWEST_QUERIES, CacheConfig
-from lcc.ir.plan import BlockSparse, Full, Sparse
-from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Program
-from lcc.ir.roles import Role
+from lcc.ir.plan import BlockSparse, Full
+from lcc.ir.program import Program
 from lcc.passes.policies import EvictionPolicy
-from lcc.passes.policies.entry_scores import NLL, SENTENCE
-from lcc.passes.programs.buffers import buffers_of, keeps_log, spare_name
+from lcc.passes.programs.blocks import Blocks
+from lcc.passes.programs.buffers import buffers_of
 from lcc.passes.programs.cycle import CycleLayer, sparse_kind_of
-from lcc.passes.programs.evict import COUNTERS, stored_name, stored_scores
-
-# Inputs of one integer: what a program calls it -> the counter that says it.
-_INTS = {
-    "used": "used",
-    "kept": "kept",
-    "tokens_read": "tokens",
-    "protected": "protected",
-    "left": "left",
-    "layer": "layer",
-    "seed": "seed",
-    "start": "start",
-}
 
 
 @dataclass(frozen=True)
@@ -52,293 +38,67 @@ def run_plan(
     programs    before any target has rewritten them
     every_row   some target's steps hand out the queries of all rows
     """
-    made = _Builder(programs, layers, cache, policy)
-    groups = made.groups()
+    blocks, groups = Blocks(programs, layers, cache, policy), _groups(layers)
     schedule = Schedule(
-        read=(made.read(),),
-        cycle=made.cycle(),
-        logits=(made.logits(),),
-        compact={group.name: made.compact(group) for group in groups[1:]},
-        log=made.log,
+        read=(blocks.read(),),
+        cycle=blocks.cycle(),
+        logits=(blocks.logits(),),
+        compact={group.name: blocks.compact(group) for group in groups[1:]},
+        log=blocks.log,
     )
+    reads_catalyst = policy.queries == "catalyst" and bool(blocks.scored)
     return RunPlan(
-        constants=made.constants(),
-        counters=made.counters(),
+        constants=_constants(cache, reads_catalyst=reads_catalyst),
+        counters=_counters(len(groups) - 1, seed=getattr(policy.options, "seed", 0)),
         groups=groups,
         buffers=tuple(buffers_of(built, layers, cache, policy, every_row=every_row)),
         schedule=schedule,
     )
 
 
-class _Builder:
-    """The parts of a schedule."""
+def _constants(cache: CacheConfig, *, reads_catalyst: bool) -> dict[str, int]:
+    """What does not change."""
+    return {
+        "zero": 0,
+        "one": 1,
+        "no_state": -1,
+        "capacity": cache.capacity,
+        "budget": cache.budget,
+        "chunk_size": cache.chunk_size,
+        "catalyst_size": cache.catalyst_size,
+        "reserved": cache.catalyst_size if reads_catalyst else 0,
+        "newest": NEWEST_QUERIES,
+        "head_rows": HEAD_ROWS,
+        "log_rows": cache.capacity + 1,
+        "hidden_rows": 1 + cache.chunk_size,
+    }
 
-    def __init__(
-        self,
-        programs: list[Program],
-        layers: list[CycleLayer],
-        cache: CacheConfig,
-        policy: EvictionPolicy,
-    ) -> None:
-        self.programs = {name: program for program in programs for name in program.names}
-        self.layers, self.cache, self.policy = layers, cache, policy
-        self.kinds: list[Sparse] = sparse_kind_of(layers)
-        self.log = keeps_log(layers, policy)
-        self.evicting = [i for i, layer in enumerate(layers) if layer.evict is not None]
-        self.scored = [i for i, layer in enumerate(layers) if layer.score is not None]
 
-    def constants(self) -> dict[str, int]:
-        """What does not change."""
-        reads = self.policy.queries == "catalyst" and bool(self.scored)
-        return {
-            "zero": 0,
-            "one": 1,
-            "no_state": -1,
-            "capacity": self.cache.capacity,
-            "budget": self.cache.budget,
-            "chunk_size": self.cache.chunk_size,
-            "catalyst_size": self.cache.catalyst_size,
-            "reserved": self.cache.catalyst_size if reads else 0,
-            "newest": NEWEST_QUERIES,
-            "head_rows": HEAD_ROWS,
-            "log_rows": self.cache.capacity + 1,
-            "hidden_rows": 1 + self.cache.chunk_size,
-        }
+def _counters(kinds: int, *, seed: int) -> dict[str, int]:
+    """What changes, and where it begins; `kinds`: of layers that are not full."""
+    names = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "asked", "tick")
+    counters = dict.fromkeys(names, 0) | {"next": 1, "left": -1, "state": -1, "seed": seed}
+    for number in range(1, kinds + 1):
+        counters |= {f"used_{number}": 0, f"kept_{number}": 0, f"seen_{number}": 0}
+    return counters
 
-    def counters(self) -> dict[str, int]:
-        """What changes, and where it begins."""
-        seed = getattr(self.policy.options, "seed", 0)
-        names = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "asked")
-        counters = dict.fromkeys(names, 0) | {"next": 1, "left": -1, "state": -1, "seed": seed}
-        counters["tick"] = 0
-        for number in range(1, len(self.kinds) + 1):
-            counters |= {f"used_{number}": 0, f"kept_{number}": 0, f"seen_{number}": 0}
-        return counters
 
-    def groups(self) -> tuple[Group, ...]:
-        """The full layers, then one group for each kind of others."""
-        full = tuple(i for i, layer in enumerate(self.layers) if isinstance(layer.kind, Full))
-        groups = [Group(name="full", used="used", kept="kept", slots="capacity", layers=full)]
-        for number, kind in enumerate(self.kinds, start=1):
-            members = [i for i, layer in enumerate(self.layers) if layer.kind == kind]
-            slots = self.layers[members[0]].slots
-            assert slots is not None
-            groups.append(
-                Group(
-                    name=f"{kind.__struct_config__.tag}_{number}",
-                    used=f"used_{number}",
-                    kept=f"kept_{number}",
-                    slots=slots,
-                    layers=tuple(members),
-                    align="chunk_size" if isinstance(kind, BlockSparse) else None,
-                )
+def _groups(layers: list[CycleLayer]) -> tuple[Group, ...]:
+    """The full layers, then one group for each kind of others."""
+    full = tuple(i for i, layer in enumerate(layers) if isinstance(layer.kind, Full))
+    groups = [Group(name="full", used="used", kept="kept", slots="capacity", layers=full)]
+    for number, kind in enumerate(sparse_kind_of(layers), start=1):
+        members = [i for i, layer in enumerate(layers) if layer.kind == kind]
+        slots = layers[members[0]].slots
+        assert slots is not None
+        groups.append(
+            Group(
+                name=f"{kind.__struct_config__.tag}_{number}",
+                used=f"used_{number}",
+                kept=f"kept_{number}",
+                slots=slots,
+                layers=tuple(members),
+                align="chunk_size" if isinstance(kind, BlockSparse) else None,
             )
-        return tuple(groups)
-
-    def _fills(self) -> tuple[Counter, ...]:
-        """Counters that every token of a step adds to."""
-        more = (f"used_{number}" for number in range(1, len(self.kinds) + 1))
-        return ("used", "tokens", *(("next",) if self.log else ()), *more)
-
-    def read(self) -> Block:
-        """Read a chunk, or one token; policies that go by all queries score at once."""
-        runs = [self._step(queries=self.policy.queries == "all", hidden=True)]
-        if self.policy.queries == "all":
-            runs += self._score(rows="n", known="start")
-        return Block(
-            over=Over(ids="text", most="chunk_size"),
-            do=tuple(runs),
-            add=self._fills(),
-            set={"state": "used" if self.log else "n"},
         )
-
-    def _step(self, *, queries: bool, hidden: bool) -> Run:
-        """The step.
-
-        queries     hand out those of the scored layers: behind those asked for before, or, where
-                    every step is scored at once, from the first row on
-        hidden      keep the states
-        """
-        program, first = self.programs[PREFILL_CHUNK], "zero" if hidden else "asked"
-        bind: dict[str, str | Rows] = {"tokens": ("ids", "used", "n")}
-        position = "used" if self.cache.positions == "contiguous" else "tokens"
-        ints: dict[str, Counter | tuple[str, str]] = {"positions": (position, "n")}
-        for spec in program.inputs:
-            if spec.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
-                bind[spec.name] = spec.name
-            elif spec.role == Role.COUNTER:
-                ints[spec.name] = _INTS.get(spec.name, spec.name)
-            elif spec.role == Role.ROWS:
-                ints[spec.name] = ("zero", "n" if queries else "one")
-        for spec in program.outputs:
-            if spec.role == Role.HIDDEN and hidden:
-                bind[spec.name] = ("hidden", "next" if self.log else "one", "n")
-            elif spec.role == Role.QUERIES and queries and spec.layer in self.scored:
-                bind[spec.name] = (spec.name, first, "n")
-            elif spec.role == Role.ENTRY_SCORE and hidden:  # written where the entries lie
-                bind[spec.name] = (spec.name, "used", "n")
-        return Run(run=PREFILL_CHUNK, one=DECODE, bind=bind, ints=ints)
-
-    def _score(self, *, rows: Counter, known: Counter) -> list[Run]:
-        """Every scored layer, by the queries that lie in the first rows of their buffers."""
-        (score,) = [each for each in self.policy.scores if each.made_by == "queries"]
-        paid = score.name if score.for_all else f"{score.name}_*"
-        runs = []
-        for name, members in self._by_program("score").items():
-            bind: dict[str, str | Rows] = {"queries": ("queries_*", "zero", rows), "key": "key_*"}
-            ints: dict[str, Counter | tuple[str, str]] = {"start": "start", "known": known}
-            runs.append(
-                Run(
-                    run=name,
-                    each=tuple(members),
-                    bind=bind | {score.name: paid},
-                    ints=ints | {"layer": "layer"},
-                )
-            )
-        return runs
-
-    def logits(self) -> Block:
-        """The logits of the next token, from the state after the last one."""
-        bind: dict[str, str | Rows] = {
-            "hidden": ("hidden", "state", "one"),
-            "next_tokens": ("ids", "zero", "one"),
-            "logits": "logits",
-        }
-        return Block(do=(Run(run=HEAD, bind=bind),))
-
-    def cycle(self) -> tuple[Block, ...]:
-        """Annotate, score, evict; nothing where nothing is ever evicted.
-
-        Where no layer is full, a cycle only lets the counters begin anew.
-        """
-        if not self.evicting and any(isinstance(layer.kind, Full) for layer in self.layers):
-            return ()
-        return (*self._annotate(), *self._observe(), *self._evict())
-
-    def _annotate(self) -> list[Block]:
-        """Negative log likelihoods and sentences of the tokens since the last cycle."""
-        scores, blocks = self.policy.scores, []
-        if self.log:
-            bind: dict[str, str | Rows] = {
-                "hidden": ("hidden", "known", "n"),
-                "next_tokens": ("ids", "known", "n"),
-                "nll": ("nll", "known", "n"),
-            }
-            blocks.append(
-                Block(
-                    over=Over(rows=("known", "used"), most="head_rows"),
-                    do=(Run(run=HEAD, bind=bind),),
-                    add=("known",),
-                )
-            )
-        if "annotate" in self.programs:
-            bind = {"ids": ("ids", "zero", "log_rows")}
-            bind |= {
-                each.name: (each.name, "zero", "log_rows")
-                for each in (NLL, SENTENCE)
-                if each in scores
-            }
-            ints: dict[str, Counter | tuple[str, str]] = {
-                name: _INTS[name] for name in ("used", "kept", "tokens_read")
-            }
-            blocks.append(Block(do=(Run(run="annotate", bind=bind, ints=ints),)))
-        return blocks
-
-    def _observe(self) -> list[Block]:
-        """Run the catalyst prompt, or the newest tokens once more, and score by their queries."""
-        if not self.scored or self.policy.queries not in ("catalyst", "newest"):
-            return []
-        newest = self.policy.queries == "newest"
-        over = Over(ids="catalyst", most="chunk_size")
-        if newest:
-            over = Over(ids="newest", count="newest", most="chunk_size")
-        step = Block(
-            over=over,
-            do=(self._step(queries=True, hidden=False),),
-            add=self._fills(),
-            lend=not newest,
-            count="asked",
-        )
-        return [step, Block(do=tuple(self._score(rows="asked", known="kept")))]
-
-    def _evict(self) -> list[Block]:
-        """Every full layer, into a spare one that swaps places with it; then the counters."""
-        runs = []
-        for name, members in self._by_program("evict").items():
-            program, layer = self.programs[name], self.layers[members[0]]
-            scores = () if layer.window else self.policy.scores
-            bind: dict[str, str | Rows] = {}
-            for score in scores:
-                if score.made_by == "log":
-                    bind[score.name] = (score.name, "zero", "capacity")
-                elif score.made_by == "step":
-                    bind[score.name] = (f"{score.name}_*", "zero", "capacity")
-                elif score.made_by == "queries":
-                    bind[score.name] = score.name if score.for_all else f"{score.name}_*"
-            moved = ["key", "value", "token_position"]
-            if not layer.window:
-                moved += [stored_name(each) for each in stored_scores(self.policy)]
-            swap = []
-            for each in moved:
-                spare = spare_name(each, layer)
-                bind |= {each: bind.get(each, f"{each}_*"), f"{each}_out": spare}
-                swap.append((f"{each}_*", spare))
-            for score in scores:
-                if score.made_by == "step":
-                    spare = spare_name(score.name, layer)
-                    bind[f"{score.name}_out"] = (spare, "zero", "capacity")
-            ints: dict[str, Counter | tuple[str, str]] = {
-                each: _INTS[each] for each in COUNTERS if each in program.input_names
-            }
-            ints["new_slots"] = ("zero", "budget")
-            runs.append(Run(run=name, each=tuple(members), bind=bind, ints=ints, swap=tuple(swap)))
-        kept: dict[Counter, Counter] = {"used": "budget", "kept": "budget", "known": "budget"}
-        if not self.log:
-            first: tuple[Rows, ...] = (("hidden", "state", "zero"),)
-            if SENTENCE in self.policy.scores:
-                first = (*first, ("sentence", "used", "budget"))
-            return [Block(do=tuple(runs), after=first, set=kept | {"state": "zero"})]
-        logs = ["hidden", *(["sentence"] if SENTENCE in self.policy.scores else [])]
-        after = tuple((name, "used", "budget") for name in logs)
-        more = {"state": "budget", "next": "budget", "tick": "zero"}
-        return [
-            Block(do=tuple(runs), after=after, set=kept | more),
-            # the row behind the last state: one more than budget
-            Block(over=Over(rows=("tick", "one"), most="one"), add=("tick", "next")),
-        ]
-
-    def compact(self, group: Group) -> tuple[Block, ...]:
-        """Find what a kind of layer can still see; where that is less, move it to the front."""
-        number = group.used.rpartition("_")[2]
-        held, spare = f"token_position_{group.name}", f"spare_token_position_{group.name}"
-        stays, seen = f"stays_{group.name}", f"seen_{number}"
-        see = Run(
-            run=f"see_{number}",
-            bind={"token_position": held, "token_position_out": spare, "stays": stays},
-            ints={"used": group.used, "kept": group.kept, "tokens_read": "tokens"},
-            read={"seen": seen},
-        )
-        runs = []
-        for name, members in self._by_program("compact", group.layers).items():
-            layer = self.layers[members[0]]
-            bind: dict[str, str | Rows] = {"stays": stays}
-            swap = []
-            for each in ("key", "value"):
-                bind |= {each: f"{each}_*", f"{each}_out": spare_name(each, layer)}
-                swap.append((f"{each}_*", spare_name(each, layer)))
-            runs.append(Run(run=name, each=tuple(members), bind=bind, swap=tuple(swap)))
-        move = Block(
-            when=(seen, group.used),
-            do=tuple(runs),
-            swap=((held, spare),),
-            set={group.used: seen, group.kept: seen},
-        )
-        return (Block(do=(see,)), move)
-
-    def _by_program(self, what: str, among: tuple[int, ...] | None = None) -> dict[str, list[int]]:
-        """Program -> the layers that name it, in order."""
-        found: dict[str, list[int]] = {}
-        for i in range(len(self.layers)) if among is None else among:
-            if (name := getattr(self.layers[i], what)) is not None:
-                found.setdefault(name, []).append(i)
-        return found
+    return tuple(groups)

@@ -212,6 +212,21 @@ def _pow(node: fx.Node, importer: Any) -> Any:
     return emit(relax.op.power(x, relax.const(power, kind)))
 
 
+def _rsub(node: fx.Node, importer: Any) -> Any:
+    """A number or a size less a value, of the value's type, which TVM's own does not look at."""
+    from tvm import te
+
+    x, number = importer.retrieve_args(node)
+
+    def rsub(source: Any) -> Any:
+        kind = source.dtype
+        known = isinstance(number, int | float)
+        whole = te.const(number, kind) if known else number.astype(kind)
+        return te.compute(source.shape, lambda *index: whole - source(*index), name="rsub")
+
+    return importer.block_builder.emit_te(rsub, x)
+
+
 def _select(node: fx.Node, importer: Any) -> Any:
     """One row of an axis, as an expression that fuses."""
     from tvm import te
@@ -258,6 +273,7 @@ REPAIRS = {
     "ones_like.default": _ones_like,
     "masked_fill.Scalar": _masked_fill,
     "pow.Tensor_Scalar": _pow,
+    "rsub.Scalar": _rsub,
     "select.int": _select,
     "scatter_add.default": _scatter_add,
     "where.ScalarSelf": _where,

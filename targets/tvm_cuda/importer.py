@@ -73,15 +73,6 @@ def _view(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit(relax.op.reshape(importer.env[node.args[0]], shape))
 
 
-def _rsub(node: fx.Node, importer: Any) -> Any:
-    """A number less a value, of the value's type, which TVM's importer does not look at."""
-    from tvm import relax
-
-    value, number = importer.env[node.args[0]], node.args[1]
-    constant = relax.const(number, str(value.ty.dtype.dtype))
-    return importer.block_builder.emit(relax.op.subtract(constant, value))
-
-
 _HALF = {
     "linear.default": _linear,
     "addmm.default": _addmm,
@@ -89,5 +80,4 @@ _HALF = {
     "mm.default": _matmul,
     "bmm.default": _matmul,
     "_unsafe_view.default": _view,
-    "rsub.Scalar": _rsub,
 }

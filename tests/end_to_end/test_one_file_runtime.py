@@ -274,6 +274,21 @@ def test_it_generates_what_a_session_does(artifact: Callable[[str], Path]) -> No
     assert len(got) > 3
 
 
+def test_it_stops_at_an_id_that_ends_answers(
+    artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "ends.lcc"
+    shutil.copytree(artifact("consensus"), folder)
+    got = one_file(folder, "--ids", "1,2,3", "--new", 12).stdout.split()
+    end = got[5]
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["text"]["ends"] = [int(end)]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    shorter = one_file(folder, "--ids", "1,2,3", "--new", 12).stdout.split()
+    assert shorter == got[: got.index(end) + 1]
+    assert len(shorter) < len(got)
+
+
 def test_damaged_artifacts_are_refused(artifact: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tmp_path / "damaged.lcc"
     shutil.copytree(artifact("consensus"), folder)

@@ -15,7 +15,7 @@ import torch
 import lcc.runtime
 from lcc.artifact.manifest import Manifest, ProgramEntry, targets_of
 from lcc.artifact.program_entry import program_entries
-from lcc.artifact.schedule import BufferSpec, Catalyst, TextFacts
+from lcc.artifact.schedule import Catalyst, Schedule, TextFacts
 from lcc.capture.export import capture
 from lcc.compile import compile_model, manifest_of
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
@@ -182,7 +182,7 @@ def renamed(case: Case, program: str) -> str:
     return program if program in STEPS else f"{program}_of_{CASES.index(case)}"
 
 
-Made = tuple[Engine, tuple[BufferSpec, ...]]
+Made = tuple["Renamed", Manifest]
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +208,24 @@ def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Case],
 
     def of_case(name: str, case: Case) -> Made:
         engine, programs = build(name, case.group)
-        special, _ = specialized(case)
+        special, manifest = specialized(case)
         more = special.programs, special.layers, special.cache, special.policy
-        plan = run_plan(programs, *more, every_row=True)
-        return Renamed(engine, case), plan.buffers
+        buffers = run_plan(programs, *more, every_row=True).buffers
+        schedule = with_rows(manifest.schedule)
+        return Renamed(engine, case), msgspec.structs.replace(
+            manifest, buffers=buffers, schedule=schedule
+        )
 
     return of_case
+
+
+def with_rows(schedule: Schedule) -> Schedule:
+    """Of a policy that asks for no queries, over a step that is asked for those of some rows."""
+    (block,) = schedule.read
+    step, *others = block.do
+    step = msgspec.structs.replace(step, ints={"query_rows": ("zero", "one")} | step.ints)
+    block = msgspec.structs.replace(block, do=(step, *others))
+    return msgspec.structs.replace(schedule, read=(block,))
 
 
 class Watched(ReferenceEngine):
@@ -267,18 +279,15 @@ class Outcome:
     cycles: int
 
 
-def outcome(
-    case: Case, engine: "Renamed | Watched", buffers: tuple[BufferSpec, ...], folder: Path
-) -> Outcome:
-    special, manifest = specialized(case)
+def outcome(case: Case, engine: "Renamed | Watched", manifest: Manifest, folder: Path) -> Outcome:
     programs = {name: engine.program(name) for name in manifest.programs}
-    manifest = msgspec.structs.replace(manifest, programs=programs, buffers=buffers)
+    manifest = msgspec.structs.replace(manifest, programs=programs)
     session = Model(manifest, Tokenizer(folder), engine).session()
     text, new = SENTENCES if case.policy == "consensus" else TEXT, 30
     if case.policy == "none":  # as long as nothing has to be evicted
         text, new = TEXT[:17], 7
     session.feed(text, prefix=False, last=True)
-    kept = [session.kept_tokens(i) for i in range(len(special.model.layers))]
+    kept = [session.kept_tokens(i) for i in range(case.layers)]
     logits = session.next_logits()
     engine.text_ended = True
     written = list(session.generate_ids(max_new_tokens=new, eos=[]))
@@ -291,7 +300,7 @@ def reference(tiny_folder: Path) -> Callable[[Case], Outcome]:
     def run(case: Case) -> Outcome:
         special, manifest = specialized(case)
         engine = Watched(special)
-        result = outcome(case, engine, manifest.buffers, tiny_folder)
+        result = outcome(case, engine, manifest, tiny_folder)
         if case.policy == "none":
             assert result.cycles == engine.rankings == 0
         else:

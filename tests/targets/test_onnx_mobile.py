@@ -11,6 +11,7 @@ import lcc.runtime
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import CacheError, TargetError
+from lcc.measure.check_golden import check_golden
 from lcc.measure.verify import verify
 from lcc.sources.models import LoadedModel
 from lcc.targets import standard_operators
@@ -40,6 +41,8 @@ def test_it_is_the_model(
     report = verify(folder, loaded(architecture, plan), device="cpu", new_tokens=20)
     assert [row for row in report.rows if not row.ok] == []
     assert any("entries kept by" in row.what for row in report.rows)
+    golden = check_golden(lcc.runtime.load(folder, device="cpu"), folder)
+    assert [row for row in golden.rows if not row.ok] == []
 
 
 def test_a_reduced_build_is_told_what_it_needs(compiled: Callable[..., Path]) -> None:

@@ -38,6 +38,7 @@ from lcc.artifact.schedule import (
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError
 from lcc.ir.roles import Role
+from lcc.measure.check_golden import check_golden
 
 VOCAB = 50
 
@@ -343,3 +344,18 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "golden.json").write_bytes(b"\xff")
     with pytest.raises(ArtifactError, match=r"golden.json: "):
         read_golden(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ids": [1, 50]}, "golden.json has id 50, wanted 0 to 49"),
+        ({"logits": [{"tokens": 2, "top": [[-1, 0.0]]}]}, "golden.json has id -1, wanted 0 to 49"),
+        ({}, "golden.json has layer 11, wanted 0 to 1"),
+    ],
+)
+def test_a_golden_of_another_model_is_refused(tmp_path: Path, change: dict, words: str) -> None:
+    (tmp_path / "golden.json").write_text(json.dumps(json.loads(TEXT) | change))
+    model = SimpleNamespace(manifest=manifest_of(), engine=None)
+    with pytest.raises(ArtifactError, match=words):
+        check_golden(model, tmp_path)

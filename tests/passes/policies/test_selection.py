@@ -1,5 +1,7 @@
 """Which slots survive: the tensor code against sorting, over made-up scores."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -248,3 +250,24 @@ def test_ranks_may_be_whole_numbers(monkeypatch):
     limits = {"used": 9, "budget": 4, "recent": 1}
     kept = select(policy_of("own"), torch.ones(2, 10, 4), {}, **limits)
     assert kept == [[0, 1, 2, 8]] * 2
+
+
+@pytest.mark.parametrize("odd", [-math.inf, math.inf, math.nan])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_rank_that_is_no_number(odd, share):
+    """h2o's rank is the score itself; neither an empty slot nor a protected one gives way."""
+    g = torch.Generator().manual_seed(3)
+    paid = torch.rand(2, 30, generator=g)
+    paid[torch.rand(2, 30, generator=g) < share] = odd
+
+    def worth(row, slot):
+        rank = row[slot].item()
+        safe = slot < 2 or slot >= 25 - 3
+        return safe, -math.inf if math.isnan(rank) else rank, slot
+
+    expected = [
+        sorted(sorted(range(25), key=lambda slot, row=row: worth(row, slot))[-16:]) for row in paid
+    ]
+    limits = {"used": 25, "budget": 16, "prefix": 2, "recent": 3}
+    got = select(policy_of("h2o"), torch.ones(2, 30, 4), {"attention": paid}, **limits)
+    assert got == expected

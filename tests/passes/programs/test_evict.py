@@ -3,7 +3,6 @@
 Which entries a policy ranks higher: tests/passes/policies. The same from ONNX: test_evict_onnx.py.
 """
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -288,23 +287,3 @@ def test_a_rank_that_branches_on_values_is_refused(monkeypatch: pytest.MonkeyPat
             budget=10,
         )
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("odd", [-math.inf, math.inf, math.nan])
-@pytest.mark.parametrize("share", [0.3, 1.0])
-def test_a_rank_that_is_no_number(odd: float, share: float) -> None:
-    """h2o's rank is the score itself; neither an empty slot nor a protected one gives way."""
-    policy = policy_of("h2o")
-    feeds = case(policy, slots=30, used=25, budget=16)
-    paid = feeds["attention"]
-    paid[torch.rand(paid.shape, generator=torch.Generator().manual_seed(3)) < share] = odd
-
-    def worth(row: Tensor, slot: int) -> tuple[bool, float, int]:
-        rank = row[slot].item()
-        safe = slot < 2 or slot >= 25 - 3
-        return safe, -math.inf if math.isnan(rank) else rank, slot
-
-    expected = [
-        sorted(sorted(range(25), key=lambda slot, row=row: worth(row, slot))[-16:]) for row in paid
-    ]
-    assert kept_slots(feeds, run(Evict(policy, SIZES), feeds)) == expected
