@@ -213,18 +213,15 @@ def _pow(node: fx.Node, importer: Any) -> Any:
 
 
 def _rsub(node: fx.Node, importer: Any) -> Any:
-    """A number or a size less a value, of the value's type, which TVM's own does not look at."""
-    from tvm import te
+    """A number or a size less a value, of the value's type; TVM's own does not look at it."""
+    from tvm import relax
 
-    x, number = importer.retrieve_args(node)
-
-    def rsub(source: Any) -> Any:
-        kind = source.dtype
-        known = isinstance(number, int | float)
-        whole = te.const(number, kind) if known else number.astype(kind)
-        return te.compute(source.shape, lambda *index: whole - source(*index), name="rsub")
-
-    return importer.block_builder.emit_te(rsub, x)
+    value, number = importer.retrieve_args(node)
+    kind, emit = _kind(node), importer.block_builder.emit
+    if isinstance(number, int | float):
+        return emit(relax.op.subtract(relax.const(number, kind), value))
+    out = relax.op.subtract(number, emit(relax.op.astype(value, "int64")))  # as sizes are
+    return emit(relax.op.astype(emit(out), kind))
 
 
 def _select(node: fx.Node, importer: Any) -> Any:

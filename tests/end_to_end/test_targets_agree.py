@@ -342,10 +342,13 @@ def test_half_precision_keeps_nearly_the_same(
     wanted = reference(case)
     got = outcome(case, *engine_of(target, case), tiny_folder)
     assert got.cycles == wanted.cycles
-    different = sum(int((a != b).sum()) for a, b in zip(got.kept, wanted.kept, strict=True))
-    total = sum(each.size for each in wanted.kept)
-    error = np.abs(got.logits - wanted.logits).max()
-    print("HALF", case, different, total, error, got.written == wanted.written)
+    pairs = list(zip(got.kept, wanted.kept, strict=True))
+    different = sum(int((one != other).sum()) for one, other in pairs)
+    assert different <= 0.1 * sum(other.size for _, other in pairs)
+    if not different:  # or they have read other texts
+        np.testing.assert_allclose(got.logits, wanted.logits, atol=2e-2)
+        assert got.written == wanted.written
+    assert (got.logits != wanted.logits).any()
 
 
 def test_one_artifact_for_all_of_them(tiny_folder: Path, tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     [
         ({"ids": [1, 50]}, "golden.json has id 50, wanted 0 to 49"),
         ({"logits": [{"tokens": 2, "top": [[-1, 0.0]]}]}, "golden.json has id -1, wanted 0 to 49"),
-        ({}, "golden.json has layer 11, wanted 0 to 1"),
+        ({}, "golden.json has layer 2, wanted 0 to 1"),
     ],
 )
 def test_a_golden_of_another_model_is_refused(tmp_path: Path, change: dict, words: str) -> None:

@@ -100,6 +100,7 @@ def test_select_is_the_oracles(case):
 def random_scores(heads: int, slots: int, seed: int) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(seed)
     scores = {name: torch.rand(heads, slots, generator=g) for name in SCORES}
+    scores["nll"][:, 10] = 1e30  # as of the first token of a text, in the second sentence
     sentence = torch.arange(slots).div(7, rounding_mode="floor").float()
     return scores | {"sentence": sentence.expand(heads, slots).clone()}
 
