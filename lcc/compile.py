@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import torch
@@ -10,12 +11,14 @@ from torch import nn
 import lcc
 from lcc.artifact.folder import write_artifact
 from lcc.artifact.golden import GOLDEN, golden_bytes
-from lcc.artifact.manifest import BuiltEntry, Manifest
+from lcc.artifact.manifest import CACHE_DTYPES, BuiltEntry, CacheDtype, Manifest
 from lcc.artifact.program_entry import program_entries
 from lcc.artifact.record_golden import record_golden
 from lcc.artifact.schedule import TextFacts
 from lcc.capture.export import capture
 from lcc.config import CompileConfig, PolicyConfig
+from lcc.ir.program import Program
+from lcc.ir.roles import Role
 from lcc.passes.policies import make_policy, options_in_force
 from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
 from lcc.sources.heads import HeadsPage, load_heads_for
@@ -77,9 +80,15 @@ def compile_model(
             report(f"build for {target.name}", 0.5 + 0.4 * place / len(targets))
             programs = special.built[target.name]
             entries = program_entries(programs, target.build(programs, folder))
-            built[target.name] = BuiltEntry(programs=entries, cpu=target.cpu, note=target.note)
-        main = msgspec.structs.asdict(built.pop(config.target))
-        whole = msgspec.structs.replace(manifest, also=built, **main)
+            built[target.name] = BuiltEntry(
+                programs=entries,
+                cache_dtype=cache_dtype_of(programs),
+                cpu=target.cpu,
+                note=target.note,
+            )
+        main = built.pop(config.target)
+        parts = {"programs": main.programs, "cpu": main.cpu, "note": main.note}
+        whole = msgspec.structs.replace(manifest, also=built, **parts)
         report("record a golden", 0.9)
         engine = ReferenceEngine(special.programs)
         golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
@@ -116,6 +125,13 @@ def manifest_of(
         memory=special.memory,
         files={},
     )
+
+
+def cache_dtype_of(programs: list[Program]) -> CacheDtype:
+    """What a step's keys and values are kept in."""
+    (dtype,) = {key.dtype for each in programs if each.is_step for key in each.with_role(Role.KEY)}
+    assert dtype in CACHE_DTYPES, dtype
+    return cast(CacheDtype, dtype)
 
 
 def exact_of(manifest: Manifest, special: Specialized) -> Manifest:

@@ -128,6 +128,7 @@ def specialize(
             cache,
             policy,
             every_row=every_row,
+            chooses_rows=_choose_rows(list(built.values()) or [programs]),
         ),
         exact=run_plan(programs, programs, layers, cache, policy),
         memory=[],
@@ -179,6 +180,11 @@ def specialize_within_memory(
         f"memory {limit:,} bytes: no budget fits; the smallest, {least.budget} with capacity "
         f"{least.capacity}, takes {total_bytes(table_of(least)):,} bytes; raise --memory"
     )
+
+
+def _choose_rows(targets: list[list[Program]]) -> bool:
+    """Whether some step is told whose queries to hand out."""
+    return any(each.with_role(Role.ROWS) for programs in targets for each in programs)
 
 
 def _memory(

@@ -130,8 +130,7 @@ def find_targets(config: CompileConfig) -> "list[Target]":
 
     Raises:
         TargetError: there is no such target, or it lacks a module.
-        ConfigError: one is named twice, or has no such precision or level of CPU, or two keep the
-            cache in different types.
+        ConfigError: one is named twice, or has no such precision or level of CPU.
     """
     names = [config.target, *config.also]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -140,11 +139,6 @@ def find_targets(config: CompileConfig) -> "list[Target]":
     if config.cpu is not None:
         _set_cpu(targets, config.cpu)
     for target in targets:
-        if target.dtype != (first := targets[0]).dtype:
-            raise ConfigError(
-                f"{first.name} keeps keys and values in {first.dtype}, {target.name} in "
-                f"{target.dtype}; compile an artifact for each"
-            )
         if config.precision not in target.precisions:
             wanted = ", ".join(target.precisions)
             raise ConfigError(f"precision is {config.precision}, target {target.name} has {wanted}")

@@ -35,7 +35,7 @@ the folder.
 import hashlib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct, field
@@ -51,7 +51,8 @@ from lcc.sources.heads import HeadsPage
 FORMAT_VERSION: Literal[3] = 3
 MANIFEST = "manifest.json"
 
-CACHE_DTYPES = ("float32", "float16")  # of keys and values
+CacheDtype = Literal["float32", "float16"]
+CACHE_DTYPES = get_args(CacheDtype)  # of keys and values
 
 
 class ProgramEntry(Strict, frozen=True, kw_only=True):
@@ -107,8 +108,9 @@ class FileEntry(Strict, frozen=True, kw_only=True):
 
 
 class BuiltEntry(Strict, frozen=True, kw_only=True):
-    """What was built for one more target."""
+    """What was built for one more target; `cache_dtype`: what its keys and values are kept in."""
 
+    cache_dtype: CacheDtype = "float32"
     cpu: str | None = None
     note: str | None = None
     programs: dict[str, ProgramEntry]
@@ -161,7 +163,9 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 def fingerprint(manifest: Manifest) -> str:
     """sha256: equal means the same artifact, file by file, whichever of its targets runs."""
-    page = msgspec.structs.replace(manifest, target="", programs={}, also={}, cpu=None, note=None)
+    page = msgspec.structs.replace(
+        manifest, target="", programs={}, also={}, cpu=None, note=None, buffers=()
+    )
     return hashlib.sha256(manifest_bytes(page)).hexdigest()
 
 
@@ -183,8 +187,22 @@ def for_target(manifest: Manifest, target: str) -> Manifest:
             f"the artifact was not compiled for {target}; wanted one of "
             f"{', '.join(targets_of(manifest))}"
         )
-    built = msgspec.structs.asdict(manifest.also[target])
-    return msgspec.structs.replace(manifest, target=target, also={}, **built)
+    built = manifest.also[target]
+    buffers = tuple(
+        msgspec.structs.replace(each, dtype=built.cache_dtype)
+        if each.role in (Role.KEY, Role.VALUE)
+        else each
+        for each in manifest.buffers
+    )
+    return msgspec.structs.replace(
+        manifest,
+        target=target,
+        also={},
+        cpu=built.cpu,
+        note=built.note,
+        programs=built.programs,
+        buffers=buffers,
+    )
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -240,8 +258,9 @@ def check(manifest: Manifest) -> None:
     for index, layer in enumerate(manifest.model.layers):
         if (layer.slots is None) != isinstance(layer.kind, Full):
             raise ArtifactError(f"layer {index}: wanted slots where the kind is not full, only")
-    for programs in everyone:
-        check_schedule(manifest, programs)
+    for name in targets_of(manifest):
+        own = for_target(manifest, name)  # with the cache as this target keeps it
+        check_schedule(msgspec.structs.replace(manifest, buffers=own.buffers), own.programs)
 
 
 def _check_path(name: str) -> None:

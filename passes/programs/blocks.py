@@ -33,7 +33,11 @@ class Blocks:
         layers: list[CycleLayer],
         cache: CacheConfig,
         policy: EvictionPolicy,
+        *,
+        chooses_rows: bool = True,
     ) -> None:
+        """`chooses_rows`: some target's steps are told whose queries to hand out."""
+        self.chooses_rows = chooses_rows
         self.programs = {name: program for program in programs for name in program.names}
         self.layers, self.cache, self.policy = layers, cache, policy
         self.kinds = sparse_kind_of(layers)
@@ -74,7 +78,7 @@ class Blocks:
                 bind[spec.name] = spec.name
             elif spec.role == Role.COUNTER:
                 ints[spec.name] = _INTS.get(spec.name, spec.name)
-            elif spec.role == Role.ROWS:
+            elif spec.role == Role.ROWS and self.chooses_rows:
                 ints[spec.name] = ("zero", "n" if queries else "one")
         for spec in program.outputs:
             if spec.role == Role.HIDDEN and hidden:

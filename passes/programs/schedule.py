@@ -31,14 +31,17 @@ def run_plan(
     policy: EvictionPolicy,
     *,
     every_row: bool = False,
+    chooses_rows: bool = True,
 ) -> RunPlan:
     """Say how programs are run.
 
     built       as the artifact's main target builds them: says what keys and values are kept in
     programs    before any target has rewritten them
-    every_row   some target's steps hand out the queries of all rows
+    every_row       some target's steps hand out the queries of all rows
+    chooses_rows    some target's steps are told whose queries to hand out
     """
-    blocks, groups = Blocks(programs, layers, cache, policy), _groups(layers)
+    blocks = Blocks(programs, layers, cache, policy, chooses_rows=chooses_rows)
+    groups = _groups(layers)
     schedule = Schedule(
         read=(blocks.read(),),
         cycle=blocks.cycle(),

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
-from lcc.artifact.manifest import read_manifest, targets_of
+from lcc.artifact.manifest import cache_dtype, read_manifest, targets_of
 from lcc.cli import app
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
@@ -92,17 +92,32 @@ def test_the_commands_know_them(both: Path, tmp_path: Path, tiny_folder: Path) -
     assert "the same" in lcc_command(*verified, "--device", "cpu")
 
 
-def test_targets_that_do_not_go_together(tiny_folder: Path, tmp_path: Path) -> None:
-    """One artifact has one kind of cache: a state that one target saved, the other goes on from."""
-    for target, also, words in (
-        ("reference", "reference", "target reference is named twice"),
-        (
-            "onnxruntime:cuda",
-            "onnxruntime:cpu",
-            "onnxruntime:cuda keeps keys and values in float16, onnxruntime:cpu in float32; "
-            "compile an artifact for each",
-        ),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            compile_model(tiny_folder, tmp_path / "m", CompileConfig(target=target, also=(also,)))
+def test_a_cache_in_float16_goes_on_in_float32(tiny_folder: Path, tmp_path: Path) -> None:
+    """A target for GPUs keeps its cache in float16; what it saved, a CPU goes on from."""
+    config = CompileConfig(
+        target="onnxruntime:cuda",
+        also=("onnxruntime:cpu",),
+        cache=CACHE,
+        policy=PolicyConfig(name="keydiff"),
+    )
+    manifest = compile_model(tiny_folder, tmp_path / "m.lcc", config)
+    assert (cache_dtype(manifest), manifest.also["onnxruntime:cpu"].cache_dtype) == (
+        "float16",
+        "float32",
+    )
+    gpu = lcc.runtime.open(tmp_path / "m.lcc", target="onnxruntime:cuda", device="cpu")
+    cpu = lcc.runtime.open(tmp_path / "m.lcc", target="onnxruntime:cpu")
+    assert (cache_dtype(gpu.manifest), cache_dtype(cpu.manifest)) == ("float16", "float32")
+    gpu.feed(TEXT, prefix=False)
+    assert len(gpu.cycles) >= 2
+    gpu.save(tmp_path / "s")
+    cpu.load(tmp_path / "s")
+    np.testing.assert_array_equal(gpu.kept_tokens(1), cpu.kept_tokens(1))
+    np.testing.assert_allclose(gpu.next_logits(), cpu.next_logits(), atol=5e-2)
+
+
+def test_a_target_is_named_once(tiny_folder: Path, tmp_path: Path) -> None:
+    config = CompileConfig(target="reference", also=("reference",))
+    with pytest.raises(ConfigError, match="target reference is named twice"):
+        compile_model(tiny_folder, tmp_path / "m", config)
     assert not (tmp_path / "m").exists()
