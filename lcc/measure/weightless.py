@@ -72,7 +72,7 @@ def _random(
         "kept": used // 2,
         "tokens_read": 3 * used,
         "left": -1,
-        "start": slots - QUERIES,
+        "start": max(0, slots - QUERIES),
         "known": slots // 2,
     }
     feeds = {}
