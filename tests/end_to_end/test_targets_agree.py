@@ -347,7 +347,8 @@ def test_half_precision_keeps_nearly_the_same(
     assert different <= 0.1 * sum(other.size for _, other in pairs)
     if not different:  # or they have read other texts
         np.testing.assert_allclose(got.logits, wanted.logits, atol=2e-2)
-        assert got.written == wanted.written
+        # Where two tokens are as good as equal, either is the next one; a text goes on from it.
+        assert wanted.logits[got.written[0]] >= wanted.logits.max() - 2 * 2e-2
     assert (got.logits != wanted.logits).any()
 
 
