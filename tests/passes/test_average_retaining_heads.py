@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lcc.capture.export import capture
-from lcc.errors import PassError
+from lcc.errors import ConfigError
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.average_retaining_heads import AverageRetainingHeads
@@ -78,5 +78,5 @@ def test_the_mean_over_the_layers_that_are_full(
 
 def test_without_heads_there_is_nothing_to_average() -> None:
     found = FindAttention(64)(capture(tiny_model("llama"))).graph
-    with pytest.raises(PassError, match="no retaining scores; insert heads first"):
+    with pytest.raises(ConfigError, match="the plan leaves no layer full that they could score"):
         AverageRetainingHeads()(found)

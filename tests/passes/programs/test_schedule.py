@@ -67,7 +67,7 @@ def test_one_schedule_serves_the_programs_of_all_targets(
         Subject(captured, "tiny", "llama", sentence_ends=np.zeros(260, bool)),
         CompileConfig(cache=cache),
         made,
-        targets={target: other.passes()},
+        targets={target: other.passes(), "onnxruntime:cpu": []},
         every_row=other.hands_out_every_row,
     )
     manifest = manifest_of(special, CompileConfig(cache=cache), None, TextFacts())
