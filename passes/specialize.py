@@ -104,7 +104,11 @@ def specialize(
     if subject.heads is not None and Full() not in kinds:
         raise ConfigError("heads were given, the plan leaves no layer full that they could score")
     ends = None
-    if SENTENCE in policy.scores and subject.sentence_ends is not None:
+    if SENTENCE in policy.scores:
+        if subject.sentence_ends is None:
+            raise ConfigError(
+                f"policy {policy.name} goes by sentences; wanted the sentence_ends of the tokenizer"
+            )
         ends = torch.from_numpy(subject.sentence_ends)
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
     layers, weightless = cycle_programs(graph, cache, policy, kinds, sentence_ends=ends)

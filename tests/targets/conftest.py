@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lcc.capture.export import capture
@@ -38,7 +39,9 @@ def _specialized(architecture: str, policy: str, plan: str) -> Specialized:
     model = tiny_model(architecture, **layers_of(plan))
     heads = random_heads(model) if policy == "locret" else None
     config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy), plan=plan)
-    subject = Subject(_captured(architecture, plan), "tiny", architecture, None, None, heads)
+    captured = _captured(architecture, plan)
+    ends = np.arange(captured.vocab_size) % 7 == 0  # tokens that end a sentence
+    subject = Subject(captured, "tiny", architecture, None, ends, heads)
     return specialize(subject, config, make_policy(config.policy))
 
 
