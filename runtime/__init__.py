@@ -58,7 +58,7 @@ def load(
     tokenizer = Tokenizer(folder, manifest.files)
     check_unchanged(stamps)
     trim()
-    page_out(folder)  # weights that were read to be packed, 17 MB of `int4` (docs/speed.md)
+    page_out(folder)  # weights read to be packed: 17 MB of `int4` (docs/results/memory.md)
     return Model(manifest, tokenizer, engine, time.perf_counter() - begin)
 
 

@@ -145,7 +145,7 @@ def _hand_out_early(model: ir.Model, program: Program) -> None:
     ONNX Runtime sorts nodes anew: backwards from those that nothing reads, the last one of the file
     first (`Graph::ReverseDFSFrom`). As the exporter leaves them the queries and retaining scores of
     all layers come after everything else, and what they are computed from is held until then: 18 of
-    the 28 MB that a chunk of SmolLM2 takes (docs/speed.md).
+    the 28 MB that a chunk of SmolLM2 takes (docs/results/memory.md).
     """
     pairs = zip(model.graph.outputs, program.outputs, strict=True)
     given = [out for out, spec in pairs if spec.role in _OF_LAYERS]
