@@ -25,7 +25,7 @@ Group = namedtuple("Group", "name used kept slots layers align", defaults=[None]
 Buffer = namedtuple("Buffer", "name role dtype shape layer group axis saved", defaults=[None] * 4)
 Program = namedtuple("Program", "file inputs outputs updates", defaults=[{}])
 Tensor = namedtuple("Tensor", "name role dtype shape layer", defaults=[None])
-Schedule = namedtuple("Schedule", "read logits cycle compact log", defaults=[[], {}, False])
+Schedule = namedtuple("Schedule", "read logits nll cycle compact log", defaults=[[], {}, False])
 Over = namedtuple("Over", "most ids count rows", defaults=[None] * 3)
 Run = namedtuple("Run", "run one each bind ints read swap", defaults=[None, None, {}, {}, {}, []])
 ABSENT = [None, ("zero", "one"), [], [], [], [], False, None, {}]

@@ -25,6 +25,7 @@ def lists(schedule: Schedule) -> Iterator[tuple[str, tuple[Block, ...]]]:
     yield "read", schedule.read
     yield "cycle", schedule.cycle
     yield "logits", schedule.logits
+    yield "nll", schedule.nll
     for group, blocks in schedule.compact.items():
         yield f"compact {group}", blocks
 
@@ -51,6 +52,7 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
         ("ids", Role.TOKENS, "int64"),
         ("logits", Role.LOGITS, "float32"),
         ("hidden", Role.HIDDEN, ""),
+        ("nll", Role.ENTRY_SCORE, "float32"),
     ):
         found = buffers.get(name)
         if found is None or found.role != role or found.dtype != (dtype or found.dtype):
@@ -165,7 +167,9 @@ def _check_block(manifest: "Manifest", block: Block, name: str, where: str) -> N
         raise ArtifactError(f"{where}: most is {over.most}, which is 0 or less")
     if over.rows is not None and (over.rows[0] not in block.add or over.rows[1] in block.add):
         raise ArtifactError(f"{where}: {over.rows[0]} is not added to: a loop without an end")
-    wanted = {"read": ("text", None), "cycle": ("catalyst", "newest", None)}.get(name, (None,))
+    reads = ("text", None)
+    loops = {"read": reads, "nll": reads, "cycle": ("catalyst", "newest", None)}
+    wanted = loops.get(name, (None,))
     if over.ids not in wanted:
         raise ArtifactError(f"{where}: a loop over the ids of {over.ids}, which it does not have")
 

@@ -91,6 +91,7 @@ class Block(Strict, frozen=True, kw_only=True):
 class Schedule(Strict, frozen=True, kw_only=True):
     """The lists of blocks.
 
+    nll         reads as `read` does, and finds how improbable each token was
     compact     group -> what drops the entries that no later query sees
     log         `hidden` holds the states of all tokens since the last cycle
     """
@@ -98,6 +99,7 @@ class Schedule(Strict, frozen=True, kw_only=True):
     read: tuple[Block, ...]
     cycle: tuple[Block, ...] = ()
     logits: tuple[Block, ...]
+    nll: tuple[Block, ...]
     compact: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     log: bool = False
 

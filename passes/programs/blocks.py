@@ -62,6 +62,31 @@ class Blocks:
             set={"state": "used" if self.log else "n"},
         )
 
+    def nll(self) -> tuple[Block, ...]:
+        """Read as `read` does; then the negative log likelihoods of the tokens that were read.
+
+        Where there is no log, the state before the first of them is moved to row 0, for the step
+        writes over it; the states of a step follow from row 1 on.
+        """
+        if self.log:
+            return (self.read(), self._nll("known", "known", end="used"))
+        first = Block(when=("no_state", "state"), after=(("hidden", "state", "zero"),))
+        begin = Block(set={"tick": "zero", "row": "used"})
+        return (first, begin, self.read(), self._nll("tick", "row", end="state"))
+
+    def _nll(self, state: Counter, token: Counter, *, end: Counter) -> Block:
+        """Of the tokens in rows `token` on, by the states in rows `state` .. `end`-1."""
+        bind: dict[str, str | Rows] = {
+            "hidden": ("hidden", state, "n"),
+            "next_tokens": ("ids", token, "n"),
+            "nll": ("nll", state, "n"),
+        }
+        return Block(
+            over=Over(rows=(state, end), most="head_rows"),
+            do=(Run(run=HEAD, bind=bind),),
+            add=tuple(dict.fromkeys((state, token))),
+        )
+
     def _step(self, *, queries: bool, hidden: bool) -> Run:
         """The step.
 
@@ -129,20 +154,9 @@ class Blocks:
         """Negative log likelihoods and sentences of the tokens since the last cycle."""
         scores, blocks = self.policy.scores, []
         if self.log:
-            bind: dict[str, str | Rows] = {
-                "hidden": ("hidden", "known", "n"),
-                "next_tokens": ("ids", "known", "n"),
-                "nll": ("nll", "known", "n"),
-            }
-            blocks.append(
-                Block(
-                    over=Over(rows=("known", "used"), most="head_rows"),
-                    do=(Run(run=HEAD, bind=bind),),
-                    add=("known",),
-                )
-            )
+            blocks.append(self._nll("known", "known", end="used"))
         if "annotate" in self.programs:
-            bind = {"ids": ("ids", "zero", "log_rows")}
+            bind: dict[str, str | Rows] = {"ids": ("ids", "zero", "log_rows")}
             bind |= {
                 each.name: (each.name, "zero", "log_rows")
                 for each in (NLL, SENTENCE)

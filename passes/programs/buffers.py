@@ -70,6 +70,9 @@ def _logs(
         shape=(rows if log else 1 + cache.chunk_size, hidden),
         saved=("kept", "next") if log else ("zero", "hidden_rows"),
     )
+    if NLL not in policy.scores:  # of one step, for those who ask
+        name, rows_of_step = NLL.name, (1 + cache.chunk_size,)
+        yield BufferSpec(name=name, role=Role.ENTRY_SCORE, dtype="float32", shape=rows_of_step)
     for each in policy.scores:
         if each.made_by == "log":
             last: Counter = "known" if each == NLL else "next" if log else "log_rows"

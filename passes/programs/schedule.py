@@ -46,6 +46,7 @@ def run_plan(
         read=(blocks.read(),),
         cycle=blocks.cycle(),
         logits=(blocks.logits(),),
+        nll=blocks.nll(),
         compact={group.name: blocks.compact(group) for group in groups[1:]},
         log=blocks.log,
     )
@@ -79,8 +80,9 @@ def _constants(cache: CacheConfig, *, reads_catalyst: bool) -> dict[str, int]:
 
 def _counters(kinds: int, *, seed: int) -> dict[str, int]:
     """What changes, and where it begins; `kinds`: of layers that are not full."""
-    names = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "asked", "tick")
-    counters = dict.fromkeys(names, 0) | {"next": 1, "left": -1, "state": -1, "seed": seed}
+    names = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "asked")
+    counters = dict.fromkeys((*names, "tick", "row"), 0)
+    counters |= {"next": 1, "left": -1, "state": -1, "seed": seed}
     for number in range(1, kinds + 1):
         counters |= {f"used_{number}": 0, f"kept_{number}": 0, f"seen_{number}": 0}
     return counters

@@ -120,10 +120,10 @@ class Executor:
 
     def read(self, ids: Sequence[int]) -> None:
         """Read tokens into the slots after `used`; raises CacheError where they do not fit."""
-        list(self._steps(ids))
+        list(self._steps(ids, self._schedule.read))
 
-    def _steps(self, ids: Sequence[int]) -> Iterator[int]:
-        """Read `again` and ids; yields how many after each step."""
+    def _steps(self, ids: Sequence[int], blocks: Sequence[Block]) -> Iterator[int]:
+        """Read `again` and ids by a list; yields how many after each step."""
         self.check()
         ids, numbers = [*self.again, *ids], self.numbers
         if len(ids) > (room := self.limits.usable - numbers["used"]):
@@ -134,7 +134,7 @@ class Executor:
             count = min([len(ids), self.limits.chunk_size, *rest])
             self._make_room(count)
             new = ids[max(0, len(self.beginning) - numbers["tokens"]) : count]
-            self._change(self._schedule.read, ids[:count])
+            self._change(blocks, ids[:count])
             self.beginning += new[: BEGINNING_TOKENS - len(self.beginning)]
             ids, self.again = ids[count:], []
             yield count
@@ -155,7 +155,7 @@ class Executor:
         which only adds to it.
         """
         before, self._has_logits = dict(self.numbers), False
-        self.broken = blocks is not self._schedule.read
+        self.broken = blocks not in (self._schedule.read, self._schedule.nll)
         try:
             self._run(blocks, ids)
         except BaseException:
@@ -176,7 +176,7 @@ class Executor:
     def each_logits(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
         """Read ids as `read` does; the logits [V] after each, the same array every time."""
         self.read(())  # what a rewind has left to be read again: then each row is one of the ids
-        for count in self._steps(ids):
+        for count in self._steps(ids, self._schedule.read):
             last = self.numbers["state"]
             try:  # the states of this step's tokens lie in the rows up to `last`
                 for ago in range(count - 1, -1, -1):
@@ -191,12 +191,13 @@ class Executor:
         returns     [n] float32, -log probability in nats of each token given what the cache held;
                     1e30 for the first token of a text
         """
-        result = np.full(len(ids), 1e30, np.float32)
-        if len(ids) and self.tokens:
-            result[0] = _nll(self.logits(), ids[0])
-        for place, logits in enumerate(self.each_logits(ids), start=1):
-            if place < len(ids):
-                result[place] = _nll(logits, ids[place])
+        self.read(())  # what a rewind has left to be read again
+        before, found = self.tokens, [np.zeros(0, np.float32)]
+        for count in self._steps(ids, self._schedule.nll):
+            first = self.numbers["used"] - count if self._schedule.log else 0
+            found.append(self.buffers.rows("nll", first, first + count).copy())
+        result = np.concatenate(found)
+        result[: not before] = 1e30
         return result
 
     def evict(self, catalyst: Sequence[int] = (), left: int = -1) -> Cycle:
@@ -261,9 +262,3 @@ class Executor:
                 rows = np.moveaxis(self.buffers.rows(spec.name, 0, kept), spec.axis, -1)
                 tokens[:, :kept] = rows[: len(tokens)]
         return tokens
-
-
-def _nll(logits: np.ndarray, token: int) -> float:
-    """-log of the softmax of [V], of one token, in float64."""
-    scores = logits.astype(np.float64) - float(logits.max())
-    return float(np.log(np.exp(scores).sum()) - scores[token])

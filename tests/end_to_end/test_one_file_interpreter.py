@@ -79,7 +79,7 @@ def manifest_of(
     parts: dict[str, Any] = dict.fromkeys(one_file.FIELDS.split())
     parts |= {"constants": CONSTANTS, "counters": COUNTERS | (counters or {})}
     parts |= {"groups": [FULL, *groups], "buffers": [IDS, *buffers], "text": text or {}}
-    parts["schedule"] = {"read": [], "logits": []} | schedule
+    parts["schedule"] = {"read": [], "logits": [], "nll": []} | schedule
     parts["programs"] = programs or {"step": step_program()}
     return one_file.Manifest(**parts)
 

@@ -22,7 +22,7 @@ from lcc.artifact.schedule import (
     TensorSpec,
     TextFacts,
 )
-from lcc.config import CacheConfig, PolicyConfig
+from lcc.config import HEAD_ROWS, CacheConfig, PolicyConfig
 from lcc.ir.roles import Role
 from lcc.testing.tiny import CHAT_TEMPLATE, END, VOCAB_SIZE, tiny_tokenizer
 
@@ -152,8 +152,12 @@ class FakeRunner:
         return outputs | {"hidden": np.array(rows, np.float32)}
 
     def head(self, arrays: dict) -> dict:
-        assert arrays["hidden"].shape == (1, H)
-        return {"logits": np.float32(arrays["hidden"] @ self.engine.model.head)}
+        hidden, following = arrays["hidden"], arrays["next_tokens"]
+        assert 1 <= len(hidden) == len(following) <= HEAD_ROWS
+        logits = np.float32(hidden @ self.engine.model.head)
+        rows = zip(logits, following, strict=True)
+        nll = [-math.log(softmax(list(row))[token]) for row, token in rows]
+        return {"logits": logits[-1:], "nll": np.float32(nll)}
 
     def score(self, arrays: dict) -> dict:
         queries, key, start = arrays["queries"], arrays["key"][0], int(arrays["start"][0])
@@ -320,8 +324,14 @@ def fake_programs(dtype: str, *, reads: bool, evicts: bool) -> dict[str, Program
         ),
         "head": ProgramEntry(
             file="head.bin",
-            inputs=[tensor("hidden", Role.HIDDEN, "float32", "n", H)],
-            outputs=[tensor("logits", Role.LOGITS, "float32", 1, VOCAB_SIZE)],
+            inputs=[
+                tensor("hidden", Role.HIDDEN, "float32", "n", H),
+                tensor("next_tokens", Role.TOKENS, "int64", "n"),
+            ],
+            outputs=[
+                tensor("logits", Role.LOGITS, "float32", 1, VOCAB_SIZE),
+                tensor("nll", Role.ENTRY_SCORE, "float32", "n"),
+            ],
         ),
     }
     if reads:
@@ -358,6 +368,7 @@ def fake_buffers(dtype: str, cache: CacheConfig, *, reads: bool) -> list[BufferS
         buffer("ids", Role.TOKENS, "int64", rows, saved=("kept", "used")),
         buffer("hidden", Role.HIDDEN, "float32", "hidden_rows", H, saved=("zero", "hidden_rows")),
         buffer("logits", Role.LOGITS, "float32", 1, VOCAB_SIZE),
+        buffer("nll", Role.ENTRY_SCORE, "float32", "hidden_rows"),
         buffer("spare_token_position", Role.TOKEN_POSITION, "int64", HKV, "capacity", axis=1),
     ]
     for role in (Role.KEY, Role.VALUE):
@@ -425,24 +436,27 @@ def fake_schedule(positions: str, *, reads: bool, evicts: bool) -> Schedule:
         after=(("hidden", "state", "zero"),),
         set={"used": "budget", "kept": "budget", "state": "zero"},
     )
+    read = Block(
+        over=Over(ids="text", most="chunk_size"),
+        do=(step,),
+        add=("used", "tokens"),
+        set={"state": "n"},
+    )
+    last = {"hidden": ("hidden", "state", "one"), "next_tokens": ("ids", "zero", "one")}
+    every = {name: (name, "tick", "n") for name in ("hidden", "nll")}
+    every["next_tokens"] = ("ids", "row", "n")
     return Schedule(
-        read=(
-            Block(
-                over=Over(ids="text", most="chunk_size"),
-                do=(step,),
-                add=("used", "tokens"),
-                set={"state": "n"},
-            ),
-        ),
+        read=(read,),
         cycle=((ask, keep) if reads else (keep,)) if evicts else (),
-        logits=(
+        logits=(Block(do=(Run(run="head", bind=last | {"logits": "logits"}),)),),
+        nll=(
+            Block(when=("no_state", "state"), after=(("hidden", "state", "zero"),)),
+            Block(set={"tick": "zero", "row": "used"}),
+            read,
             Block(
-                do=(
-                    Run(
-                        run="head",
-                        bind={"hidden": ("hidden", "state", "one"), "logits": "logits"},
-                    ),
-                )
+                over=Over(rows=("tick", "state"), most="head_rows"),
+                do=(Run(run="head", bind=every),),
+                add=("tick", "row"),
             ),
         ),
     )
@@ -465,7 +479,7 @@ def fake_manifest(
         default = Catalyst(ids=tuple((catalyst or "").encode())) if reads else None
     layer = LayerEntry(query_heads=HQ, kv_heads=HKV, head_size=D)
     group = Group(name="full", used="used", kept="kept", slots="capacity", layers=(0, 1))
-    names = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known")
+    names = "used kept tokens n start layer protected known tick row".split()
     return Manifest(
         made_by="a test",
         target="fake",
@@ -480,6 +494,7 @@ def fake_manifest(
         policy=PolicyConfig(name="fake", options=options or {}),
         constants={
             **{"zero": 0, "one": 1, "no_state": -1, "hidden_rows": config.chunk_size + 1},
+            "head_rows": HEAD_ROWS,
             **{name: getattr(config, name) for name in ("capacity", "budget", "chunk_size")},
             "reserved": config.catalyst_size if reads else 0,
         },

@@ -374,8 +374,8 @@ def test_progress_and_stats(make_session):
     assert (stats.tokens, stats.capacity) == (len(TEXT) + 3, 32)
     assert stats.first_token_seconds > 0
     assert stats.decode_seconds > 0
-    # ids, states, logits; three layers of keys, values and positions; attention and queries of two
-    cache = 8 * 37 + 4 * 6 * 8 + 4 * 260 + 3 * 32 * 2 * (2 * 4 * 4 + 8) + 2 * 32 * 2 * 4
+    # ids, states, nll, logits; three layers of keys, values, positions; attention, queries of two
+    cache = 8 * 37 + 4 * 6 * (8 + 1) + 4 * 260 + 3 * 32 * 2 * (2 * 4 * 4 + 8) + 2 * 32 * 2 * 4
     assert stats.cache_bytes == cache + 2 * 5 * 4 * 4 * 4
     rows = 2 * 2 * 2 * 4 * 4 * session.used + 2 * 2 * 8 * 12 + 8 * (session.used - 12)
     assert stats.held_bytes == rows + 4 * 6 * 8

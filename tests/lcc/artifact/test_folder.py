@@ -65,6 +65,7 @@ def small_manifest() -> Manifest:
             BufferSpec(name="ids", role=Role.TOKENS, dtype="int64", shape=(2305,)),
             BufferSpec(name="hidden", role=Role.HIDDEN, dtype="float32", shape=(257, 8)),
             BufferSpec(name="logits", role=Role.LOGITS, dtype="float32", shape=(1, 16)),
+            BufferSpec(name="nll", role=Role.ENTRY_SCORE, dtype="float32", shape=(257,)),
             BufferSpec(
                 name="key_0",
                 role=Role.KEY,
@@ -86,6 +87,7 @@ def small_manifest() -> Manifest:
                 ),
             ),
             logits=(Block(do=(head,)),),
+            nll=(),
         ),
         text=TextFacts(ends=(2,)),
         programs={

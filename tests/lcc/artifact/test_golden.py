@@ -86,7 +86,7 @@ def manifest_of(
             BufferSpec(name="ids", role=Role.TOKENS, dtype="int64", shape=(300,)),
             BufferSpec(name="key_0", role=Role.KEY, dtype="float32", shape=(1, 2, "capacity", 2)),
         ),
-        "schedule": Schedule(read=(read,), cycle=(Block(),) if evicts else (), logits=()),
+        "schedule": Schedule(read=(read,), cycle=(Block(),) if evicts else (), logits=(), nll=()),
         "text": TextFacts(),
         "programs": {"step": entry},
         "passes": [],

@@ -117,9 +117,10 @@ def test_where_every_row_is_handed_out_there_is_room_for_a_chunk_more(
         # likelihoods and sentences of each token, what all agree on, a spare layer of the two
         ("consensus", ROWS, 2 * ROWS + 96 + 2 * 2 * 96),
         ("infinipot", ROWS, ROWS + 2 * 96),
-        ("snapkv", 1 + 16, 0),
-        ("h2o", 1 + 16, 2 * 96),  # a spare layer of attention
-        ("knorm", 1 + 16, 0),
+        # likelihoods of one step
+        ("snapkv", 1 + 16, 1 + 16),
+        ("h2o", 1 + 16, 1 + 16 + 2 * 96),  # a spare layer of attention
+        ("knorm", 1 + 16, 1 + 16),
     ],
 )
 def test_states_wait_for_a_cycle_where_likelihoods_are_read(

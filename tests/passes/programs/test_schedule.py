@@ -116,6 +116,7 @@ def test_consensus(specialized: Special) -> None:
         "tick < one by one: +tick +next",
     ]
     assert outline(schedule.logits) == ["head"]
+    assert schedule.nll == (*schedule.read, schedule.cycle[0])
     assert schedule.compact == {}
     (evict,) = schedule.cycle[4].do
     assert evict.ints["new_slots"] == ("zero", "budget")
@@ -158,6 +159,13 @@ def test_h2o_scores_every_step(specialized: Special) -> None:
     assert score.bind["queries"] == ("queries_*", "zero", "n")
     (evict,) = schedule.cycle[0].do
     assert ("attention_*", "spare_attention_2xcapacityx16") in evict.swap
+    assert outline(schedule.nll) == [
+        "when no_state < state:",
+        "tick=zero row=used",
+        *outline(schedule.read),
+        "tick < state by head_rows: head +tick +row",
+    ]
+    assert schedule.nll[0].after == (("hidden", "state", "zero"),)
 
 
 def test_snapkv_reads_the_newest_tokens_once_more(specialized: Special) -> None:
@@ -224,7 +232,7 @@ def test_a_session_begins_empty(specialized: Special) -> None:
     counters = specialized("consensus").plan.counters
     assert counters == {
         **dict.fromkeys(("used", "kept", "tokens", "n", "start", "layer", "protected"), 0),
-        **dict.fromkeys(("known", "asked", "tick", "seed"), 0),
+        **dict.fromkeys(("known", "asked", "tick", "row", "seed"), 0),
         **{"next": 1, "left": -1, "state": -1},
     }
 

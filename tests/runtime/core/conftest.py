@@ -187,13 +187,25 @@ def step_run(first: str, *, hidden: str | None) -> Run:
     return Run(run="step", one="one", bind=bind, ints=ints)
 
 
+def nll(state: str, token: str, end: str) -> Block:
+    bind = {"hidden": ("hidden", state, "n"), "next": ("ids", token, "n")}
+    run = Run(run="head", bind=bind | {"nll": ("nll", state, "n")})
+    over, add = Over(rows=(state, end), most="head_rows"), tuple({state: 0, token: 0})
+    return Block(over=over, do=(run,), add=add)
+
+
+def reading_nll(read: Block, *, log: bool) -> tuple[Block, ...]:
+    if log:
+        return read, nll("known", "known", "used")
+    before = Block(when=("no_state", "state"), after=(("hidden", "state", "zero"),))
+    begin = Block(set={"tick": "zero", "row": "used"})
+    return before, begin, read, nll("tick", "row", "state")
+
+
 def cycle(rank: str, log: bool) -> tuple[Block, ...]:
     blocks = []
     if rank == "nll":
-        bind = {"hidden": ("hidden", "known", "n"), "next": ("ids", "known", "n")}
-        bind["nll"] = ("nll", "known", "n")
-        over = Over(rows=("known", "used"), most="head_rows")
-        blocks.append(Block(over=over, do=(Run(run="head", bind=bind),), add=("known",)))
+        blocks.append(nll("known", "known", "used"))
     elif rank in ("catalyst", "newest"):
         newest = rank == "newest"
         over = Over(ids=rank, most="chunk_size", count="newest" if newest else None)
@@ -285,7 +297,7 @@ def toy_manifest(
         ),
     ]
     assert isinstance(layers[0].kind, Full)
-    names = "used kept tokens n start layer protected known used_1 kept_1 seen asked tick"
+    names = "used kept tokens n start layer protected known used_1 kept_1 seen asked tick row"
     reads = rank == "catalyst" and evicts
     return Manifest(
         made_by="a test",
@@ -311,6 +323,7 @@ def toy_manifest(
             read=(read,),
             cycle=cycle(rank, log) if evicts else (),
             logits=(Block(do=(logits,)),),
+            nll=reading_nll(read, log=log),
             compact={"w": compacting()},
             log=log,
         ),

@@ -178,7 +178,8 @@ def test_tensors_that_only_another_target_has(make_manifest):
     """A schedule is for all targets: what some program lacks is left out."""
     page = as_json(make_manifest())
     more = {"name": "rows", "role": "rows", "dtype": "int64", "shape": ["R"]}
-    page["schedule"]["read"][0]["do"][0]["ints"]["rows"] = ["zero", "one"]
+    for name in ("read", "nll"):
+        page["schedule"][name][0]["do"][0]["ints"]["rows"] = ["zero", "one"]
     with pytest.raises(ArtifactError, match="run step: it has no tensor rows"):
         check_schedule(manifest := msgspec.convert(page, Manifest), manifest.programs)
     programs = as_json(make_manifest().programs)

@@ -155,7 +155,10 @@ def test_nll_is_that_of_each_token_given_those_before(make, make_oracle, rank):
     room = executor.limits.usable
     found = [executor.nll(TEXT[:room])]
     executor.evict((2, 5))
-    found += [executor.nll(TEXT[room : room + 1]), executor.nll(TEXT[room + 1 : room + 4])]
+    found.append(executor.nll(TEXT[room : room + 1]))
+    executor.engine.calls.clear()
+    found.append(executor.nll(TEXT[room + 1 : room + 4]))
+    assert executor.engine.calls.count("head") == 2, "two rows at once, not one by one"
     wanted = oracle.read(TEXT[: room + 4])
     np.testing.assert_allclose(np.concatenate(found), wanted, rtol=1e-4)
     assert found[0][0] == np.float32(1e30)

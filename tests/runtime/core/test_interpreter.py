@@ -69,7 +69,9 @@ class Machine:
         specs += [buffer(f"x_{i}", 4) for i in range(3)] + [buffer("spare", 4)]
         self.buffers = Buffers(specs, self.numbers, self.engine)
         full = Group(name="full", used="used", kept="kept", slots=20, layers=())
-        manifest = SimpleNamespace(schedule=Schedule(read=blocks, logits=()), groups=(full,))
+        manifest = SimpleNamespace(
+            schedule=Schedule(read=blocks, logits=(), nll=()), groups=(full,)
+        )
         self.interpreter = Interpreter(manifest, self.numbers, self.buffers, self.engine)
 
     def run(self, ids: tuple[int, ...] = ()) -> list[dict]:

@@ -103,7 +103,7 @@ def manifest(target: str = "onnxruntime:cpu", **programs: ProgramEntry) -> Manif
         counters={},
         groups=(),
         buffers=(),
-        schedule=Schedule(read=(), logits=()),
+        schedule=Schedule(read=(), logits=(), nll=()),
         text=TextFacts(),
         programs={"prefill_chunk": STEP, "decode": STEP, "add": ADD} | programs,
         passes=[],

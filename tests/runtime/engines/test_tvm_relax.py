@@ -93,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         counters={},
         groups=(),
         buffers=(),
-        schedule=Schedule(read=(), logits=()),
+        schedule=Schedule(read=(), logits=(), nll=()),
         text=TextFacts(),
         programs=program_entries(made, files),
         passes=[],
