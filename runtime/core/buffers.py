@@ -16,7 +16,7 @@ class Buffers:
 
     specs       name -> what the manifest says of it
     arrays      name -> the memory that bears this name now
-    longest     the largest size there is: nothing has more rows
+    longest     the most rows that any of them has
     version     how often memory has changed its name: what is bound holds until it changes
     """
 
@@ -30,7 +30,7 @@ class Buffers:
         for spec in specs:
             shape = [numbers[size] if isinstance(size, str) else size for size in spec.shape]
             self.arrays[spec.name] = engine.zeros(shape, spec.dtype, spec.role)
-        self.longest = max(size for array in self.arrays.values() for size in array.shape)
+        self.longest = max(self.arrays[spec.name].shape[spec.axis] for spec in specs)
 
     def saved(self, numbers: Mapping[str, int]) -> Iterator[tuple[BufferSpec, int, list[int]]]:
         """Every buffer that a saved state holds, the first of its rows there, and their shape."""
@@ -45,12 +45,10 @@ class Buffers:
             yield spec, first, shape
 
     def clear(self) -> None:
-        """Zeros again, but for keys and values: no program reads those of slots not in use."""
+        """Zeros again, but for what no program reads before it is written."""
+        written = {Role.KEY, Role.VALUE, Role.QUERIES}
         for name, array in self.arrays.items():
-            if isinstance(array, np.ndarray) and self.specs[name].role not in {
-                Role.KEY,
-                Role.VALUE,
-            }:
+            if isinstance(array, np.ndarray) and self.specs[name].role not in written:
                 array.fill(0)
 
     def swap(self, one: str, other: str) -> None:

@@ -284,7 +284,7 @@ def test_a_reset_session_is_a_new_one(make):
     assert executor.counters == new.counters
     arrays = executor.buffers.arrays
     assert {name for name in arrays if arrays[name].any()} <= {
-        *("key_0", "value_0", "key_1", "value_1"),
+        *("key_0", "value_0", "key_1", "value_1", "queries"),
         *("spare_key_0", "spare_value_0", "spare_key_1", "spare_value_1"),
     }
     feed(executor, TEXT[:20])
