@@ -1,8 +1,63 @@
-"""One tiny model, compiled once, for every test that needs an artifact but not its numbers."""
+"""What all tests share: a tiny model, compiled once; each program, converted to ONNX once."""
 
+import functools
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+Convert = Callable[..., Any]
+LARGEST = 20_000_000  # bytes of a program's weights: those of SmolLM2 are not kept
+
+
+@pytest.fixture(scope="session", autouse=True)
+def convert() -> Iterator[Convert]:
+    """Convert a program to ONNX once a process, however many tests compile it.
+
+    Converting is two thirds of compiling a tiny model, and most tests compile the same few
+    programs. Gives what converts anew.
+    """
+    from torch.onnx._internal._lazy_import import onnxscript_apis
+
+    from lcc.targets import onnx_mobile, onnx_runtime
+
+    converted, anew = dict[str, Any](), onnx_runtime.to_onnx
+
+    def once(program: Any, *how: Any) -> Any:
+        if (key := content_of(program, *how)) is None:
+            return anew(program, *how)
+        if key not in converted:
+            converted[key] = anew(program, *how)
+        return converted[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (onnx_mobile, onnx_runtime):
+            patch.setattr(module, "to_onnx", once)
+        # The exporter lists all operators that it knows anew for every program.
+        apis = importlib.import_module(onnxscript_apis._name)
+        patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        yield anew
+
+
+def content_of(program: Any, lowered: dict | None = None, *more: Any) -> str | None:
+    """Equal for programs that become the same file; None for one that is too large to keep."""
+    import torch
+
+    exported = program.exported
+    tensors = {**exported.state_dict, **exported.constants}
+    if sum(each.nbytes for each in tensors.values()) > LARGEST:
+        return None
+    operators = {str(k): f"{v.__module__}.{v.__qualname__}" for k, v in (lowered or {}).items()}
+    parts = [str(exported), str(program.names), str(program.inputs), str(program.outputs)]
+    digest = hashlib.sha256("\n".join([*parts, str(operators), str(more)]).encode())
+    for name, tensor in tensors.items():
+        numbers = tensor.detach().contiguous().flatten()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(numbers.view(torch.uint8).numpy().tobytes() if len(numbers) else b"")
+    return digest.hexdigest()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.measure.verify import verify
 from lcc.passes.specialize import Specialized
 from lcc.sources.models import LoadedModel
+from lcc.targets import onnx_runtime
 from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, _Weights, to_onnx
 from lcc.testing.tiny import ARCHITECTURES, tiny_model
 
@@ -33,8 +34,13 @@ def test_every_architecture_compiles_to_the_same_numbers(
 
 
 def test_the_same_input_gives_the_same_bytes_and_a_tied_embedding_is_stored_once(
-    tiny_folder: Path, tmp_path: Path, cache: CacheConfig
+    tiny_folder: Path,
+    tmp_path: Path,
+    cache: CacheConfig,
+    convert: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(onnx_runtime, "to_onnx", convert)  # anew, not what was made before
     config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"))
     for name in ("a.lcc", "b.lcc"):
         compile_model(tiny_folder, tmp_path / name, config)
