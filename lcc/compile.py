@@ -11,6 +11,7 @@ from torch import nn
 import lcc
 from lcc.artifact.folder import write_artifact
 from lcc.artifact.golden import GOLDEN, golden_bytes
+from lcc.artifact.heads_page import HeadsPage
 from lcc.artifact.manifest import CACHE_DTYPES, BuiltEntry, CacheDtype, Manifest
 from lcc.artifact.program_entry import program_entries
 from lcc.artifact.record_golden import record_golden
@@ -21,7 +22,7 @@ from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import make_policy, options_in_force
 from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
-from lcc.sources.heads import HeadsPage, load_heads_for
+from lcc.sources.heads import load_heads_for
 from lcc.sources.models import LoadedModel, loaded_model
 from lcc.sources.text_facts import sentence_ends_for, text_facts
 from lcc.targets import find_targets, refuse

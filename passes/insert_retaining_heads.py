@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from lcc.artifact.heads_page import Activation
 from lcc.errors import ConfigError, PassError
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, shape
-from lcc.sources.heads import Activation, RetainingHeads
+from lcc.sources.heads import RetainingHeads
 
 # What the graph calls, and what the training calls: one table, so that they are the same function.
 ACTIVATIONS: dict[Activation, tuple[Callable, dict[str, str]]] = {

@@ -4,11 +4,11 @@ What is refused here need not be looked for when the schedule runs: names that n
 of another shape or dtype, an input that nothing is bound to, a loop without an end.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from lcc.artifact.check_runs import check_run, check_swap
-from lcc.artifact.schedule import Block, BufferSpec, Group, Over, Schedule
+from lcc.artifact.schedule import Block, BufferSpec, Group, Over, lists
 from lcc.errors import ArtifactError
 from lcc.ir.roles import Role
 
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 CONSTANTS = ("zero", "one", "capacity", "budget", "chunk_size", "reserved", "no_state")
 COUNTERS = ("used", "kept", "tokens", "n", "start", "layer", "protected", "known", "left", "state")
 DTYPES = ("float32", "float16", "int32", "int64")
-
-
-def lists(schedule: Schedule) -> Iterator[tuple[str, tuple[Block, ...]]]:
-    """All lists of a schedule, each with its name."""
-    yield "read", schedule.read
-    yield "cycle", schedule.cycle
-    yield "logits", schedule.logits
-    yield "nll", schedule.nll
-    for group, blocks in schedule.compact.items():
-        yield f"compact {group}", blocks
 
 
 def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"]) -> None:

@@ -40,13 +40,12 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct, field
 
-from lcc.artifact.check_schedule import check_schedule
+from lcc.artifact.heads_page import HeadsPage
 from lcc.artifact.schedule import BufferSpec, Group, Schedule, Strict, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig, Precision
 from lcc.errors import ArtifactError
 from lcc.ir.plan import Full, Kind
 from lcc.ir.roles import Role
-from lcc.sources.heads import HeadsPage
 
 FORMAT_VERSION: Literal[3] = 3
 MANIFEST = "manifest.json"
@@ -240,6 +239,8 @@ def _check_header(header: _Header) -> None:
 
 def check(manifest: Manifest) -> None:
     """Refuse a manifest whose parts do not fit together, with an `ArtifactError`."""
+    from lcc.artifact.check_schedule import check_schedule  # imports of the runtime need it not
+
     for name, entry in manifest.files.items():
         _check_path(name)
         if entry.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", entry.sha256):

@@ -1,5 +1,6 @@
 """How an artifact is run: buffers, counters, lists of runs. `docs/format.md` says what they are."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import field
@@ -102,6 +103,16 @@ class Schedule(Strict, frozen=True, kw_only=True):
     nll: tuple[Block, ...]
     compact: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     log: bool = False
+
+
+def lists(schedule: Schedule) -> Iterator[tuple[str, tuple[Block, ...]]]:
+    """All lists of a schedule, each with its name."""
+    yield "read", schedule.read
+    yield "cycle", schedule.cycle
+    yield "logits", schedule.logits
+    yield "nll", schedule.nll
+    for group, blocks in schedule.compact.items():
+        yield f"compact {group}", blocks
 
 
 class Catalyst(Strict, frozen=True, kw_only=True):

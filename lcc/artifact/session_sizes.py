@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from lcc.artifact.check_schedule import lists
-from lcc.artifact.schedule import Block, Run, TensorSpec
+from lcc.artifact.schedule import Block, Run, TensorSpec, lists
 from lcc.config import CacheConfig
 from lcc.errors import CacheError
 

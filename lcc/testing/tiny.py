@@ -134,10 +134,11 @@ def random_heads(model: nn.Module, width: int = 8, seed: int = 0) -> RetainingHe
     with needs_extra("compile"):
         import torch
 
+    from lcc.artifact.heads_page import HeadsPage
     from lcc.capture.export import capture
     from lcc.passes.find_attention import FindAttention
     from lcc.passes.insert_retaining_heads import attention_sizes
-    from lcc.sources.heads import HeadsPage, RetainingHeads, activation_of, model_fingerprint
+    from lcc.sources.heads import RetainingHeads, activation_of, model_fingerprint
 
     sizes = attention_sizes(FindAttention(table_size=1)(capture(model)).graph)
     draw = torch.Generator().manual_seed(seed)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcc.artifact.heads_page import Teacher
 from lcc.errors import ConfigError
-from lcc.sources.heads import Teacher
 
 Encode = Callable[[str], list[int]]
 REPEAT = "\n\nRepeat the previous context exactly.\n\n"

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lcc.artifact.heads_page import HeadsPage
 from lcc.artifact.outputs import check_output
 from lcc.capture.export import capture
 from lcc.errors import ConfigError
 from lcc.passes.find_attention import FindAttention
 from lcc.sources.heads import (
-    HeadsPage,
     RetainingHeads,
     activation_of,
     model_fingerprint,

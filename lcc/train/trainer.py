@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
 
+from lcc.artifact.heads_page import Activation
 from lcc.errors import ConfigError
 from lcc.passes.graph import ModelGraph
 from lcc.passes.insert_retaining_heads import ACTIVATIONS, attention_sizes
-from lcc.sources.heads import Activation
 from lcc.train.examples import Example, Teacher
 from lcc.train.labels import labels
 from lcc.train.layer_states import LayerStates, visit_layers

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lcc.artifact.check_schedule import lists
 from lcc.artifact.manifest import Manifest
-from lcc.artifact.schedule import Block, Over
+from lcc.artifact.schedule import Block, Over, lists
 from lcc.runtime.core.buffers import Buffers
 from lcc.runtime.core.call import Call
 from lcc.runtime.engines.base import Engine

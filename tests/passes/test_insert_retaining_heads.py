@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lcc.artifact.heads_page import HeadsPage
 from lcc.capture.export import capture
 from lcc.errors import ConfigError
 from lcc.ir.roles import Role
@@ -18,7 +19,7 @@ from lcc.passes.graph import ModelGraph, evaluate
 from lcc.passes.insert_retaining_heads import ACTIVATIONS, InsertRetainingHeads, before_rotation
 from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.passes.programs.split import split_programs
-from lcc.sources.heads import HeadsPage, RetainingHeads, check_model, load_heads, save_heads
+from lcc.sources.heads import RetainingHeads, check_model, load_heads, save_heads
 from lcc.testing.oracles import retaining_score
 from lcc.testing.tiny import ARCHITECTURES, random_heads, tiny_model
 
