@@ -3,7 +3,8 @@
     fused    scaled_dot_product_attention(q, k, v, mask | is_causal, scale, enable_gqa)
     spelled  matmul(q, k^T) [* scale] [softcap] [+ mask] -> softmax -> matmul(., v)
 
-In both, k and v may be repeated over the query heads of their group (repeat_kv).
+In both, k and v may be repeated over the query heads of their group (repeat_kv). A softmax over
+anything but tokens, such as the experts of a router, is none of them.
 """
 
 import math
@@ -169,18 +170,24 @@ def _is_scores(node: fx.Node) -> bool:
     return is_call(inner, *_PRODUCTS)
 
 
+def attention_softmaxes(graph: ModelGraph) -> list[fx.Node]:
+    """Every softmax over the tokens of a text: its length is as symbolic as the text's."""
+    softmaxes = graph.calls(aten.softmax.int) + graph.calls(aten._softmax.default)
+    return [node for node in softmaxes if not isinstance(shape(node)[node.args[1]], int)]
+
+
 def attention_sites(graph: ModelGraph) -> list[AttentionSite]:
     """All attentions of a model, in order.
 
     Raises PassError with the nearest miss when a softmax is not part of an attention lcc can read.
     """
     fused = graph.calls(aten.scaled_dot_product_attention.default)
-    softmaxes = graph.calls(aten.softmax.int) + graph.calls(aten._softmax.default)
-    sites = [_fused_site(n) for n in fused] + [_spelled_site(n) for n in softmaxes]
+    sites = [_fused_site(n) for n in fused]
+    sites += [_spelled_site(n) for n in attention_softmaxes(graph)]
     if not sites:
         raise PassError(
             f"find_attention: no attention in a graph of {len(graph.graph.nodes)} nodes: neither "
-            "scaled_dot_product_attention nor softmax occurs; is this a decoder language model?"
+            "scaled_dot_product_attention nor a softmax over tokens; is this a decoder?"
         )
     for site in sites:
         for name in ("q", "k", "v"):

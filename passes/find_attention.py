@@ -5,7 +5,7 @@ from torch import fx
 
 from lcc.errors import PassError
 from lcc.passes import ops  # noqa: F401 - defines lcc::
-from lcc.passes.attention_sites import AttentionSite, attention_sites
+from lcc.passes.attention_sites import AttentionSite, attention_sites, attention_softmaxes
 from lcc.passes.base import Pass
 from lcc.passes.causal_masks import window_of
 from lcc.passes.find_rotation import (
@@ -38,7 +38,8 @@ class FindAttention(Pass):
     table_size  positions for which rotation tables are made, for re-rotating kept entries; fewer
                 where the model has a table of its own that ends before
 
-    Ensures     no softmax is left, and positions enter by rotations or by a learned embedding only.
+    Ensures     no softmax over tokens is left, and positions enter by rotations or by a learned
+                embedding only.
     """
 
     def __init__(self, table_size: int) -> None:
@@ -83,15 +84,8 @@ class FindAttention(Pass):
 
     def ensures(self, graph: ModelGraph) -> None:
         """No attention and no unexplained use of positions is left."""
-        left = [
-            node
-            for target in (
-                aten.softmax.int,
-                aten._softmax.default,
-                aten.scaled_dot_product_attention.default,
-            )
-            for node in graph.calls(target)
-        ]
+        left = graph.calls(aten.scaled_dot_product_attention.default)
+        left += attention_softmaxes(graph)
         if left:
             raise PassError(f"find_attention: {left[0].name} is still there")
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])

@@ -107,7 +107,9 @@ def test_input_is_unchanged_and_a_second_run_is_refused() -> None:
     found = FindAttention(table_size=64)(graph).graph
     assert len(graph.graph.nodes) == nodes
     assert torch.equal(logits(graph, ids, positions), before)
-    with pytest.raises(PassError, match="neither scaled_dot_product_attention nor softmax"):
+    with pytest.raises(
+        PassError, match="neither scaled_dot_product_attention nor a softmax over tokens"
+    ):
         FindAttention(table_size=64)(found)
 
 
@@ -173,6 +175,8 @@ class Toy(nn.Module):
         else:
             out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + out.transpose(1, 2).flatten(2)
+        if self.kind == "router":  # a softmax that is no attention
+            x = x * self.head(x).softmax(-1).topk(2)[0].sum(-1, keepdim=True)
         if self.kind == "late":
             x = x * (1 + position_ids[..., None].float())
         return self.head(x)
@@ -200,11 +204,11 @@ class Toy(nn.Module):
         )
 
 
-@pytest.mark.parametrize("kind", ["plain", "interleaved", "complex"])
+@pytest.mark.parametrize("kind", ["plain", "interleaved", "complex", "router"])
 def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
     model = Toy(kind).eval()
     found = FindAttention(table_size=64)(capture(model)).graph
-    assert found.rotations[0].interleaved == (kind != "plain")
+    assert found.rotations[0].interleaved == (kind in ("interleaved", "complex"))
     ids, positions = text() % 64, torch.arange(5, 38)[None]
     with torch.no_grad():
         expected = model(ids, positions)
