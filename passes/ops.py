@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lcc.ir.plan import BlockSparse
+from lcc.passes import experts  # noqa: F401 - defines lcc::experts
 from lcc.passes.rotation import rotate as rotate_pairs
 
 

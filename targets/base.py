@@ -19,6 +19,7 @@ class Target(ABC):
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
     hands_out_every_row     its steps give the queries of all rows: see `static_shapes.py`
+    lacks   traits of a model, as `traits_of` names them, that it cannot build
     """
 
     name: str
@@ -30,10 +31,14 @@ class Target(ABC):
     precisions: tuple[Precision, ...] = ("fp32",)
     kv_precisions: tuple[KvPrecision, ...] = ("fp32",)
     hands_out_every_row: bool = False
+    lacks: tuple[str, ...] = ()
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Every reason why these programs cannot be built; empty = accepted."""
-        return []
+        return [
+            f"it cannot build {trait}; onnxruntime:cpu can"
+            for trait in sorted(traits_of(programs) & set(self.lacks))
+        ]
 
     def passes(self) -> list[ProgramPass]:
         """What rewrites the programs for this target, in order."""
@@ -42,3 +47,12 @@ class Target(ABC):
     @abstractmethod
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the programs into a folder; returns program name -> file name."""
+
+
+EXPERTS = "mixtures of experts"
+
+
+def traits_of(programs: list[Program]) -> set[str]:
+    """What programs hold that not every target can build."""
+    targets = {str(node.target) for each in programs for node in each.exported.graph.nodes}
+    return {EXPERTS} if "lcc.experts.default" in targets else set()

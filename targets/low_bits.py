@@ -63,5 +63,27 @@ def blocks_of_4_bits(weight: np.ndarray) -> Blocks:
     return Blocks(levels[..., 0::2] | levels[..., 1::2] << 4, scales, offsets)
 
 
+def blocks_about_zero(weight: np.ndarray, bits: int) -> Blocks:
+    """Round blocks of the rows of [.., N, K] float32, K a multiple of `BLOCK`, about zero.
+
+    levels  [.., N, K * bits / 8], and scales [.., N, K / BLOCK], of either sign: the number of a
+            block that is farthest from zero is the lowest level, as in GGUF's Q4_0, whose weights
+            are not changed
+    """
+    blocks = weight.reshape(*weight.shape[:-1], -1, BLOCK)
+    middle = 1 << (bits - 1)
+    place = np.abs(blocks).argmax(axis=-1)[..., None]
+    scales = _signed(np.take_along_axis(blocks, place, axis=-1)[..., 0] / -middle)
+    levels = np.rint(blocks / scales[..., None]) + middle
+    levels = levels.clip(0, 2 * middle - 1).astype(np.uint8).reshape(weight.shape)
+    if bits == 4:
+        levels = levels[..., 0::2] | levels[..., 1::2] << 4
+    return Blocks(levels, scales)
+
+
+def _signed(scales: np.ndarray) -> np.ndarray:
+    return np.where(scales == 0, 1, scales).astype(np.float32)
+
+
 def _not_zero(scales: np.ndarray) -> np.ndarray:
     return np.where(scales > 0, scales, 1).astype(np.float32)

@@ -153,6 +153,28 @@ def _sink_bias(q: Tensor, sink_q: Tensor, keys: Tensor, scale: float, softcap: f
     return out.reshape(1, q.shape[2], q.shape[1], keys.shape[1])
 
 
+def _experts(
+    x: Tensor,
+    chosen: Tensor,
+    shares: Tensor,
+    up: Tensor,
+    down: Tensor,
+    up_bias: Tensor | None,
+    down_bias: Tensor | None,
+    activation: str,
+    alpha: float,
+    beta: float,
+    limit: float,
+    interleaved: bool,
+) -> Tensor:
+    """One node, which `onnx_experts.py` makes a kernel's when the precision is known."""
+    numbers = {"alpha": alpha, "beta": beta, "limit": limit}
+    attributes: dict = {"activation": activation, "interleaved": int(interleaved), **numbers}
+    attributes["count"] = chosen.shape[1]
+    inputs = (x, chosen, shares, up, down, up_bias, down_bias)
+    return symbolic("lcc::Experts", inputs, attributes, dtype=x.dtype, shape=x.shape, version=1)
+
+
 def lowerings() -> dict:
     """What each lcc:: operator becomes; a program that holds them has registered them."""
     lcc = torch.ops.lcc
@@ -161,5 +183,6 @@ def lowerings() -> dict:
         "cached_attention": _cached_attention,
         "cached_sink_window": _cached_sink_window,
         "cached_block_sparse": _cached_block_sparse,
+        "experts": _experts,
     }
     return {getattr(lcc, n).default: f for n, f in known.items() if hasattr(lcc, n)}

@@ -9,8 +9,7 @@ Why these, and not others of the same size, was measured: docs/precision.md. Act
 operators, norms, attention and the cache stay float32.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -18,25 +17,31 @@ import onnx_ir as ir
 from lcc.config import Precision
 from lcc.errors import TargetError
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
+from lcc.targets.onnx_rewriter import MICROSOFT, Rewriter
 
-_MICROSOFT = "com.microsoft"
 _BYTES_OF_INPUTS = 4  # MatMulNBits multiplies inputs of 8 bits, rounded block by block
 _RESHAPING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def lower_precision(model: ir.Model, precision: Precision) -> int:
+def lower_precision(
+    model: ir.Model, precision: Precision, *, exact: Collection[ir.Node] = ()
+) -> int:
     """Replace every matrix of weights, in place; returns how many were.
 
-    Matrices with fewer than 32 inputs stay.
+    exact   products that stay as they are
+
+    Matrices with fewer than 32 inputs stay, too.
 
     Raises:
         TargetError: one cannot be replaced, so that the model would not be what its name says.
     """
     layer: dict[str, Callable] = {"int8": _integer_product, "int4": _blocked_product}
-    graph = _Graph(model)
+    graph = Rewriter(model)
     count = 0
     for node in list(model.graph):
         new = None
+        if node in exact:
+            continue
         if node.op_type == "Gather" and _of_tokens(node):
             new = _table_rows(graph, node)
         elif node.op_type == "MatMul" and (table := _transposed(node)) is not None:
@@ -53,59 +58,7 @@ def lower_precision(model: ir.Model, precision: Precision) -> int:
     return count
 
 
-class _Graph:
-    """Adds nodes and constants to a graph; the quantized inputs of layers are shared."""
-
-    def __init__(self, model: ir.Model) -> None:
-        self.model, self.graph = model, model.graph
-        self.shared: dict[tuple[str, ir.Value], Any] = {}
-        self._nodes: list[ir.Node] = []
-
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """A new initializer; the same name twice is the same one."""
-        if name in self.graph.initializers:
-            return self.graph.initializers[name]
-        value = ir.Value(
-            name=name,
-            const_value=ir.tensor(array, name=name),
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        )
-        self.graph.register_initializer(value)
-        return value
-
-    def add(
-        self, operator: str, inputs: Sequence[ir.Value], domain: str = "", **attributes: Any
-    ) -> ir.Value:
-        """A new node; its only output."""
-        node = ir.node(operator, inputs, attributes=attributes, domain=domain)
-        self._nodes.append(node)
-        return node.outputs[0]
-
-    def put_in_place_of(self, node: ir.Node, value: ir.Value) -> None:
-        """Use a value, made by the nodes added since the last call, instead of a node's output."""
-        old = node.outputs[0]
-        value.shape, value.type = old.shape, old.type
-        value.meta.update(old.meta)
-        self.graph.insert_before(node, self._nodes)
-        self._nodes = []
-        name = old.name
-        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
-        self.graph.remove(node, safe=True)
-        value.name = name
-
-    def clean(self) -> None:
-        """Drop what nothing uses any more."""
-        for node in reversed(list(self.graph)):
-            if not any(v.uses() or v.is_graph_output() for v in node.outputs):
-                self.graph.remove(node, safe=True)
-        for name, value in list(self.graph.initializers.items()):
-            if not value.uses():
-                del self.graph.initializers[name]
-        self.model.opset_imports[_MICROSOFT] = 1
-
-
-def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+def _integer_product(graph: Rewriter, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
     """[.., Q, K] float32 -> [.., Q, N]: each token and each column of weights has its own scale."""
     levels, scales = columns_of_8_bits(weight)
     sizes = None
@@ -125,7 +78,7 @@ def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
         graph.constant(f"{name}.scales", scales),
         graph.constant("middle", np.array(128, np.uint8)),
     )
-    product = graph.add("MatMulIntegerToFloat", inputs, _MICROSOFT)
+    product = graph.add("MatMulIntegerToFloat", inputs, MICROSOFT)
     product = graph.add("Mul", (product, x_scales))
     if sizes is None:
         return product
@@ -133,7 +86,7 @@ def _integer_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
     return graph.add("Reshape", (product, graph.add("Concat", (sizes, width), axis=0)))
 
 
-def _tokens_of_8_bits(graph: _Graph, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _tokens_of_8_bits(graph: Rewriter, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Levels uint8 like x, about 128, and their scales [.., Q, 1].
 
     One scale for a whole chunk (DynamicQuantizeLinear) lets the largest token round all others.
@@ -149,7 +102,7 @@ def _tokens_of_8_bits(graph: _Graph, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     return graph.add("QuantizeLinear", (x, flat, middles), axis=-2), scales
 
 
-def _blocked_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+def _blocked_product(graph: Rewriter, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
     """[.., Q, K] float32 -> [.., Q, N].
 
     What a block's levels are off zero, times the sum of its inputs, is a product of its own: a
@@ -170,7 +123,7 @@ def _blocked_product(graph: _Graph, x: ir.Value, weight: np.ndarray, name: str) 
 
 
 def _n_bits(
-    graph: _Graph,
+    graph: Rewriter,
     x: ir.Value,
     levels: np.ndarray,
     scales: np.ndarray,
@@ -182,7 +135,7 @@ def _n_bits(
     return graph.add(
         "MatMulNBits",
         (x, graph.constant(name, levels), graph.constant(f"{name}.scales", scales)),
-        _MICROSOFT,
+        MICROSOFT,
         K=inputs,
         N=outputs,
         bits=bits,
@@ -191,7 +144,7 @@ def _n_bits(
     )
 
 
-def _table_product(graph: _Graph, node: ir.Node, table: ir.Value) -> ir.Value:
+def _table_product(graph: Rewriter, node: ir.Node, table: ir.Value) -> ir.Value:
     """Logits, from a table [V, K] that is perhaps the embedding too."""
     levels, scales, _ = rows_of_8_bits(_table(table))
     x = node.inputs[0]
@@ -200,7 +153,7 @@ def _table_product(graph: _Graph, node: ir.Node, table: ir.Value) -> ir.Value:
     return _n_bits(graph, x, levels, scales, f"{table.name}.int8", inputs, vocabulary, 8)
 
 
-def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value:
+def _table_rows(graph: Rewriter, node: ir.Node) -> ir.Value:
     """Rows of a table [V, K]: the same bytes as those of `_table_product`."""
     table, tokens = node.inputs
     assert table is not None
@@ -211,7 +164,7 @@ def _table_rows(graph: _Graph, node: ir.Node) -> ir.Value:
     return graph.add(
         "GatherBlockQuantized",
         (graph.constant(name, flat), tokens, graph.constant(f"{name}.scales", scales)),
-        _MICROSOFT,
+        MICROSOFT,
         bits=8,
         block_size=BLOCK,
         gather_axis=0,
@@ -230,7 +183,7 @@ def _table(value: ir.Value) -> np.ndarray:
     return array
 
 
-def _with_bias(graph: _Graph, node: ir.Node, product: ir.Value) -> ir.Value:
+def _with_bias(graph: Rewriter, node: ir.Node, product: ir.Value) -> ir.Value:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return product if bias is None else graph.add("Add", (product, bias))
 

@@ -20,6 +20,7 @@ from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import is_call, shape
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
+from lcc.targets.onnx_experts import lower_experts
 from lcc.targets.onnx_half_cache import attend_in_half
 from lcc.targets.onnx_precision import lower_precision
 
@@ -38,11 +39,11 @@ class OnnxRuntime(Target):
     kv_precisions: tuple[KvPrecision, ...] = ("fp32", "fp16")
 
     def refusals(self, programs: list[Program]) -> list[str]:
-        """Heads that the kernel of attention does not take."""
+        """Besides what it lacks, heads that the kernel of attention does not take."""
         kernel = (torch.ops.lcc.cached_attention.default, torch.ops.lcc.cached_sink_window.default)
         nodes = [node for program in programs for node in program.exported.graph.nodes]
         sizes = {shape(node.args[0])[3] for node in nodes if is_call(node, *kernel)}
-        return [
+        return super().refusals(programs) + [
             f"heads of {size} numbers; ONNX Runtime's attention takes multiples of 8"
             for size in sorted(sizes)
             if size % 8
@@ -54,8 +55,9 @@ class OnnxRuntime(Target):
 
     def _model(self, program: Program) -> ir.Model:
         model = to_onnx(program)
+        routers = lower_experts(model, self.precision)
         if self.precision != "fp32":
-            lower_precision(model, self.precision)
+            lower_precision(model, self.precision, exact=routers)
         return model
 
 

@@ -23,6 +23,7 @@ TOKEN_BYTES = 900
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.
 # What `lcc.targets.onnx_precision` stores, and of int4 a sum for each block, which the kernel adds.
 _WEIGHT_BYTES = {"fp32": (4.0, 4.0), "int8": (1.0, 1.125), "int4": (0.875, 1.125)}
+_EXPERT_BYTES = {"int8": 1.125, "int4": 0.625}  # of one weight of an expert, with its scales
 _LOWERED = 32  # least size of both sides of a matrix that has less than 32 bits a weight
 
 
@@ -48,8 +49,10 @@ def weight_bytes(programs: Sequence[Program], precision: Precision = "fp32") -> 
 
 
 def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
-    if precision == "fp32" or tensor.ndim != 2 or min(tensor.shape) < _LOWERED:
+    if precision == "fp32" or tensor.ndim not in (2, 3) or min(tensor.shape[-2:]) < _LOWERED:
         return tensor.nbytes
+    if tensor.ndim == 3:
+        return int(tensor.numel() * _EXPERT_BYTES[precision])
     of_layer, of_table = _WEIGHT_BYTES[precision]
     return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
 

@@ -1,10 +1,13 @@
 """nn.Module -> graph of logits = model(input_ids, position_ids), of any length."""
 
 import re
+from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 
+from lcc.capture.experts import experts_as_operators
 from lcc.errors import CaptureError, first_line
 from lcc.passes.graph import ModelGraph, aten, is_call
 
@@ -62,18 +65,8 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     positions = torch.arange(EXAMPLE_LENGTH)[None]
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     length = torch.export.Dim("Q", min=2, max=min(max_length, limit or max_length))
-    try:
-        with torch.no_grad():
-            exported = torch.export.export(
-                function.eval(), (ids, positions), dynamic_shapes=({1: length}, {1: length})
-            )
-            if not all(_is_plain(node) for node in exported.graph.nodes):
-                exported = exported.run_decompositions({})  # a trace of everything, so not always
-    except Exception as error:  # torch.export raises many types, its own and the model's
-        raise CaptureError(
-            f"{name}: torch.export failed: {first_line(error)}; the model must map (input_ids, "
-            "position_ids), both [1, Q] int64, to logits without branching on their values"
-        ) from error
+    with experts_as_operators(model):
+        exported = _exported(function.eval(), name, (ids, positions), length)
     if changed := exported.graph_signature.buffers_to_mutate:
         raise CaptureError(
             f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads, as a "
@@ -94,6 +87,25 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
         if node.name != wanted:
             node.name = node.target = wanted
     return _without_our_names(graph)
+
+
+def _exported(
+    function: nn.Module, name: str, examples: tuple[torch.Tensor, ...], length: Any
+) -> ExportedProgram:
+    """The graph of a function of tokens and positions, whose length is left to the call."""
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(
+                function, examples, dynamic_shapes=({1: length}, {1: length})
+            )
+            if not all(_is_plain(node) for node in exported.graph.nodes):
+                exported = exported.run_decompositions({})  # a trace of everything, so not always
+    except Exception as error:  # torch.export raises many types, its own and the model's
+        raise CaptureError(
+            f"{name}: torch.export failed: {first_line(error)}; the model must map (input_ids, "
+            "position_ids), both [1, Q] int64, to logits without branching on their values"
+        ) from error
+    return exported
 
 
 def _without_our_names(graph: ModelGraph) -> ModelGraph:

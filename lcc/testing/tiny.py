@@ -59,22 +59,44 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt2": {},
 }
 
+_EXPERTS: dict[str, Any] = {
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+}
+# Kinds of models that fewer tests look at; fields that a configuration does not know do no harm.
+KINDS: dict[str, dict[str, Any]] = {
+    "mixtral": _EXPERTS,
+    "qwen3_moe": {**_EXPERTS, "head_dim": 16},
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 48},
+    "glm4_moe": {
+        **_EXPERTS,
+        "n_routed_experts": 4,
+        "n_group": 2,
+        "topk_group": 1,
+        "first_k_dense_replace": 0,
+        "head_dim": 16,
+    },
+}
+
 
 def tiny_model(architecture: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """Build a model of 2 or 3 layers, 64 wide, 4 query heads and 2 KV heads (GPT-2: 4 and 4).
 
     Args:
-        architecture: one of `ARCHITECTURES`.
+        architecture: one of `ARCHITECTURES` or `KINDS`.
         seed: same seed, same weights.
         overrides: fields of the architecture's transformers configuration.
     """
-    if architecture not in ARCHITECTURES:
-        raise ModelError(f"no tiny {architecture}; there are: {', '.join(sorted(ARCHITECTURES))}")
+    known = ARCHITECTURES | KINDS
+    if architecture not in known:
+        raise ModelError(f"no tiny {architecture}; there are: {', '.join(sorted(known))}")
     with needs_extra("compile"):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-    fields = {**_COMMON, **copy.deepcopy(ARCHITECTURES[architecture]), **overrides}
+    fields = {**_COMMON, **copy.deepcopy(known[architecture]), **overrides}
     config = AutoConfig.for_model(architecture, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lcc.artifact.weights_index import StoredTensor, weights_files
 from lcc.ir.program import Program
-from lcc.targets.base import Target
+from lcc.targets.base import EXPERTS, Target
 from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
 
 
@@ -20,6 +20,8 @@ class TvmCpu(Target):
     cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs; the best one that is
             known of the place, unless it is set
     """
+
+    lacks = (EXPERTS,)
 
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
@@ -31,6 +33,8 @@ class TvmCpu(Target):
         """Operators and types that no kernel is there for."""
         from lcc.targets.tvm_cpu.importer import unknown_operators
 
+        if reasons := super().refusals(programs):
+            return reasons
         reasons = unknown_operators(programs)
         if self.cpu not in self.levels:
             reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(self.levels)}")

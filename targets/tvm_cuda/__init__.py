@@ -12,7 +12,7 @@ from lcc.ir.roles import Role
 from lcc.passes.programs.base import ProgramPass
 from lcc.passes.programs.half_precision import HalfPrecision
 from lcc.passes.programs.static_shapes import StaticShapes
-from lcc.targets.base import Target
+from lcc.targets.base import EXPERTS, Target
 from lcc.targets.tvm_cuda.toolkit import environment, missing_tools
 
 ARCHITECTURES = ("sm_90", "sm_80", "sm_86", "sm_89", "sm_75")
@@ -33,11 +33,12 @@ class TvmCuda(Target):
     levels = ARCHITECTURES
     dtype = "float16"
     hands_out_every_row = True
+    lacks = (EXPERTS,)
     note = "machine code made without a GPU; it never ran, and no engine runs it"
 
     def refusals(self, programs: list[Program]) -> list[str]:
-        """What the machine lacks."""
-        return missing_tools()
+        """What it lacks, and what the machine does."""
+        return super().refusals(programs) + missing_tools()
 
     def passes(self) -> list[ProgramPass]:
         """Half precision; steps and evictions of static shapes."""

@@ -1,0 +1,133 @@
+"""Experts in standard operators: a loop over those that some token of the step chose.
+
+One turn of it picks the weights of an expert and the tokens that chose it, and adds what the expert
+makes of them. In 8 or 4 bits, the weights of the expert are widened then.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lcc.targets.low_bits import BLOCK
+from lcc.targets.onnx_rewriter import MICROSOFT, Rewriter
+
+Weights = Sequence[ir.Value]  # [E, N, K], or levels and scales of it
+
+
+def expert_loop(
+    graph: Rewriter,
+    name: str,
+    inputs: Sequence[ir.Value | None],
+    weights: Sequence[Weights],
+    biases: Sequence[ir.Value | None],
+    attributes: Any,
+    bits: int | None,
+) -> ir.Value:
+    """[T, H] of the inputs x [T, H], chosen [T, K] and shares [T, K].
+
+    name        that no other loop has
+    weights     of the first product, its rows in turn for the gate and the other half, and of the
+                second one
+    attributes  activation, alpha, beta and limit of `lcc::experts`
+    bits        of the weights; None = they are in float32
+    """
+    x, chosen, shares = inputs
+    flat = graph.add("Reshape", (chosen, graph.constant("flat", np.array([-1], np.int64))))
+    hit = graph.add("Unique", (flat,))
+    zeros = graph.add("Sub", (x, x))
+    turn, going, so_far = (
+        ir.Value(name=f"{name}.{what}", type=ir.TensorType(dtype), shape=shape)
+        for what, dtype, shape in (
+            ("turn", ir.DataType.INT64, ir.Shape([])),
+            ("going", ir.DataType.BOOL, ir.Shape([])),
+            ("so_far", ir.DataType.FLOAT, None),
+        )
+    )
+    body = _Body(graph, name)
+    expert = body.add("Gather", (hit, turn))
+    where = body.add("NonZero", (body.add("Equal", (chosen, expert)),))  # [2, n]
+    where = body.add("Transpose", (where,), perm=[1, 0])
+    token = body.add("Gather", (where, graph.constant("zeroth", np.array(0, np.int64))), axis=1)
+    rows = body.add("Gather", (x, token))  # [n, H]
+    rows = body.product(rows, weights[0], biases[0], expert, bits)
+    rows = body.gate(rows, attributes)
+    rows = body.product(rows, weights[1], biases[1], expert, bits)
+    axis = graph.constant("last_axis", np.array([-1], np.int64))
+    share = body.add("Unsqueeze", (body.add("GatherND", (shares, where)), axis))
+    token = body.add("Unsqueeze", (token, axis))
+    made = (so_far, token, body.add("Mul", (rows, share)))
+    out = body.add("ScatterND", made, reduction="add")
+    goes_on = body.add("Identity", (going,))
+    page = ir.Graph([turn, going, so_far], [goes_on, out], nodes=body.nodes, name=name)
+    none = graph.constant("always", np.array(True))
+    return graph.add("Loop", (graph.add("Size", (hit,)), none, zeros), body=page)
+
+
+class _Body:
+    """Nodes of the loop's graph; its constants are those of the graph around it."""
+
+    def __init__(self, graph: Rewriter, name: str) -> None:
+        self.graph, self.name, self.nodes = graph, name, list[ir.Node]()
+
+    def add(
+        self, operator: str, inputs: Sequence[ir.Value | None], domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """A new node; its only output."""
+        node = ir.node(operator, inputs, attributes=attributes, domain=domain)
+        node.outputs[0].name = f"{self.name}.turn_{len(self.nodes)}"  # as nothing around it
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def product(
+        self,
+        rows: ir.Value,
+        weights: Weights,
+        bias: ir.Value | None,
+        expert: ir.Value,
+        bits: int | None,
+    ) -> ir.Value:
+        """[n, N] of rows [n, K]: by the weights of one expert."""
+        if bits is None:
+            weight = self.add("Gather", (weights[0], expert))
+        else:
+            sizes = {"bits": bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 2}
+            inputs = (weights[0], expert, weights[1])
+            weight = self.add("GatherBlockQuantized", inputs, MICROSOFT, **sizes)
+        more = () if bias is None else (self.add("Gather", (bias, expert)),)
+        return self.add("Gemm", (rows, weight, *more), transB=1)
+
+    def gate(self, rows: ir.Value, attributes: Any) -> ir.Value:
+        """[n, I] of rows [n, 2I]: see `lcc.passes.experts.gate`."""
+        first, other = (self._every_second(rows, place) for place in (0, 1))
+        if not math.isinf(limit := attributes.get_float("limit")):
+            first = self.add("Clip", (first, None, self._number(limit)))
+            other = self.add("Clip", (other, self._number(-limit), self._number(limit)))
+        if (beta := attributes.get_float("beta")) != 0:
+            other = self.add("Add", (other, self._number(beta)))
+        scaled = first
+        if (alpha := attributes.get_float("alpha")) != 1:
+            scaled = self.add("Mul", (first, self._number(alpha)))
+        activation = attributes.get_string("activation")
+        if activation == "silu":
+            gate = self.add("Mul", (first, self.add("Sigmoid", (scaled,))))
+        elif activation == "relu":
+            gate = self.add("Relu", (scaled,))
+        else:
+            way = "tanh" if activation == "gelu_tanh" else "none"
+            gate = self.add("Gelu", (scaled,), approximate=way)
+        return self.add("Mul", (gate, other))
+
+    def _every_second(self, rows: ir.Value, first: int) -> ir.Value:
+        numbers = (first, np.iinfo(np.int64).max, 1, 2)  # start, end, axis, step
+        names = ("from_0" if first == 0 else "from_1", "to_end", "axis_1", "step_2")
+        parts = [
+            self.graph.constant(name, np.array([number], np.int64))
+            for name, number in zip(names, numbers, strict=True)
+        ]
+        return self.add("Slice", (rows, *parts))
+
+    def _number(self, number: float) -> ir.Value:
+        return self.graph.constant(f"number_{number:g}", np.array(number, np.float32))

@@ -1,0 +1,53 @@
+"""One tiny model of each kind of architecture, compiled, and held against the model itself.
+
+`verify` compares logits in chunks and one by one and greedy tokens with the eager model, and what
+cycles keep with the reference target.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.errors import ConfigError
+from lcc.measure.verify import verify
+from lcc.testing.tiny import tiny_model
+
+CACHE = CacheConfig(
+    capacity=64, budget=32, chunk_size=16, catalyst_size=0, sink_size=4, recent_size=8
+)
+
+
+def compiled(folder: Path, architecture: str, **options: Any) -> tuple[Path, Any]:
+    """An artifact, and the model that it was compiled from."""
+    model = tiny_model(architecture)
+    options = {"cache": CACHE, "policy": PolicyConfig(name="snapkv"), **options}
+    compile_model(model, folder / "m.lcc", CompileConfig(**options))
+    return folder / "m.lcc", model
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_moe"])
+def test_compiled_is_the_model(architecture: str, tmp_path: Path) -> None:
+    report = verify(*compiled(tmp_path, architecture), prompt_tokens=40, new_tokens=16)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    assert {"the model", "reference"} <= {row.against for row in report.rows}
+
+
+def test_experts_in_few_bits(tmp_path: Path) -> None:
+    """And no weight of an expert is left in float32."""
+    artifact, model = compiled(tmp_path, "mixtral", precision="int4")
+    report = verify(artifact, model, prompt_tokens=40, new_tokens=16)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    experts = sum(each.numel() for each in model.parameters() if each.ndim == 3)
+    others = sum(each.numel() for each in model.parameters() if each.ndim != 3)
+    assert experts > others / 2
+    stored = (artifact / "weights.bin").stat().st_size
+    assert stored < 0.75 * experts + 2 * others + 40 * 4096  # with gaps between tensors
+
+
+def test_targets_without_experts_say_so(tmp_path: Path) -> None:
+    for target in ("onnxruntime:nnapi", "onnxruntime:cuda"):
+        with pytest.raises(ConfigError, match="cannot build mixtures of experts; onnxruntime:cpu"):
+            compiled(tmp_path, "mixtral", target=target)
