@@ -1,104 +1,93 @@
 """Every spelling of attention, read into one form: `AttentionSite`.
 
     fused    scaled_dot_product_attention(q, k, v, mask | is_causal, scale, enable_gqa)
-    spelled  matmul(q, k^T) [* scale] [softcap] [+ mask] -> softmax -> matmul(., v)
+    spelled  softmax of what `attention_scores.py` reads, -> matmul(., v)
 
 In both, k and v may be repeated over the query heads of their group (repeat_kv). A softmax over
 anything but tokens, such as the experts of a router, is none of them.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import fx
 
 from lcc.errors import PassError
-from lcc.passes.graph import ModelGraph, aten, is_call, shape
-
-_SAME_VALUES = (
-    aten.clone.default,
-    aten.alias.default,
-    aten.contiguous.default,
-    aten._to_copy.default,
-    aten.dropout.default,
+from lcc.passes.attention_scores import (
+    PRODUCTS,
+    RESHAPES,
+    SAME_VALUES,
+    Bias,
+    read_scores,
+    split_scalar,
+    through,
 )
-_RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
-_NUMBERS = (int, float)
-_PRODUCTS = (aten.matmul.default, aten.bmm.default)
+from lcc.passes.graph import ModelGraph, aten, emit, is_call, reached_from, shape
 
 
 @dataclass(frozen=True)
 class AttentionSite:
     """One attention: queries [1, Hq, Q, D], keys and values [1, Hkv, Q, D] before any repetition.
 
-    output      the node whose value [1, Hq, Q, D] the attention computes
-    mask        additive or boolean, [.., Q, Q]; None = causal without a mask
+    output      the node whose value [1, Hq, Q, D], or [Hq, Q, D], the attention computes
+    biases      what is added to scores or hides them; none = causal without a mask
+    sinks       a number for each query head that is one more logit of every softmax; None = no such
     """
 
     output: fx.Node
     q: fx.Node
     k: fx.Node
     v: fx.Node
-    mask: fx.Node | None
+    biases: tuple[Bias, ...]
     scale: float
-    softcap: float
-
-
-def _through(node: fx.Node, *targets: Callable) -> fx.Node:
-    """The node that holds the same values, above copies and casts."""
-    while is_call(node, *_SAME_VALUES, *targets):
-        node = node.args[0]
-    return node
+    softcap: float = 0.0
+    sinks: fx.Node | None = None
 
 
 def _same_shape(node: fx.Node) -> fx.Node:
     """Above copies and above reshapes that change nothing."""
-    node = _through(node)
-    while is_call(node, *_RESHAPES, aten.expand.default) and shape(node) == shape(node.args[0]):
-        node = _through(node.args[0])
+    node = through(node)
+    while is_call(node, *RESHAPES, aten.expand.default) and shape(node) == shape(node.args[0]):
+        node = through(node.args[0])
+    return node
+
+
+def _heads(node: fx.Node) -> fx.Node:
+    """[1, H, Q, D], of a view of it as [H, Q, D] too."""
+    node = _same_shape(node)
+    if len(shape(node)) == 3 and is_call(node, *RESHAPES):
+        above = _same_shape(node.args[0])
+        if len(shape(above)) == 4 and shape(above)[1:] == shape(node):
+            return above
     return node
 
 
 def without_repeat(node: fx.Node) -> fx.Node:
     """K or V before its heads were repeated for the query heads of a group."""
-    node = _same_shape(node)
+    node = _heads(node)
     if is_call(node, aten.repeat_interleave.self_int) and node.args[2:3] == (1,):
         return _same_shape(node.args[0])
-    if not is_call(node, *_RESHAPES):
+    if not is_call(node, *RESHAPES):
         return node
-    inner = _through(node.args[0])
+    inner = through(node.args[0])
     if not is_call(inner, aten.expand.default) or len(shape(inner)) != 5:
         return node
-    inner = _through(inner.args[0])
+    inner = through(inner.args[0])
     if is_call(inner, aten.unsqueeze.default) and inner.args[1] in (2, -3):
         return _same_shape(inner.args[0])
     return node
 
 
-def _split_scalar(node: fx.Node) -> tuple[fx.Node, float]:
-    """Peel products and quotients with a number: node = inner * factor."""
-    factor = 1.0
-    while True:
-        node = _through(node)
-        if is_call(node, aten.mul.Tensor, aten.mul.Scalar) and isinstance(node.args[1], _NUMBERS):
-            factor *= float(node.args[1])
-        elif is_call(node, aten.div.Tensor, aten.div.Scalar) and isinstance(node.args[1], _NUMBERS):
-            factor /= float(node.args[1])
-        else:
-            return node, factor
-        node = node.args[0]
-
-
 def _fused_site(node: fx.Node) -> AttentionSite:
     names = ("q", "k", "v", "attn_mask", "dropout_p", "is_causal")
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    if given.get("attn_mask") is None and not given.get("is_causal", False):
+    mask = given.get("attn_mask")
+    if mask is None and not given.get("is_causal", False):
         raise PassError(
             f"{node.name}: attention without a mask and not causal; lcc compiles decoders, in "
             "which a token sees only what came before it"
         )
-    q, factor = _split_scalar(given["q"])
+    q, factor = split_scalar(given["q"])
     scale = given.get("scale")
     if scale is None:
         scale = 1.0 / math.sqrt(shape(q)[-1])
@@ -107,67 +96,70 @@ def _fused_site(node: fx.Node) -> AttentionSite:
         q=q,
         k=without_repeat(given["k"]),
         v=without_repeat(given["v"]),
-        mask=given.get("attn_mask"),
+        biases=() if mask is None else (Bias(mask, "added"),),
         scale=scale * factor,
-        softcap=0.0,
     )
 
 
-def _spelled_site(softmax: fx.Node) -> AttentionSite:
+def _spelled_site(graph: ModelGraph, softmax: fx.Node, texts: set[fx.Node]) -> AttentionSite:
     """The matmuls around a softmax; PassError names the first node that does not fit."""
-
-    def refuse(node: object, wanted: str) -> PassError:
-        name = node.name if isinstance(node, fx.Node) else str(node)
-        return PassError(f"{softmax.name}: {name} is not {wanted}")
-
-    if softmax.args[1] not in (-1, len(shape(softmax)) - 1):
-        raise refuse(softmax, "a softmax over the last axis")
-    probs, users = softmax, list(softmax.users)
-    while len(users) == 1 and is_call(users[0], *_SAME_VALUES):
-        probs, users = users[0], list(users[0].users)
-    if len(users) != 1 or not is_call(users[0], *_PRODUCTS) or users[0].args[0] is not probs:
-        raise refuse(users[0] if users else probs, "a product of the probabilities with v")
-    product = users[0]
-
-    scores, mask = _through(softmax.args[0]), None
-    if is_call(scores, aten.add.Tensor):
-        left, right = scores.args[:2]
-        if not _is_scores(left):
-            left, right = right, left
-        scores, mask = _through(left), right
-    softcap, scale = 0.0, 1.0
-    inner, cap = _split_scalar(scores)
-    if is_call(inner, aten.tanh.default):
-        scores, per_cap = _split_scalar(inner.args[0])
-        softcap = cap
-        scale = per_cap * cap
-    else:
-        scores, scale = inner, cap
-    if not is_call(scores, *_PRODUCTS):
-        raise refuse(scores, "a product of q with the transpose of k")
-    q, factor = _split_scalar(scores.args[0])
-    k, key_factor = _split_scalar(scores.args[1])
-    k = _same_shape(k)
-    if not is_call(k, aten.transpose.int) or {d % 4 for d in k.args[1:]} != {2, 3}:
-        raise refuse(k, "k transposed")
-    if mask is None:
-        raise refuse(softmax, "causal: no mask is added to its scores")
+    scores = read_scores(graph, softmax, texts)
+    product = _product_with_values(softmax, with_sinks=scores.sinks is not None)
+    output, sinks = _behind(product, texts)
+    if not scores.biases:
+        raise PassError(f"{softmax.name}: no mask is added to its scores, so it is not causal")
     return AttentionSite(
-        output=product,
-        q=_same_shape(q),
-        k=without_repeat(k.args[0]),
+        output=output,
+        q=_heads(scores.q),
+        k=without_repeat(_not_transposed(softmax, _same_shape(scores.k))),
         v=without_repeat(product.args[1]),
-        mask=mask,
-        scale=scale * factor * key_factor,
-        softcap=softcap,
+        biases=tuple(scores.biases),
+        scale=scores.scale,
+        softcap=scores.softcap,
+        sinks=scores.sinks or sinks,
     )
 
 
-def _is_scores(node: fx.Node) -> bool:
-    inner, _ = _split_scalar(node)
-    if is_call(inner, aten.tanh.default):
-        inner, _ = _split_scalar(inner.args[0])
-    return is_call(inner, *_PRODUCTS)
+def _product_with_values(softmax: fx.Node, *, with_sinks: bool) -> fx.Node:
+    """The product of probabilities and values; a column of sinks is cut off before it."""
+    probs, users = softmax, list(softmax.users)
+    passed = (*SAME_VALUES, *RESHAPES)
+    while len(users) == 1 and is_call(users[0], *passed, *((aten.slice.Tensor,) * with_sinks)):
+        probs, users = users[0], list(users[0].users)
+    if len(users) != 1 or not is_call(users[0], *PRODUCTS) or users[0].args[0] is not probs:
+        name = (users[0] if users else probs).name
+        raise PassError(f"{softmax.name}: {name} is not a product of the probabilities with v")
+    return users[0]
+
+
+def _behind(product: fx.Node, texts: set[fx.Node]) -> tuple[fx.Node, fx.Node | None]:
+    """What an attention gives, and its sinks, where they scale what it gives.
+
+    out * sigmoid(logsumexp(scores) - sinks): what one more logit in the softmax would leave of it.
+    """
+    users = list(product.users)
+    if len(users) != 1 or not is_call(users[0], aten.mul.Tensor):
+        return product, None
+    share = through(users[0].args[1], *RESHAPES)
+    if not is_call(share, aten.sigmoid.default):
+        return product, None
+    difference = through(share.args[0])
+    if not is_call(difference, aten.sub.Tensor) or difference.args[1] in texts:
+        return product, None
+    if not is_call(through(difference.args[0]), aten.logsumexp.default):
+        return product, None
+    return users[0], difference.args[1]
+
+
+def _not_transposed(softmax: fx.Node, k: fx.Node) -> fx.Node:
+    """Keys [.., Q, D] of k [.., D, Q]."""
+    rank = len(shape(k))
+    if is_call(k, aten.transpose.int) and {d % rank for d in k.args[1:]} == {rank - 2, rank - 1}:
+        return k.args[0]
+    if is_call(k, aten.permute.default) and [d % 4 for d in k.args[1]] == [0, 2, 3, 1]:
+        with k.graph.inserting_before(k):
+            return emit(k.graph, aten.transpose.int, k.args[0], 1, 2)
+    raise PassError(f"{softmax.name}: {k.name} is not k transposed")
 
 
 def attention_softmaxes(graph: ModelGraph) -> list[fx.Node]:
@@ -181,9 +173,10 @@ def attention_sites(graph: ModelGraph) -> list[AttentionSite]:
 
     Raises PassError with the nearest miss when a softmax is not part of an attention lcc can read.
     """
+    texts = reached_from(graph.graph, [graph.placeholder("input_ids")])
     fused = graph.calls(aten.scaled_dot_product_attention.default)
     sites = [_fused_site(n) for n in fused]
-    sites += [_spelled_site(n) for n in attention_softmaxes(graph)]
+    sites += [_spelled_site(graph, n, texts) for n in attention_softmaxes(graph)]
     if not sites:
         raise PassError(
             f"find_attention: no attention in a graph of {len(graph.graph.nodes)} nodes: neither "

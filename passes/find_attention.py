@@ -5,22 +5,15 @@ from torch import fx
 
 from lcc.errors import PassError
 from lcc.passes import ops  # noqa: F401 - defines lcc::
+from lcc.passes.attention_scores import Bias, sinks_of
 from lcc.passes.attention_sites import AttentionSite, attention_sites, attention_softmaxes
 from lcc.passes.base import Pass
-from lcc.passes.causal_masks import window_of
-from lcc.passes.find_rotation import (
-    TOLERANCE,
-    FoundRotation,
-    between,
-    find_rotation,
-    images,
-    pairs_of,
-    position_roots,
-    unit_input,
-)
+from lcc.passes.causal_masks import Mask, read_mask
 from lcc.passes.graph import ModelGraph, ancestors, aten, emit, is_call, reached_from, shape
 from lcc.passes.position_table import position_table
-from lcc.passes.rotation import Rotation
+from lcc.passes.shared_rotations import SharedRotations, token_major
+
+_LOOKUPS = (aten.embedding.default, aten.index_select.default, aten.index.Tensor)
 
 
 class FindAttention(Pass):
@@ -31,8 +24,9 @@ class FindAttention(Pass):
         after    cos_0, sin_0 once
                  lcc.rotate(q, cos_0, sin_0), lcc.rotate(k, cos_0, sin_0), v -> lcc.attention
 
-    Masks are computed and recognised (causal, or causal with a window) and then dropped; the
-    repetition of KV heads is dropped too. What cannot be recognised is a PassError that names the
+    Masks are computed and recognised (causal, perhaps with a window or with a bias by distance) and
+    then dropped; the repetition of KV heads is dropped too. A norm after the rotation changes
+    places with it. What cannot be recognised is a PassError that names the
     node: nothing falls back to dense attention.
 
     table_size  positions for which rotation tables are made, for re-rotating kept entries; fewer
@@ -49,34 +43,23 @@ class FindAttention(Pass):
         """Replace every attention; return how many there were."""
         sites = attention_sites(graph)
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])
-        positions = reached_from(graph.graph, [graph.placeholder("position_ids")])
+        positions = reached_from(graph.graph, [graph.placeholder("position_ids")]) - texts
         rows = position_table(graph)
         table_size = self.table_size if rows is None else min(self.table_size, rows)
-        rotations = _Rotations(graph, positions - texts, table_size)
-        windows: dict[fx.Node | None, int] = {}
+        rotations = SharedRotations(graph, positions, texts, table_size)
+        masks: dict[tuple[tuple[Bias, ...], int], Mask] = {}
         for site in sites:
-            if site.mask is not None and site.mask in texts:
-                raise PassError(
-                    f"find_attention: mask {site.mask.name} depends on the tokens themselves, as a "
-                    "mask of padding does; wanted one that depends on their places only"
-                )
-            if site.mask not in windows:
-                windows[site.mask] = window_of(graph, site.mask, self.table_size)
-            found_q = find_rotation(graph, site.q, positions - texts, texts)
-            found_k = find_rotation(graph, site.k, positions - texts, texts)
-            with graph.graph.inserting_before(site.output):
-                q, _ = rotations.apply(site.q, found_q)
-                k, rotation = rotations.apply(site.k, found_k)
-                v = token_major(graph.graph, site.v)
-                out = emit(
-                    graph.graph,
-                    torch.ops.lcc.attention.default,
-                    *(q, k, v, site.scale, windows[site.mask], site.softcap, rotation),
-                )
-                _check_heads(site, q, k, v)
-                back = emit(graph.graph, aten.transpose.int, out, 1, 2)
-            site.output.replace_all_uses_with(back)
-            graph.graph.erase_node(site.output)  # dropout makes it impure: never dead by itself
+            heads = shape(site.q)[1]
+            for bias in site.biases:
+                if bias.node in texts:
+                    raise PassError(
+                        f"find_attention: mask {bias.node.name} depends on the tokens themselves, "
+                        "as a mask of padding does; wanted one that depends on their places only"
+                    )
+            if (site.biases, heads) not in masks:
+                key = site.biases, heads
+                masks[key] = read_mask(graph, site.biases, self.table_size, heads)
+            _replace(graph, site, masks[site.biases, heads], rotations)
         graph.graph.eliminate_dead_code()
         cancel_transposes(graph.graph)
         graph.rotations = tuple(rotations.tables)
@@ -101,8 +84,7 @@ class FindAttention(Pass):
             if node not in texts or not enters or is_call(node, torch.ops.lcc.rotate.default):
                 continue
             embedded = all(
-                any(is_call(a, aten.embedding.default) and a in positions for a in ancestors(i))
-                for i in enters
+                any(is_call(a, *_LOOKUPS) and a in positions for a in ancestors(i)) for i in enters
             )
             if not (embedded and is_call(node, aten.add.Tensor)):
                 raise PassError(
@@ -111,86 +93,44 @@ class FindAttention(Pass):
                 )
 
 
-class _Rotations:
-    """The distinct rotations of a model: tables, and the nodes that hold cosines and sines."""
+def _replace(
+    graph: ModelGraph, site: AttentionSite, mask: Mask, rotations: SharedRotations
+) -> None:
+    """Put `lcc::attention` in the place of one attention."""
+    q, k = rotations.read(site.q), rotations.read(site.k)
+    with graph.graph.inserting_before(site.output):
+        key, rotation = rotations.apply(k)
+        query, _ = rotations.apply(q)
+        for weight in filter(None, (q.weight, k.weight)):
+            query = emit(graph.graph, aten.mul.Tensor, query, weight)
+        value = token_major(graph.graph, site.v)
+        numbers = site.scale, mask.window, site.softcap, rotation
+        more = _more(graph, site, mask)
+        call = torch.ops.lcc.attention.default
+        out = emit(graph.graph, call, query, key, value, *numbers, *more)
+        _check_heads(site, query, key, value)
+        back = emit(graph.graph, aten.transpose.int, out, 1, 2)
+        if len(shape(site.output)) == 3:  # [Hq, Q, D]
+            back = emit(graph.graph, aten.squeeze.dim, back, 0)
+    site.output.replace_all_uses_with(back)
+    graph.graph.erase_node(site.output)  # dropout makes it impure: never dead by itself
 
-    def __init__(self, graph: ModelGraph, positions: set[fx.Node], table_size: int) -> None:
-        self.graph = graph
-        self.positions = positions
-        self.table_size = table_size
-        self.tables: list[Rotation] = []
-        self._known: dict[tuple, tuple[int, fx.Node, fx.Node]] = {}
 
-    def apply(self, rotated: fx.Node, found: FoundRotation | None) -> tuple[fx.Node, int]:
-        """The token-major rotated tensor, and its rotation's index (-1 where there is none)."""
-        if found is None:
-            return token_major(self.graph.graph, rotated), -1
-        roots = position_roots(found, self.positions)
-        key = (
-            roots,
-            found.size,
-            found.interleaved,
-            round(found.scale, 6),
-            shape(found.rotated)[-1],
+def _more(graph: ModelGraph, site: AttentionSite, mask: Mask) -> tuple[fx.Node | None, ...]:
+    """Sinks and bias, as constants of the graph; nothing where there is neither."""
+    sinks = None if site.sinks is None else sinks_of(graph, site.sinks, shape(site.q)[1])
+    if sinks is not None and mask.bias is not None:
+        raise PassError(
+            f"find_attention: {site.output.name} has sinks and a bias by distance; lcc has no "
+            "kernel for both"
         )
-        if key not in self._known:
-            self._known[key] = self._add(found)
-        index, cos, sin = self._known[key]
-        source = found.source
-        if isinstance(shape(source)[1], int):
-            source = token_major(self.graph.graph, source)
-        call = torch.ops.lcc.rotate.default
-        return emit(self.graph.graph, call, source, cos, sin, found.interleaved), index
-
-    def _add(self, found: FoundRotation) -> tuple[int, fx.Node, fx.Node]:
-        index, dim = len(self.tables), shape(found.rotated)[-1]
-        where = torch.arange(self.table_size)
-        unit = unit_input(found, dim)
-        repeated = unit.double().expand(self.table_size, dim)
-        made = images(self.graph, found.source, found.rotated, where, repeated)
-        cos, sin = (t / found.scale for t in pairs_of(made, found))
-        if (error := float((torch.hypot(cos, sin) - 1).abs().max())) > TOLERANCE:
-            raise PassError(
-                f"find_attention: the length of {found.rotated.name} changes with the position (by "
-                f"{error:.2g} below {self.table_size}); wanted a rotation"
-            )
-        self.tables.append(Rotation.between(cos, sin, interleaved=found.interleaved))
-        return (index, *self._emit_angles(found, unit, index))
-
-    def _emit_angles(
-        self, found: FoundRotation, unit: torch.Tensor, index: int
-    ) -> tuple[fx.Node, fx.Node]:
-        """Cosines and sines [1, Q, R/2]: the model's own rotation, run on unit vectors."""
-        graph = self.graph.graph
-        self.graph.module.register_buffer(f"unit_{index}", unit, persistent=False)
-        constant = graph.get_attr(f"unit_{index}")
-        fake_mode = found.source.meta["val"].fake_mode
-        constant.meta["val"] = fake_mode.from_tensor(unit, static_shapes=True)
-        length = emit(graph, aten.sym_size.int, self.graph.placeholder("position_ids"), 1)
-        sizes = list(shape(found.source))
-        heads_first = isinstance(sizes[1], int)
-        sizes[2 if heads_first else 1] = length
-        copies = {found.source: emit(graph, aten.expand.default, constant, sizes)}
-        for node in between(found):
-            args = fx.node.map_arg(node.args, lambda n: copies.get(n, n))
-            kwargs = fx.node.map_arg(node.kwargs, lambda n: copies.get(n, n))
-            copies[node] = emit(graph, node.target, *args, **kwargs)
-        first_axis = 1 if isinstance(shape(found.rotated)[1], int) else 2
-        image = emit(graph, aten.select.int, copies[found.rotated], first_axis, 0)
-        if found.interleaved:
-            parts = [(0, found.size, 2), (1, found.size, 2)]
-        else:
-            half = found.size // 2
-            parts = [(0, half, 1), (half, found.size, 1)]
-        cos, sin = (emit(graph, aten.slice.Tensor, image, 2, *part) for part in parts)
-        return cos, sin
-
-
-def token_major(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """[1, H, Q, D] -> [1, Q, H, D], taking a transpose away where there is one."""
-    if is_call(node, aten.transpose.int) and set(node.args[1:]) == {1, 2}:
-        return node.args[0]
-    return emit(graph, aten.transpose.int, node, 1, 2)
+    found = [
+        None if value is None else graph.constant(name, value)
+        for name, value in (("sinks", sinks), ("bias", mask.bias))
+    ]
+    while found and found[-1] is None:
+        found.pop()
+    return tuple(found)
 
 
 def cancel_transposes(graph: fx.Graph) -> None:

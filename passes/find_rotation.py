@@ -169,7 +169,10 @@ def find_rotation(
 
 
 def _is_heads(node: fx.Node, dim: int) -> bool:
-    return len(shape(node)) == 4 and shape(node)[-1] == dim and node.meta["val"].is_floating_point()
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor):  # parts of one
+        return False
+    return value.dim() == 4 and value.shape[-1] == dim and value.is_floating_point()
 
 
 def _read(matrix: torch.Tensor, source: fx.Node, rotated: fx.Node) -> FoundRotation:

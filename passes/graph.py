@@ -6,7 +6,7 @@ result again, which validates it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class ModelGraph:
     inputs      what the graph takes, in order; each placeholder bears the name of its port
     outputs     what the graph gives, in order
     plan        the kind of each layer, once HybridLayers has run; None = all are full
+    positions_end   the first position for which its angles do not hold; None = they hold for all
     """
 
     module: fx.GraphModule
@@ -37,6 +38,7 @@ class ModelGraph:
     inputs: tuple[Port, ...] = (Port("tokens", Role.TOKENS), Port("positions", Role.POSITIONS))
     outputs: tuple[Port, ...] = (Port("logits", Role.LOGITS),)
     plan: tuple[Kind, ...] | None = None
+    positions_end: int | None = None
 
     @property
     def graph(self) -> fx.Graph:
@@ -58,7 +60,7 @@ class ModelGraph:
         for old, new in copies.items():
             new.meta = dict(old.meta)
         module = fx.GraphModule(self.module, graph)
-        return ModelGraph(module, self.rotations, self.inputs, self.outputs, self.plan)
+        return replace(self, module=module)
 
     def to(self, device: torch.device) -> None:
         """Move the graph, and the weights that it shares with its model, to another device."""
@@ -97,6 +99,19 @@ class ModelGraph:
             value = mode.from_tensor(value, static_shapes=True)
         node.meta["val"] = value
         self.inputs = (*self.inputs[:place], port, *self.inputs[place:])
+        return node
+
+    def constant(self, name: str, value: torch.Tensor) -> fx.Node:
+        """A tensor of the graph's own, at its insertion point; equal ones are one."""
+        for number in range(1 << 20):
+            known = self.module._buffers.get(f"{name}_{number}")
+            if known is None:
+                self.module.register_buffer(f"{name}_{number}", value, persistent=False)
+            if known is None or (known.shape == value.shape and torch.equal(known, value)):
+                break
+        node = self.graph.get_attr(f"{name}_{number}")
+        mode = self._placeholders()[0].meta["val"].fake_mode
+        node.meta["val"] = mode.from_tensor(value, static_shapes=True)
         return node
 
     def drop_input(self, node: fx.Node) -> None:

@@ -81,11 +81,22 @@ class HybridLayers(Pass):
                     f"plan: layer {i} has a window of its own ({site.args[7]} tokens), which it "
                     "keeps; wanted full"
                 )
+            if len(site.args) > 10 and not isinstance(kind, Full):
+                raise ConfigError(
+                    f"plan: layer {i} has attention sinks or a bias by distance, of which only "
+                    "full layers are supported; wanted full"
+                )
             self._check_angles(graph, i, site, kind)
 
     def _check_angles(self, graph: ModelGraph, i: int, site: fx.Node, kind: Kind) -> None:
         """An entry that moves is turned by a table of angles, with a row for every slot moved."""
         rotation = site.args[9]
+        turned = is_call(site.args[0], torch.ops.lcc.rotate.default)
+        if rotation >= 0 and not turned and not isinstance(kind, Full):
+            raise ConfigError(
+                f"plan: layer {i} multiplies its queries behind their rotation (a norm with "
+                "weights), of which only full layers are supported; wanted full"
+            )
         if isinstance(kind, Full) or self.positions == "absolute" or rotation < 0:
             return
         rows, moves = len(graph.rotations[rotation].cos), kind.leaving(*self.sizes)

@@ -116,7 +116,10 @@ def is_full(site: fx.Node, capacity: int) -> bool:
 
 def before_rotation(node: fx.Node) -> fx.Node:
     """The query or key [1, Q, H, D] that was rotated, or the same where none was."""
-    return node.args[0] if is_call(node, torch.ops.lcc.rotate.default) else node
+    turned = node
+    while is_call(turned, aten.mul.Tensor):  # by the weights of a norm behind the rotation
+        turned = turned.args[0]
+    return turned.args[0] if is_call(turned, torch.ops.lcc.rotate.default) else node
 
 
 def head_sizes(site: fx.Node) -> tuple[int, int]:

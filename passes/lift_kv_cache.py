@@ -93,12 +93,12 @@ def _with_cache(
     graph: ModelGraph, site: fx.Node, key: fx.Node, value: fx.Node, used: fx.Node
 ) -> list[fx.Node]:
     """Replace an attention by one over a cache; returns the keys and values that it gives."""
-    q, k, v, scale, window, softcap, rotation = site.args
+    q, k, v, *numbers = site.args
     with graph.graph.inserting_before(site):
         new = emit(
             graph.graph,
             torch.ops.lcc.cached_attention.default,
-            *(q, k, v, key, value, used, scale, window, softcap, rotation),
+            *(q, k, v, key, value, used, *numbers),
         )
         parts = [graph.graph.call_function(getitem, (new, part)) for part in range(3)]
     for part, node in enumerate(parts):

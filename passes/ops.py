@@ -29,7 +29,15 @@ def _(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, first_slot: Tensor, scale: float, window: int, softcap: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first_slot: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    sinks: Tensor | None,
+    bias: Tensor | None,
 ) -> Tensor:
     """Attention of Q queries in slots first_slot.. over S slots; float32 softmax."""
     length, slots = q.shape[1], k.shape[1]
@@ -37,19 +45,31 @@ def _attend(
     scores = torch.einsum("bqhd,bshd->bhqs", q, k.repeat_interleave(group, dim=2)) * scale
     if softcap > 0:
         scores = torch.tanh(scores / softcap) * softcap
+    if bias is not None:
+        scores = scores + bias[:, None, :slots]
     query = torch.arange(length)[:, None] + first_slot
     key = torch.arange(slots)[None, :]
     visible = key <= query
     if window > 0:
         visible = visible & (query - key < window)
     scores = scores.masked_fill(~visible, float("-inf"))
-    weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks[:, None, None].expand(*scores.shape[:3], 1)), dim=-1)
+    weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)[..., :slots]
     return torch.einsum("bhqs,bshd->bqhd", weights, v.repeat_interleave(group, dim=2)).contiguous()
 
 
 @torch.library.custom_op("lcc::attention", mutates_args=())
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, rotation: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    rotation: int,
+    sinks: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Causal attention of a text over itself: what find_attention makes of every spelling.
 
@@ -58,15 +78,16 @@ def attention(
     window      keys a query sees, itself included; 0 = all
     softcap     scores become tanh(s / softcap) * softcap; 0 = as they are
     rotation    index of the rotation that k went through; -1 = none
+    sinks       [Hq]            one more logit in every softmax of a head, which stands for no key
+    bias        [Hq, M]         added to every score of the key in a slot, M >= Q (ALiBi)
     returns     [B, Q, Hq, D]
     """
-    return _attend(q, k, v, torch.zeros(1, dtype=torch.int64), scale, window, softcap)
+    first = torch.zeros(1, dtype=torch.int64)
+    return _attend(q, k, v, first, scale, window, softcap, sinks, bias)
 
 
 @attention.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, rotation: int
-) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, *rest: object) -> Tensor:
     return q.new_empty(q.shape)
 
 
@@ -82,6 +103,8 @@ def cached_attention(
     window: int,
     softcap: float,
     rotation: int,
+    sinks: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Write Q new entries in slots used .. used+Q-1 and attend over all valid slots.
 
@@ -90,7 +113,7 @@ def cached_attention(
     key_cache   [B, Hkv, S, D]    also value_cache; slots 0 .. used-1 are valid
     used        [1] int32
     returns     [B, Q, Hq, D] and the caches with the new entries in place
-    rotation    as in lcc::attention
+    rotation    as in lcc::attention, and sinks; bias is [Hq, M], M >= S
 
     Query j sees slots 0 .. used+j, the last `window` of them where window > 0.
     """
@@ -98,30 +121,14 @@ def cached_attention(
     keys = key_cache.index_copy(2, slots, k.transpose(1, 2))
     values = value_cache.index_copy(2, slots, v.transpose(1, 2))
     filled = int(used) + q.shape[1]
-    out = _attend(
-        q,
-        keys[:, :, :filled].transpose(1, 2),
-        values[:, :, :filled].transpose(1, 2),
-        used.long(),
-        scale,
-        window,
-        softcap,
-    )
-    return out, keys, values
+    seen_keys, seen_values = (x[:, :, :filled].transpose(1, 2) for x in (keys, values))
+    numbers = scale, window, softcap, sinks, bias
+    return _attend(q, seen_keys, seen_values, used.long(), *numbers), keys, values
 
 
 @cached_attention.register_fake
 def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    used: Tensor,
-    scale: float,
-    window: int,
-    softcap: float,
-    rotation: int,
+    q: Tensor, k: Tensor, v: Tensor, key_cache: Tensor, value_cache: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
 
@@ -186,7 +193,7 @@ def _(
     v: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
-    *numbers: object,
+    *n: object,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), torch.empty_like(key_cache), torch.empty_like(value_cache)
 

@@ -47,8 +47,8 @@ class Subject:
     @property
     def window(self) -> int | None:
         """Positions that the model has: a table that it looks them up in ends them, too."""
-        rows = position_table(self.captured)
-        return min(filter(None, (self.trained_window, rows)), default=None)
+        ends = (self.trained_window, position_table(self.captured), self.captured.positions_end)
+        return min(filter(None, ends), default=None)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def specialize(
         window=subject.window,
     )
     graph, passes = pipeline.run(subject.captured, steps, dump=dump)
+    _check_biases(graph, subject, cache)
     kinds = graph.plan or (Full(),) * len(graph.calls(torch.ops.lcc.cached_attention.default))
     if subject.heads is not None and Full() not in kinds:
         raise ConfigError("heads were given, the plan leaves no layer full that they could score")
@@ -247,6 +248,23 @@ def _check_positions(subject: Subject, cache: CacheConfig) -> None:
         raise ConfigError(
             f"positions are absolute, {subject.name} has a table of {rows} and a text has no end; "
             "compile with --positions contiguous"
+        )
+    end = subject.captured.positions_end
+    if end is not None and cache.positions == "absolute":
+        raise ConfigError(
+            f"positions are absolute, {subject.name} has other angles in texts of more than {end} "
+            "tokens (LongRoPE or dynamic scaling); compile with --positions contiguous"
+        )
+
+
+def _check_biases(graph: ModelGraph, subject: Subject, cache: CacheConfig) -> None:
+    sites = graph.calls(torch.ops.lcc.cached_attention.default)
+    if cache.positions == "absolute" and any(
+        each is not None for s in sites for each in s.args[11:]
+    ):
+        raise ConfigError(
+            f"positions are absolute, {subject.name} adds a bias by distance (ALiBi), which "
+            "follows slots; compile with --positions contiguous"
         )
 
 

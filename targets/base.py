@@ -49,10 +49,17 @@ class Target(ABC):
         """Write the programs into a folder; returns program name -> file name."""
 
 
-EXPERTS = "mixtures of experts"
+EXPERTS, SINKS, BIAS = "mixtures of experts", "attention sinks", "a bias by distance (ALiBi)"
+_SINKS = 10  # where lcc::cached_attention has sinks; a bias comes next
 
 
 def traits_of(programs: list[Program]) -> set[str]:
     """What programs hold that not every target can build."""
-    targets = {str(node.target) for each in programs for node in each.exported.graph.nodes}
-    return {EXPERTS} if "lcc.experts.default" in targets else set()
+    found = set()
+    for node in (node for each in programs for node in each.exported.graph.nodes):
+        if str(node.target) == "lcc.experts.default":
+            found.add(EXPERTS)
+        elif str(node.target) == "lcc.cached_attention.default":
+            more = zip(node.args[_SINKS:], (SINKS, BIAS), strict=False)
+            found |= {trait for value, trait in more if value is not None}
+    return found

@@ -9,7 +9,7 @@ The kernel wants queries and new entries in the cache's type, too.
 import onnx_ir as ir
 
 _CACHES = (3, 4)  # inputs of GroupQueryAttention: past keys and values
-_FIRST = (0, 1, 2, 10)  # queries, new keys, new values, bias
+_FIRST = (0, 1, 2, 10, 11)  # queries, new keys, new values, bias, sinks
 
 
 def attend_in_half(model: ir.Model) -> int:

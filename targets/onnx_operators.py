@@ -45,6 +45,27 @@ def _cached_attention(
     window: int,
     softcap: float,
     rotation: int,
+    sinks: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if bias is not None:  # a table, by slot
+        bias = _slot_bias(bias, key_cache.shape[2], used, q.shape[1])
+    args = (q, k, v, key_cache, value_cache, used)
+    return _attend(*args, scale, window, softcap, sinks=sinks, bias=bias)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    used: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+    *,
+    sinks: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`bias`: [1, 1 or Hq, Q, slots in use], added to the logits after scale and cap."""
@@ -55,7 +76,9 @@ def _cached_attention(
     if softcap > 0:
         attributes["softcap"] = softcap
     flat = _flat(q)
-    more = () if bias is None else (None, None, None, bias)  # angles and positions: already applied
+    # Angles and positions are already applied.
+    more = () if bias is None and sinks is None else (None, None, None, bias)
+    more = more if sinks is None else (*more, sinks)
     out, keys, values = symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
         (flat, _flat(k), _flat(v), key_cache, value_cache, last, (last + 1).reshape(()), *more),
@@ -100,8 +123,7 @@ def _cached_sink_window(
         near = symbolic("Tile", (near, repeats), dtype=near.dtype, shape=shape, version=OPSET)
         more = _sink_bias(q, sink_q, _first_keys(key_cache, k, used, sink), scale, softcap)
         bias = torch.cat((_cut(more, total), near), dim=3)
-    numbers = (scale, 0, softcap, rotation)
-    return _cached_attention(q, k, v, key_cache, value_cache, used, *numbers, bias)
+    return _attend(q, k, v, key_cache, value_cache, used, scale, 0, softcap, bias=bias)
 
 
 def _cached_block_sparse(
@@ -115,7 +137,7 @@ def _cached_block_sparse(
     *numbers: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The kernel of full layers, with a bias: -inf where a query does not see."""
-    *sees, scale, softcap, rotation = numbers
+    *sees, scale, softcap, _ = numbers
     length = q.shape[1]
     seen = blocks_seen(places, used, length, k.shape[2], sees)
     bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)[None]
@@ -123,8 +145,21 @@ def _cached_block_sparse(
         group = q.shape[2] // heads
         bias = bias[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 2)  # [1, Hq, Q, S]
     bias = _cut(bias, used.long() + length)
-    more = (scale, 0, softcap, int(rotation), bias)
-    return _cached_attention(q, k, v, key_cache, value_cache, used, *more)
+    return _attend(q, k, v, key_cache, value_cache, used, scale, 0, softcap, bias=bias)
+
+
+def _slot_bias(table: Tensor, slots: int, used: Tensor, length: int) -> Tensor:
+    """[1, Hq, Q, slots in use] of a table [Hq, M], less that of the newest slot.
+
+    So it is small where it counts, in half precision too.
+    """
+    total = used.long() + length
+    rows = table[:, :slots]
+    rows = (rows - rows.index_select(1, total - 1))[None, :, None]  # [1, Hq, 1, S]
+    repeats = torch.cat([torch.full((1,), n) for n in (1, 1, length, 1)])
+    shape = (1, table.shape[0], length, slots)
+    cut = _cut(rows, total)
+    return symbolic("Tile", (cut, repeats), dtype=rows.dtype, shape=shape, version=OPSET)
 
 
 def _cut(x: Tensor, count: Tensor) -> Tensor:

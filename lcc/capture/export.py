@@ -17,6 +17,7 @@ _CASTS = (
     aten.to.device,
     aten.to.dtype_layout,
     aten.to.other,
+    aten.type_as.default,
     aten._to_copy.default,
 )
 _OURS = re.compile(
@@ -52,7 +53,8 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
 
     The module is in evaluation mode afterwards.
 
-    Raises CaptureError with what the export stumbled over, or for weights that are not float32.
+    Raises CaptureError for what lcc knows that it cannot compile, with what the export stumbled
+    over, or for weights that are not float32.
     """
     function, name = function_of(model), type(model).__name__
     for what, weight in model.named_parameters():
@@ -63,15 +65,17 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
             )
     ids = torch.arange(EXAMPLE_LENGTH)[None] % 7
     positions = torch.arange(EXAMPLE_LENGTH)[None]
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    length = torch.export.Dim("Q", min=2, max=min(max_length, limit or max_length))
+    config = getattr(model, "config", None)
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    limit = min([max_length, *(each for each in limits if each)])
+    # Of a text as long as a model's tables nothing is cut off them, which would be another graph.
+    length = torch.export.Dim("Q", min=2, max=limit - 1)
     with experts_as_operators(model):
         exported = _exported(function.eval(), name, (ids, positions), length)
     if changed := exported.graph_signature.buffers_to_mutate:
         raise CaptureError(
-            f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads, as a "
-            "rotary embedding does that depends on the length of the text (LongRoPE, dynamic NTK); "
-            "lcc compiles models whose angles depend on positions only"
+            f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads; lcc "
+            "compiles models that read without changing themselves"
         )
     value = exported.graph.output_node().args[0][0].meta.get("val")
     if not isinstance(value, torch.Tensor) or value.dim() != 3:

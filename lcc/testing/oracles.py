@@ -44,10 +44,26 @@ def softmax(logits: Vector) -> Vector:
     return [w / total for w in weights]
 
 
-def attention(query: Vector, keys: list[Vector], scale: float, window: int | None = None) -> Vector:
-    """How much the query of the last entry attends to each; `window` counts that entry itself."""
+def attention(
+    query: Vector,
+    keys: list[Vector],
+    scale: float,
+    window: int | None = None,
+    *,
+    sink: float | None = None,
+    bias: Vector | None = None,
+) -> Vector:
+    """How much the query of the last entry attends to each; `window` counts that entry itself.
+
+    sink    one more logit, which takes its share and stands for no entry
+    bias    what is added to the logit of each entry
+    """
     first = 0 if window is None else max(0, len(keys) - window)
-    return [0.0] * first + softmax([scale * dot(query, key) for key in keys[first:]])
+    logits = [scale * dot(query, key) for key in keys[first:]]
+    if bias is not None:
+        logits = [x + b for x, b in zip(logits, bias[first : len(keys)], strict=True)]
+    shares = softmax(logits if sink is None else [*logits, sink])
+    return [0.0] * first + shares[: len(logits)]
 
 
 def sees(kind: Sparse, query: int, key: int, head: int = 0) -> bool:

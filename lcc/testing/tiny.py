@@ -67,6 +67,40 @@ _EXPERTS: dict[str, Any] = {
 }
 # Kinds of models that fewer tests look at; fields that a configuration does not know do no harm.
 KINDS: dict[str, dict[str, Any]] = {
+    "gpt_oss": {
+        **_EXPERTS,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 8.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 64,
+        },
+        "head_dim": 16,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "granite_swa": {
+        "head_dim": 16,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
+    "falcon": {"alibi": True, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "codegen": {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 512},
+    "xglm": {"d_model": 64, "ffn_dim": 96, "num_layers": 2, "attention_heads": 4},
+    "gpt_neo": {
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+    },
+    "openai-gpt": {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "nanochat": {},
     "mixtral": _EXPERTS,
     "qwen3_moe": {**_EXPERTS, "head_dim": 16},
     "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 48},

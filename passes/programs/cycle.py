@@ -10,7 +10,7 @@ from lcc.errors import PassError
 from lcc.ir.plan import Full, Kind, SinkWindow, Sparse
 from lcc.ir.program import Program
 from lcc.passes import lag_of
-from lcc.passes.graph import ModelGraph, is_call, shape
+from lcc.passes.graph import ModelGraph, attribute, is_call, shape
 from lcc.passes.hybrid_layers import sparse_kinds
 from lcc.passes.policies import EvictionPolicy
 from lcc.passes.policies.sink_window import SinkWindow as Newest
@@ -60,9 +60,9 @@ def cycle_programs(
     named = []
     for layer, site in zip(layers, _sites(graph), strict=True):
         if not isinstance(layer.kind, Full):
-            named.append(replace(layer, compact=made.compact(site.args[-1], layer, layers)))
+            named.append(replace(layer, compact=made.compact(_rotation(site), layer, layers)))
             continue
-        evict = made.evict(site.args[-1], layer) if policy.evicts else None
+        evict = made.evict(_rotation(site), layer) if policy.evicts else None
         named.append(replace(layer, evict=evict, score=made.score(site, layer)))
     programs = list(made.made.values())
     heads_of = [layer for layer in layers if isinstance(layer.kind, Full)]
@@ -86,6 +86,12 @@ def _sites(graph: ModelGraph) -> list[fx.Node]:
         torch.ops.lcc.cached_block_sparse.default,
     )
     return [node for node in graph.graph.nodes if is_call(node, *kinds)]
+
+
+def _rotation(site: fx.Node) -> int:
+    """Index of the rotation that the layer's keys went through."""
+    full = is_call(site, torch.ops.lcc.cached_attention.default)
+    return int(site.args[9 if full else -1])
 
 
 def _layer(site: fx.Node, kind: Kind, cache: CacheConfig) -> CycleLayer:
@@ -160,9 +166,11 @@ class _Programs:
     def score(self, site: fx.Node, layer: CycleLayer) -> str | None:
         """The name of the program that scores such a layer; None where nobody reads its score."""
         policy, scale, softcap = self.policy, site.args[6], site.args[8]
+        more = [each and attribute(self.graph, each) for each in (*site.args[10:], None, None)[:2]]
         if policy.queries is None or layer.window:
             return None
-        kind = ("score", layer.query_heads, layer.kv_heads, layer.head_size, scale, softcap)
+        sizes = layer.query_heads, layer.kv_heads, layer.head_size
+        kind = ("score", *sizes, scale, softcap, *site.args[10:])
         if kind not in self.made:
             for_all = any(each.for_all for each in policy.scores)
             module = Score(
@@ -171,6 +179,8 @@ class _Programs:
                 query_pool=policy.query_pool,
                 group_pool=policy.group_pool,
                 decay=policy.decay,
+                sinks=more[0],
+                bias=more[1],
                 for_all=(self.scored[0], self.scored_heads) if for_all else None,
             )
             self.made[kind] = score_program(

@@ -36,18 +36,25 @@ class Score(nn.Module):
         group_pool: Literal["mean", "max"] = "mean",
         softcap: float = 0.0,
         decay: float = 0.0,
+        sinks: Tensor | None = None,
+        bias: Tensor | None = None,
         for_all: tuple[int, int] | None = None,
     ) -> None:
         """Keep the numbers of a layer.
 
         softcap     bounds the logits as the layer itself does (Gemma 2); 0 = it does not
         decay       share of the earlier score that is kept
+        sinks, bias of a layer's attention, see `lcc::cached_attention`
         for_all     the first layer that is scored and the number of KV heads of all of them, where
                     they share one score
         """
         super().__init__()
         self.scale, self.softcap, self.decay = scale, softcap, decay
         self.query_pool, self.group_pool, self.for_all = query_pool, group_pool, for_all
+        self.sinks: Tensor | None
+        self.bias: Tensor | None
+        self.register_buffer("sinks", sinks)
+        self.register_buffer("bias", bias)
 
     def forward(
         self,
@@ -72,8 +79,8 @@ class Score(nn.Module):
             logits = grouped[head] @ key[0, head].transpose(0, 1)
             if self.softcap:
                 logits = self.softcap * torch.tanh(logits / self.softcap)
-            logits = logits.reshape(query_heads // heads, n, slots)
-            attention = (logits + mask).softmax(-1)
+            logits = logits.reshape(query_heads // heads, n, slots) + mask
+            attention = self._shares(logits, head)
             attention = attention.sum(1) if self.query_pool == "sum" else attention.amax(1)
             group = attention.mean(0) if self.group_pool == "mean" else attention.amax(0)
             rows.append(group[None])
@@ -84,6 +91,17 @@ class Score(nn.Module):
         if self.decay == 0:
             return new
         return torch.where(slot < known, paid * self.decay, 0.0) + new
+
+    def _shares(self, logits: Tensor, head: int) -> Tensor:
+        """[Hq/Hkv, n, S] softmax of the logits of one KV head."""
+        group, n, slots = logits.shape
+        mine = slice(head * group, (head + 1) * group)
+        if self.bias is not None:
+            logits = logits + self.bias[mine, None, :slots]
+        if self.sinks is None:
+            return logits.softmax(-1)
+        sinks = self.sinks[mine, None, None].expand(-1, n, -1)
+        return torch.cat((logits, sinks), dim=-1).softmax(-1)[..., :-1]
 
 
 def score_program(
@@ -98,7 +116,8 @@ def score_program(
     queries: int,
 ) -> Program:
     """Export `score`; capacity and queries are sizes to trace with, it takes any others."""
-    slots = "slots", torch.export.Dim("slots", min=8)
+    most = None if score.bias is None else score.bias.shape[1]
+    slots = "slots", torch.export.Dim("slots", min=8, max=most)
     rows = "rows", torch.export.Dim("rows", min=1)
     (paid,) = [each for each in policy.scores if each.made_by == "queries"]
     shape = (capacity,) if paid.for_all else (kv_heads, capacity)

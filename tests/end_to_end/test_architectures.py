@@ -28,7 +28,8 @@ def compiled(folder: Path, architecture: str, **options: Any) -> tuple[Path, Any
     return folder / "m.lcc", model
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_moe"])
+# a mixture of experts; sinks, windows and experts; a bias by distance; a norm behind the rotation
+@pytest.mark.parametrize("architecture", ["qwen2_moe", "gpt_oss", "bloom", "hunyuan_v1_dense"])
 def test_compiled_is_the_model(architecture: str, tmp_path: Path) -> None:
     report = verify(*compiled(tmp_path, architecture), prompt_tokens=40, new_tokens=16)
     assert report.ok, [row for row in report.rows if not row.ok]
@@ -47,7 +48,25 @@ def test_experts_in_few_bits(tmp_path: Path) -> None:
     assert stored < 0.75 * experts + 2 * others + 40 * 4096  # with gaps between tensors
 
 
-def test_targets_without_experts_say_so(tmp_path: Path) -> None:
-    for target in ("onnxruntime:nnapi", "onnxruntime:cuda"):
-        with pytest.raises(ConfigError, match="cannot build mixtures of experts; onnxruntime:cpu"):
-            compiled(tmp_path, "mixtral", target=target)
+def test_what_only_full_layers_and_slots_have(tmp_path: Path) -> None:
+    """Refused before anything is built."""
+    places = CacheConfig(
+        **{n: getattr(CACHE, n) for n in CACHE.__struct_fields__} | {"positions": "absolute"}
+    )
+    with pytest.raises(ConfigError, match=r"a bias by distance .* --positions contiguous"):
+        compiled(tmp_path, "bloom", cache=places)
+    plan = "0: full; 1: sink_window(sink=4, window=16)"
+    for architecture, words in (("bloom", "a bias by distance"), ("gpt_oss", "attention sinks")):
+        with pytest.raises(ConfigError, match=f"layer 1 .*{words}.*; wanted full"):
+            compiled(tmp_path, architecture, plan=plan)
+    with pytest.raises(ConfigError, match=r"layer 1 multiplies its queries .*; wanted full"):
+        compiled(tmp_path, "hunyuan_v1_dense", plan=plan)
+
+
+def test_targets_that_lack_something_say_so(tmp_path: Path) -> None:
+    for target, architecture, trait in (
+        ("onnxruntime:nnapi", "mixtral", "mixtures of experts"),
+        ("onnxruntime:cuda", "bloom", r"a bias by distance \(ALiBi\)"),
+    ):
+        with pytest.raises(ConfigError, match=f"cannot build {trait}; onnxruntime:cpu can"):
+            compiled(tmp_path, architecture, target=target)

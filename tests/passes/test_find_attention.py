@@ -152,9 +152,11 @@ class Toy(nn.Module):
         q, k = (self.turn(t, angles) for t in (q, k))
         if self.kind == "bidirectional":
             out = nn.functional.scaled_dot_product_attention(q, k, v)
-        elif self.kind == "alibi":
+        elif self.kind in ("alibi", "bent"):
             place = position_ids[0].float()
             bias = -(place[:, None] - place[None, :]).abs()
+            if self.kind == "bent":
+                bias = bias / (1 - 0.1 * bias)
             causal = torch.ones_like(bias, dtype=torch.bool).tril()
             mask = torch.where(causal, bias, float("-inf"))
             out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -204,7 +206,7 @@ class Toy(nn.Module):
         )
 
 
-@pytest.mark.parametrize("kind", ["plain", "interleaved", "complex", "router"])
+@pytest.mark.parametrize("kind", ["plain", "interleaved", "complex", "router", "alibi"])
 def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
     model = Toy(kind).eval()
     found = FindAttention(table_size=64)(capture(model)).graph
@@ -219,7 +221,7 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
     ("kind", "reason"),
     [
         ("bidirectional", "without a mask and not causal"),
-        ("alibi", "ALiBi"),
+        ("bent", "not a slope times the distance of two tokens"),
         ("blocks", "neither causal nor a causal window: token "),
         ("strided", "neither causal nor a causal window: token 1 "),
         ("shear", "not by a rotation of pairs"),

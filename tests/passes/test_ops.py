@@ -10,7 +10,7 @@ from lcc.config import Positions
 from lcc.ir.plan import BlockSparse, SinkWindow
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.rotation import Rotation, rotate
-from lcc.testing.oracles import OracleCache, sees
+from lcc.testing.oracles import OracleCache, attention, sees
 
 FREQUENCIES = torch.tensor([1.0, 0.3, 0.1, 0.01], dtype=torch.float64)
 HEADS, GROUP, D = 2, 2, 8
@@ -115,6 +115,45 @@ def test_the_operator_of_blocks_is_the_loops(kind: BlockSparse) -> None:
         got += out[0].tolist()
         used += size
     torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize("more", ["sinks", "bias"])
+def test_sinks_and_a_bias_by_slot_are_the_loops(more: str, window: int) -> None:
+    """Query by query and head by head; in chunks, over slots that were never used."""
+    g = torch.Generator().manual_seed(3)
+    n, slots, heads = 17, 20, HEADS * GROUP
+    q = torch.randn(n, heads, D, generator=g)
+    k, v = (torch.randn(n, HEADS, D, generator=g) for _ in range(2))
+    sinks = torch.randn(heads, generator=g) + 1 if more == "sinks" else None
+    bias = torch.randn(heads, slots + 3, generator=g) if more == "bias" else None
+    wanted = torch.zeros(n, heads, D)
+    for token, head in itertools.product(range(n), range(heads)):
+        mine = head // GROUP
+        shares = attention(
+            q[token, head].tolist(),
+            k[: token + 1, mine].tolist(),
+            0.4,
+            window or None,
+            sink=None if sinks is None else float(sinks[head]),
+            bias=None if bias is None else bias[head].tolist(),
+        )
+        assert sum(shares) < 0.99 or sinks is None, "a sink takes its share"
+        for share, value in zip(shares, v[: token + 1, mine], strict=True):
+            wanted[token, head] += share * value
+    whole = torch.ops.lcc.attention(q[None], k[None], v[None], 0.4, window, 0.0, -1, sinks, bias)
+    torch.testing.assert_close(whole[0], wanted, rtol=1e-4, atol=1e-5)
+    key, value = (torch.full((1, HEADS, slots, D), torch.nan) for _ in range(2))
+    used, got = 0, []
+    for size in (6, 1, 3, 7):
+        part = slice(used, used + size)
+        out, key, value = torch.ops.lcc.cached_attention(
+            *(x[part][None] for x in (q, k, v)),
+            *(key, value, torch.tensor([used], dtype=torch.int32)),
+            *(0.4, window, 0.0, -1, sinks, bias),
+        )
+        got, used = [*got, out[0]], used + size
+    torch.testing.assert_close(torch.cat(got), wanted, rtol=1e-4, atol=1e-5)
 
 
 def _turn(x: torch.Tensor, places: torch.Tensor, table: Rotation) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The program `score`: attention by the oracle, added to what was paid before."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from lcc.config import PolicyConfig
 from lcc.passes.policies import make_policy
 from lcc.passes.programs.score import Score, score_program
 from lcc.targets import find_target
-from lcc.testing.oracles import OracleCache
+from lcc.testing.oracles import OracleCache, attention
 
 HEADS, GROUP, D = 2, 3, 8
 SIZES = {"query_heads": HEADS * GROUP, "kv_heads": HEADS, "head_size": D}
@@ -64,6 +65,30 @@ def test_score_bounds_the_logits_as_the_layer_does() -> None:
     got = score(torch.ones(1, 1, 1), key, one(1), one(0), one(0), torch.zeros(1, 2))
     first = math.exp(2 * math.tanh(3 / 2))
     assert got.tolist() == [pytest.approx([first / (first + 1), 1 / (first + 1)])]
+
+
+@pytest.mark.parametrize("more", ["sinks", "bias"])
+def test_sinks_and_a_bias_take_their_share(more: str) -> None:
+    """Of a layer that has them, as its attention does; head by head against the oracle."""
+    given = case(slots=12, n=4, start=6)
+    g = torch.Generator().manual_seed(5)
+    sinks = torch.randn(HEADS * GROUP, generator=g) + 1 if more == "sinks" else None
+    bias = torch.randn(HEADS * GROUP, 15, generator=g) if more == "bias" else None
+    got = Score(scale=0.4, sinks=sinks, bias=bias)(**given)
+    wanted = torch.zeros(HEADS, 12)
+    for query, head in itertools.product(range(4), range(HEADS * GROUP)):
+        keys = given["key"][0, head // GROUP, : 7 + query]
+        shares = attention(
+            given["queries"][query, head].tolist(),
+            keys.tolist(),
+            0.4,
+            sink=None if sinks is None else float(sinks[head]),
+            bias=None if bias is None else bias[head].tolist(),
+        )
+        wanted[head // GROUP, : len(keys)] += torch.tensor(shares) / GROUP
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+    plain = Score(scale=0.4)(**given)
+    assert (plain - got).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("decay", [0.25, 1.0])
