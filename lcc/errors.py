@@ -37,6 +37,13 @@ class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line that says something of an error of others, which may go on for pages."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def first_cause(error: BaseException) -> str:
+    """What went wrong first, under errors of others that wrap it: its type and first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"

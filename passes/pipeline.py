@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lcc.artifact.manifest import PassEntry
+from lcc.errors import LccError, PassError, first_cause
 from lcc.ir.show import show
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph
@@ -29,12 +30,20 @@ def run(
         _dump(graph, dump, 0, "capture")
     total = len(passed) + len(passes)
     for number, each in enumerate(passes, start=len(passed) + 1):
+        names = ", ".join(p.name for p in passed) or "none"
+        where = f"in pass {number} of {total}, {each.name}; passed: {names}"
         try:
             graph, sites = (result := each(graph)).graph, result.sites
-        except Exception as error:
-            names = ", ".join(p.name for p in passed) or "none"
-            error.add_note(f"in pass {number} of {total}, {each.name}; passed: {names}")
+        except LccError as error:
+            error.add_note(where)
             raise
+        except Exception as error:  # a spelling that nobody thought of
+            wrong = PassError(
+                f"{each.name} stumbled ({first_cause(error)}): the model is written in a way that "
+                "lcc does not know; please report it with the name of the model"
+            )
+            wrong.add_note(where)
+            raise wrong from error
         passed.append(PassEntry(name=each.name, sites=sites))
         log.info("%s: %d sites", each.name, sites)
         _dump(graph, dump, number, each.name)

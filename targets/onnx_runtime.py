@@ -7,13 +7,16 @@ import hashlib
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
+from torch.export import ExportedProgram
 
 from lcc.config import KvPrecision, Precision
+from lcc.errors import TargetError, first_cause
 from lcc.ir.program import HEAD, Program
 from lcc.ir.roles import Role
 from lcc.passes import ops  # noqa: F401 - defines lcc::
@@ -94,16 +97,13 @@ def to_onnx(
     operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     if any(name.startswith("lcc.") for name in operators):  # a trace of the whole graph
         exported = exported.run_decompositions(lowered)
-    with torch.no_grad():
-        converted = torch.onnx.export(
-            exported,
-            dynamo=True,
-            opset_version=opset,
-            input_names=program.input_names,
-            output_names=program.output_names,
-            optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
-            verbose=False,
-        )
+    try:
+        converted = _exported(program, exported, opset)
+    except Exception as error:  # the exporter raises many types, and wraps them
+        raise TargetError(
+            f"{program.file_stem}: it cannot be written as ONNX ({first_cause(error)}); compile "
+            "for another target: lcc targets"
+        ) from error
     assert converted is not None  # it is None only for the old exporter
     _drop_reshapes(converted.model)
     if attend_in_half(converted.model):
@@ -115,6 +115,19 @@ def to_onnx(
         _hand_out_early(converted.model, program)
     _name_stably(converted.model)
     return converted.model
+
+
+def _exported(program: Program, exported: ExportedProgram, opset: int) -> Any:
+    with torch.no_grad():
+        return torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=opset,
+            input_names=program.input_names,
+            output_names=program.output_names,
+            optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
+            verbose=False,
+        )
 
 
 def _drop_reshapes(model: ir.Model) -> None:

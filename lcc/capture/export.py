@@ -8,6 +8,8 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from lcc.capture.experts import experts_as_operators
+from lcc.capture.frozen_angles import frozen_angles
+from lcc.capture.refusals import refuse
 from lcc.errors import CaptureError, first_line
 from lcc.passes.graph import ModelGraph, aten, is_call
 
@@ -56,6 +58,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     Raises CaptureError for what lcc knows that it cannot compile, with what the export stumbled
     over, or for weights that are not float32.
     """
+    refuse(model)
     function, name = function_of(model), type(model).__name__
     for what, weight in model.named_parameters():
         if weight.is_floating_point() and weight.dtype != torch.float32:
@@ -70,7 +73,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     limit = min([max_length, *(each for each in limits if each)])
     # Of a text as long as a model's tables nothing is cut off them, which would be another graph.
     length = torch.export.Dim("Q", min=2, max=limit - 1)
-    with experts_as_operators(model):
+    with experts_as_operators(model), frozen_angles(model) as positions_end:
         exported = _exported(function.eval(), name, (ids, positions), length)
     if changed := exported.graph_signature.buffers_to_mutate:
         raise CaptureError(
@@ -84,7 +87,7 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     for node in list(module.graph.nodes):
         _simplify(node)
     module.graph.set_codegen(torch.fx.graph.CodeGen())  # plain positional inputs, a tuple out
-    graph = ModelGraph(module)
+    graph = ModelGraph(module, positions_end=positions_end)
     for node, wanted in zip(
         graph.graph.find_nodes(op="placeholder"), ("input_ids", "position_ids"), strict=True
     ):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lcc.config import HEAD_ROWS
-from lcc.errors import PassError
+from lcc.errors import LccError, PassError, first_cause
 from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Input, Program, export
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
@@ -82,10 +82,18 @@ def split_programs(graph: ModelGraph, *, chunk_size: int, capacity: int) -> list
     names = {n.name: n for n in step.graph.nodes}
     step.give([(Port("hidden", Role.HIDDEN), names[linear.args[0].name]), *step.results()[1:]])
     step.clean()
-    return [
-        _export_step(step, chunk_size=chunk_size, capacity=capacity),
-        _export_head(head, shape(linear.args[0])[-1]),
-    ]
+    try:
+        return [
+            _export_step(step, chunk_size=chunk_size, capacity=capacity),
+            _export_head(head, shape(linear.args[0])[-1]),
+        ]
+    except LccError:
+        raise
+    except Exception as error:  # torch.export raises many types
+        raise PassError(
+            f"split_programs: torch.export failed ({first_cause(error)}): a size of the model "
+            "depends on the length of a step in a way that lcc does not know"
+        ) from error
 
 
 def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program:

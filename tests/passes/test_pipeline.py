@@ -106,3 +106,17 @@ def test_queries_are_handed_out_where_a_policy_scores_by_them() -> None:
 def test_only_newest_tokens_are_read_twice() -> None:
     lags = {name: lag_of(make_policy(PolicyConfig(name=name))) for name in ("snapkv", "h2o")}
     assert lags == {"snapkv": 64, "h2o": 0}
+
+
+class Stumbles(Pass):
+    """Meets what nobody thought of."""
+
+    def rewrite(self, graph: ModelGraph) -> int:
+        raise AttributeError("'list' object has no attribute 'shape'") from KeyError("first")
+
+
+def test_what_nobody_thought_of_is_one_line(graph: ModelGraph) -> None:
+    with pytest.raises(PassError, match=r"stumbles stumbled \(KeyError: 'first'\)") as caught:
+        pipeline.run(graph, [Stumbles()])
+    assert caught.value.__notes__ == ["in pass 1 of 1, stumbles; passed: none"]
+    assert isinstance(caught.value.__cause__, AttributeError)

@@ -14,6 +14,10 @@ import torch
 
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
+from lcc.errors import TargetError
+from lcc.ir.program import Input, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.measure.verify import verify
 from lcc.passes.specialize import Specialized
 from lcc.sources.models import LoadedModel
@@ -146,3 +150,16 @@ def test_a_compiled_step_copies_nothing_of_the_size_of_the_cache(
     assert size > 200e6
     assert grown < 20e6  # keys of one layer alone are 51 MB
     assert ratio < 5  # a step takes a millisecond, copying 205 MB takes thirty and more
+
+
+def test_an_operator_without_a_form_in_onnx_is_one_line() -> None:
+    """Such as `torch.special`'s: no function of the exporter's, and no traceback."""
+
+    class Strange(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    given = [Input(Port("x", Role.HIDDEN), torch.zeros(3))]
+    program = export(Strange(), ("x",), given, [Port("out", Role.HIDDEN)])
+    with pytest.raises(TargetError, match=r"x: it cannot be written as ONNX \(.*bessel_j0"):
+        to_onnx(program)

@@ -6,21 +6,6 @@ from torch import nn
 
 from lcc.capture.export import capture
 from lcc.errors import CaptureError
-from lcc.testing.tiny import tiny_model
-
-
-def test_angles_that_follow_the_length_are_refused() -> None:
-    rope = {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "partial_rotary_factor": 0.5,
-        "factor": 4.0,
-        "original_max_position_embeddings": 128,
-        "short_factor": [1.0] * 4,
-        "long_factor": [2.0] * 4,
-    }
-    with pytest.raises(CaptureError, match=r"Phi3ForCausalLM: the model changes .*inv_freq while"):
-        capture(tiny_model("phi3", rope_parameters=rope))
 
 
 class Branches(nn.Module):
