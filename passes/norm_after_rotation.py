@@ -37,6 +37,8 @@ def norm_after_rotation(
     Raises PassError for a norm that does not commute with rotations of its input.
     """
     node, weight = through(node), None
+    if is_call(node, aten.transpose.int) and set(node.args[1:]) == {1, 2}:  # a norm of [1, Q, H, D]
+        node = through(node.args[0])
     if is_call(node, aten.mul.Tensor):
         for one, other in (node.args[:2], node.args[1::-1]):
             outside = isinstance(one, fx.Node) and one not in texts and one not in positions

@@ -29,10 +29,11 @@ def experts_as_operators(model: nn.Module) -> Iterator[int]:
     changed: list[nn.Module] = []
     try:
         for name, module in model.named_modules():
-            forward = _OTHERS.get(type(module).__name__)
-            if forward is None and _is_decorated(module):
-                forward = _decorated(name, module)
-            if forward is not None:
+            made = _OTHERS.get(type(module).__name__)
+            if made is None and _is_decorated(module):
+                made = _decorated
+            if made is not None:
+                forward = made(name, module)
                 module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
                 changed.append(module)
         yield len(changed)
@@ -90,56 +91,65 @@ def gate_of(name: str, module: Any) -> tuple[str, float, float, float, bool]:
     )
 
 
-def _dbrx(self: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+def _dbrx(name: str, module: Any) -> Callable:
     """DbrxExperts: all experts of a matrix below one another, the last one transposed."""
-    up, other, down = (
-        each.view(self.num_experts, self.ffn_hidden_size, self.hidden_size)
-        for each in (self.mlp.w1, self.mlp.v1, self.mlp.w2)
-    )
-    numbers = (_named_activation(self.mlp.activation_fn), 1.0, 0.0, _INFINITE, False)
-    weights = torch.cat((up, other), dim=1), down.transpose(1, 2)
-    flat = x.reshape(-1, self.hidden_size)
-    return torch.ops.lcc.experts(flat, chosen, shares, *weights, None, None, *numbers).view(x.shape)
+    numbers = _plain_gate(name, module.mlp.activation_fn)
+
+    def forward(self: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+        up, other, down = (
+            each.view(self.num_experts, self.ffn_hidden_size, self.hidden_size)
+            for each in (self.mlp.w1, self.mlp.v1, self.mlp.w2)
+        )
+        weights = torch.cat((up, other), dim=1), down.transpose(1, 2)
+        flat = x.reshape(-1, self.hidden_size)
+        out = torch.ops.lcc.experts(flat, chosen, shares, *weights, None, None, *numbers)
+        return out.view(x.shape)
+
+    return forward
 
 
-def _llama4(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def _llama4(name: str, module: Any) -> Callable:
     """Llama4TextMoe: a token is scaled before its experts, not behind them."""
-    x = x.reshape(-1, self.hidden_dim)
-    logits = nn.functional.linear(x, self.router.weight)
-    top, chosen = torch.topk(logits, self.top_k, dim=1)
-    scaled = (x[:, None] * torch.sigmoid(top)[..., None]).reshape(-1, self.hidden_dim)
-    up, down = (
-        each.transpose(1, 2) for each in (self.experts.gate_up_proj, self.experts.down_proj)
-    )
-    numbers = (_named_activation(self.experts.act_fn), 1.0, 0.0, _INFINITE, False)
-    one = chosen.reshape(-1, 1)
-    shares = torch.ones_like(scaled[:, :1])
-    routed = torch.ops.lcc.experts(scaled, one, shares, up, down, None, None, *numbers)
-    routed = routed.view(-1, self.top_k, self.hidden_dim).sum(1)
-    return self.shared_expert(x) + routed, logits
+    numbers = _plain_gate(name, module.experts.act_fn)
+
+    def forward(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.reshape(-1, self.hidden_dim)
+        logits = nn.functional.linear(x, self.router.weight)
+        top, chosen = torch.topk(logits, self.top_k, dim=1)
+        scaled = (x[:, None] * torch.sigmoid(top)[..., None]).reshape(-1, self.hidden_dim)
+        experts = self.experts
+        weights = experts.gate_up_proj.transpose(1, 2), experts.down_proj.transpose(1, 2)
+        one, shares = chosen.reshape(-1, 1), torch.ones_like(scaled[:, :1])
+        routed = torch.ops.lcc.experts(scaled, one, shares, *weights, None, None, *numbers)
+        return self.shared_expert(x) + routed.view(-1, self.top_k, self.hidden_dim).sum(1), logits
+
+    return forward
 
 
-def _longcat(self: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+def _longcat(name: str, module: Any) -> Callable:
     """LongcatFlashExperts: the last ones give what they are given."""
-    numbers = (_named_activation(self.act_fn), 1.0, 0.0, _INFINITE, False)
-    count = self.num_routed_experts
-    real = chosen < count
-    own = torch.where(real, shares, 0.0).to(x.dtype)
-    up = self.gate_up_proj[:count]
-    chosen = chosen.clamp(max=count - 1)
-    out = torch.ops.lcc.experts(x, chosen, own, up, self.down_proj, None, None, *numbers)
-    return out + x * torch.where(real, 0.0, shares).sum(1, keepdim=True)
+    numbers, count = _plain_gate(name, module.act_fn), module.num_routed_experts
+
+    def forward(self: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+        real = chosen < count
+        own = torch.where(real, shares, 0.0).to(x.dtype)
+        weights = self.gate_up_proj[:count], self.down_proj
+        chosen = chosen.clamp(max=count - 1)
+        out = torch.ops.lcc.experts(x, chosen, own, *weights, None, None, *numbers)
+        return out + x * torch.where(real, 0.0, shares).sum(1, keepdim=True)
+
+    return forward
 
 
-def _named_activation(function: Callable) -> str:
-    """Which of `ACTIVATIONS` a function is, by its numbers."""
+def _plain_gate(name: str, function: Callable) -> tuple[str, float, float, float, bool]:
+    """The numbers of `lcc::experts` of a gate that is an activation: told by what it computes."""
     with torch.no_grad():
         wanted = function(_TRIED)
-    for name, known in ACTIVATIONS.items():
+    for activation, known in ACTIVATIONS.items():
         if torch.allclose(known(_TRIED, 1.0), wanted, rtol=1e-5, atol=1e-5):
-            return name
+            return activation, 1.0, 0.0, _INFINITE, False
     raise CaptureError(
-        f"experts with the activation {function}; wanted one of {', '.join(ACTIVATIONS)}"
+        f"{name}: experts with the activation {function}; wanted one of {', '.join(ACTIVATIONS)}"
     )
 
 
