@@ -139,6 +139,9 @@ def _is_plain(node: fx.Node) -> bool:
 
 def _simplify(node: fx.Node) -> None:
     """Drop assertions, and copies that copy for nothing; of the many spellings of a cast one."""
+    if is_call(node, aten.cat.default):
+        _without_empty(node)
+        return
     if is_call(node, aten._assert_tensor_metadata.default):
         node.graph.erase_node(node)
         return
@@ -154,3 +157,14 @@ def _simplify(node: fx.Node) -> None:
         return
     node.replace_all_uses_with(node.args[0])
     node.graph.erase_node(node)
+
+
+def _without_empty(cat: fx.Node) -> None:
+    """Parts of no width are left out, as what a rotation of all channels lets pass."""
+    axis = cat.args[1] if len(cat.args) > 1 else 0
+    parts = [part for part in cat.args[0] if part.meta["val"].shape[axis] != 0]
+    if len(parts) == 1:
+        cat.replace_all_uses_with(parts[0])
+        cat.graph.erase_node(cat)
+    elif len(parts) < len(cat.args[0]):
+        cat.update_arg(0, parts)

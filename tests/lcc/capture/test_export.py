@@ -84,3 +84,23 @@ def test_regions_are_inlined_and_only_idle_dropout_is_dropped() -> None:
     torch.testing.assert_close(graph.module(ids, positions)[0], wanted)
     always = [str(node.target) for node in capture(AlwaysDrops()).graph.nodes]
     assert any("dropout" in target for target in always)
+
+
+class Slices(InPlace):
+    """Joins what it cut, of which a part has no width."""
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(input_ids) + position_ids[..., None]
+        whole = torch.cat((x * 2, x[..., 8:]), dim=-1)
+        return torch.cat((whole[..., :4], whole[..., 8:], whole[..., 4:]), dim=-1)
+
+
+def test_parts_of_no_width_are_left_out() -> None:
+    """They would be constants of no bytes, which an engine need not take (phi3 for tvm:cpu)."""
+    graph = capture(Slices())
+    (cat,) = graph.calls(torch.ops.aten.cat.default)
+    assert len(cat.args[0]) == 2
+    assert all(0 not in node.meta["val"].shape for node in graph.graph.nodes if node.op != "output")
+    ids, positions = torch.tensor([[3, 1, 4]]), torch.tensor([[2, 3, 4]])
+    wanted = 2 * (graph.module.get_parameter("embed.weight").data[ids] + positions[..., None])
+    torch.testing.assert_close(graph.module(ids, positions)[0], wanted)
