@@ -99,8 +99,8 @@ def _replace(
     """Put `lcc::attention` in the place of one attention."""
     q, k = rotations.read(site.q), rotations.read(site.k)
     with graph.graph.inserting_before(site.output):
-        key, rotation = rotations.apply(k)
         query, _ = rotations.apply(q)
+        key, rotation = rotations.apply(k)
         for weight in filter(None, (q.weight, k.weight)):
             query = emit(graph.graph, aten.mul.Tensor, query, weight)
         value = token_major(graph.graph, site.v)

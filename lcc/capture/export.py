@@ -11,7 +11,7 @@ from lcc.capture.experts import experts_as_operators
 from lcc.capture.frozen_angles import frozen_angles
 from lcc.capture.refusals import refuse
 from lcc.errors import CaptureError, first_line
-from lcc.passes.graph import ModelGraph, aten, is_call
+from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call
 
 EXAMPLE_LENGTH = 24
 _CASTS = (
@@ -121,8 +121,18 @@ def _without_our_names(graph: ModelGraph) -> ModelGraph:
         if _OURS.fullmatch(node.name):
             node._rename(f"model_{node.name}")
     graph = graph.copy()  # which forgets the old names
+    _fold(graph)
     graph.clean()
     return graph
+
+
+def _fold(graph: ModelGraph) -> None:
+    """Compute what a model computes of constants by operators that no target has."""
+    for node in graph.calls(aten.erfinv.default):  # Gemma 3n: how many of its neurons are kept
+        if not any(each.op == "placeholder" for each in ancestors(node)):
+            value = evaluate(graph, node, {})
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.constant("folded", value))
 
 
 def _is_plain(node: fx.Node) -> bool:

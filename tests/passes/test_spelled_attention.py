@@ -30,6 +30,7 @@ EXPECTED: dict[str, tuple[list[tuple[int, int]], str | None]] = {
     "gpt_neo": ([(0, -1), (8, -1)], None),  # where, from a table of its own
     "openai-gpt": ([(0, -1), (0, -1)], None),  # times a table, plus -1e4 times the rest
     "hunyuan_v1_dense": ([(0, 0), (0, 0)], None),  # a norm with weights behind the rotation
+    "gemma3n_text": ([(8, 0), (0, 1), (8, 0), (0, 1)], None),  # the last two read others' keys
     "nanochat": ([(0, 0), (0, 0)], None),  # one without; it turns the other way round
 }
 
@@ -86,6 +87,11 @@ def test_a_window_behind_the_cache_is_none() -> None:
     )
     with pytest.raises(PassError, match=words):
         seen(model, 300_000)
+
+
+def test_what_no_target_computes_is_computed_before() -> None:
+    graph = capture(tiny_model("gemma3n_text"))
+    assert not graph.calls(torch.ops.aten.erfinv.default)
 
 
 def test_inputs_stay_what_they_were() -> None:
