@@ -62,12 +62,29 @@ def _window(biases: Sequence[Bias], allowed: Tensor) -> int:
     query, key = torch.arange(size)[:, None], torch.arange(size)[None, :]
     expected = (key <= query) & (query - key < window)
     if not torch.equal(allowed, expected):
+        _refuse_chunks(biases, allowed)
         row = int((allowed != expected).any(dim=1).nonzero()[0])
         raise PassError(
             f"find_attention: mask {_names(biases)} is neither causal nor a causal window: token "
             f"{row} sees {int(allowed[row].sum())} keys, wanted the last {min(row + 1, window)}"
         )
     return 0 if window == size else window
+
+
+def _refuse_chunks(biases: Sequence[Bias], allowed: Tensor) -> None:
+    """Raise PassError where tokens see those of their own chunk only (Llama 4)."""
+    place = torch.arange(len(allowed))
+    starts = place[allowed.sum(1) == 1]  # that see nothing but themselves: each begins a chunk
+    chunk = int(starts[1]) if len(starts) > 1 else len(allowed)
+    same = place[:, None] // chunk == place // chunk
+    if torch.equal(allowed, same & (place <= place[:, None])):
+        advice = "lcc has no kernel for so short chunks; use a model with windows, such as Gemma 3"
+        if chunk > TRIED[0]:
+            advice = f"a cache may hold no more than one; compile with --capacity {chunk} or less"
+        raise PassError(
+            f"find_attention: mask {_names(biases)} hides what is not in the same chunk of {chunk} "
+            f"tokens: {advice}"
+        )
 
 
 def _names(biases: Sequence[Bias]) -> str:

@@ -89,7 +89,13 @@ ONLY_INSIDE = {
 }
 # The model in PyTorch, to compare with: held to its own line.
 EAGER = {"lcc/measure/evaluate/eager.py", "lcc/measure/evaluate/peers.py"}
-OWN_FILE = {f"targets/onnx_{name}.py" for name in ("runtime", "mobile", "precision", "half_cache")}
+OWN_FILE = {
+    f"targets/onnx_{name}.py"
+    for name in (
+        *("runtime", "mobile", "precision", "half_cache"),
+        *("experts", "expert_loop", "rewriter"),
+    )
+}
 
 
 def files_of(place: str) -> list[Path]:
@@ -148,9 +154,12 @@ def test_targets_do_not_import_each_other() -> None:
         "attention_parts",
         "half_precision",
         "low_bits",
+        "onnx_expert_loop",
+        "onnx_experts",
         "onnx_half_cache",
         "onnx_operators",
         "onnx_precision",
+        "onnx_rewriter",
         "standard_operators",
         "static_shapes",
     }

@@ -165,12 +165,14 @@ class Toy(nn.Module):
             gap = place[:, None] - place[None, :]
             mask = (gap >= 0) & (gap % 3 == 0)
             out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        elif self.kind in ("floats", "blocks", "band"):
+        elif self.kind in ("floats", "blocks", "band", "chunks"):
             place = position_ids[0]
             gap = place[:, None] - place[None, :]
             mask = (gap >= 0) & (gap < 50.0)
             if self.kind == "blocks":
                 mask = (gap >= 0) & (place[:, None] // 16 - place[None, :] // 16 < 4)
+            elif self.kind == "chunks":
+                mask = (gap >= 0) & (place[:, None] // 16 == place[None, :] // 16)
             elif self.kind == "band":
                 mask = self.band[place][:, place]
             out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -223,6 +225,7 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
         ("bidirectional", "without a mask and not causal"),
         ("bent", "not a slope times the distance of two tokens"),
         ("blocks", "neither causal nor a causal window: token "),
+        ("chunks", "same chunk of 16 tokens: lcc has no kernel for so short chunks"),
         ("strided", "neither causal nor a causal window: token 1 "),
         ("shear", "not by a rotation of pairs"),
         ("heads", "does not turn all heads of .* alike"),
