@@ -43,11 +43,12 @@ _NUMBERS = (int, float)
 class Bias:
     """What decides, without the tokens, how much a query sees of a key.
 
-    how     added, times a factor; or a boolean: keys that are kept, or hidden
+    how     added, times a factor; a boolean, of keys that are kept or hidden; or multiplied with, 1
+            for what is seen and 0 for what is hidden by something else
     """
 
     node: fx.Node
-    how: Literal["added", "kept", "hidden"]
+    how: Literal["added", "kept", "hidden", "times"]
     factor: float = 1.0
 
 
@@ -149,7 +150,7 @@ class _Reader:
         if left not in self.texts or right in self.texts or is_call(node, aten.sub.Tensor):
             raise self._refusal(node)
         if is_call(node, aten.mul.Tensor):
-            self._bias(right, how="kept")
+            self._bias(right, how="times")
         elif is_call(node, aten.add.Tensor):
             self._bias(right, self.factor * node.kwargs.get("alpha", 1))
         elif not self._least(right):

@@ -144,8 +144,15 @@ def _seen(
         graph.placeholder("input_ids"): torch.zeros(1, length, dtype=torch.int64),
     }
     allowed, added = torch.ones(length, length, dtype=torch.bool), None
-    for bias in biases:
+    for bias in sorted(biases, key=lambda each: each.how == "times"):  # those come last
         value = _three(bias, evaluate(graph, bias.node, given), length, heads)
+        if bias.how == "times":
+            if (allowed & (value != 1)).any():
+                raise PassError(
+                    f"find_attention: {bias.node.name} multiplies scores of keys that are seen by "
+                    "numbers besides 1; wanted a mask"
+                )
+            continue
         if bias.how == "added" and value.dtype != torch.bool:
             value = value.float() * bias.factor
             sees = value > HIDDEN

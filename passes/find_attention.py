@@ -98,6 +98,12 @@ def _replace(
 ) -> None:
     """Put `lcc::attention` in the place of one attention."""
     q, k = rotations.read(site.q), rotations.read(site.k)
+    orders = [(each.before is None, bool(each.found and each.found.shuffled)) for each in (q, k)]
+    if orders[0] != orders[1]:
+        raise PassError(
+            f"find_attention: {site.output.name}: query and key have their channels in different "
+            "orders behind the rotation; wanted one order for both"
+        )
     with graph.graph.inserting_before(site.output):
         query, _ = rotations.apply(q)
         key, rotation = rotations.apply(k)

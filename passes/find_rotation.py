@@ -6,7 +6,7 @@ running it on unit vectors, so that any spelling, scaling, partial or interleave
 what it computes, and anything that is not a rotation of pairs is refused.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -57,6 +57,8 @@ class FoundRotation:
     source      the unrotated tensor, [1, H, Q, D] or [1, Q, H, D]
     size        R, channels that turn; the rest pass
     scale       length of a rotated unit vector (an attention factor, as in YaRN); 1 = pure
+    shuffled    pairs are neighbours before it and halves behind it (DeepSeek V3): where query and
+                key are alike in that, they may as well stay neighbours
     """
 
     source: fx.Node
@@ -64,6 +66,7 @@ class FoundRotation:
     size: int
     interleaved: bool
     scale: float
+    shuffled: bool = False
 
 
 def _is_linear(node: fx.Node) -> bool:
@@ -72,7 +75,7 @@ def _is_linear(node: fx.Node) -> bool:
     )
 
 
-def _source(rotated: fx.Node, positions: set[fx.Node], texts: set[fx.Node]) -> fx.Node | None:
+def source_of(rotated: fx.Node, positions: set[fx.Node], texts: set[fx.Node]) -> fx.Node | None:
     """The one node that everything rotated comes from; None if positions never enter."""
     region, stack = [], [rotated]
     while stack:
@@ -143,7 +146,7 @@ def find_rotation(
 
     Raises PassError when positions enter by something that is not a rotation of pairs of channels.
     """
-    source = _source(rotated, positions, texts)
+    source = source_of(rotated, positions, texts)
     if source is None:
         return None
     while not _is_heads(source, shape(rotated)[-1]):
@@ -164,8 +167,13 @@ def find_rotation(
         matrix = images(graph, source, rotated, where, identity)  # row i: image of unit i
         if position == _PROBES[0]:
             found = _read(matrix, source, rotated)
-        _check(matrix, found)
+        _check(_neighbours(matrix) if found.shuffled else matrix, found)
     return found
+
+
+def _neighbours(matrix: torch.Tensor) -> torch.Tensor:
+    """Columns 0, D/2, 1, D/2 + 1, ... of a matrix: what were halves are neighbours."""
+    return matrix.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
 
 
 def _is_heads(node: fx.Node, dim: int) -> bool:
@@ -177,6 +185,9 @@ def _is_heads(node: fx.Node, dim: int) -> bool:
 
 def _read(matrix: torch.Tensor, source: fx.Node, rotated: fx.Node) -> FoundRotation:
     """Pairing, size and scale, from the images of all unit vectors at one position."""
+    if _is_shuffled(matrix):
+        scale = float(torch.hypot(*matrix[0, [0, len(matrix) // 2]]))
+        return FoundRotation(source, rotated, len(matrix), True, scale, shuffled=True)
     partner = int(matrix[0, 1:].abs().argmax()) + 1
     interleaved = partner == 1 and len(matrix) > 2 and bool(matrix[2, 3].abs() > 0)
     if interleaved:
@@ -188,9 +199,18 @@ def _read(matrix: torch.Tensor, source: fx.Node, rotated: fx.Node) -> FoundRotat
     return FoundRotation(source, rotated, size, interleaved, scale)
 
 
+def _is_shuffled(matrix: torch.Tensor) -> bool:
+    """Whether channels 0 and 1 are turned into channels 0 and D/2, and no others."""
+    half = len(matrix) // 2
+    if len(matrix) < 4 or len(matrix) % 2:
+        return False
+    reached = (matrix[:2].abs() > TOLERANCE).any(0).nonzero().flatten().tolist()
+    return half > 1 and reached == [0, half]
+
+
 def pairs_of(images: torch.Tensor, found: FoundRotation) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines [.., R/2] out of the images [.., D] of `unit_input`."""
-    if found.interleaved:
+    if found.interleaved and not found.shuffled:
         return images[..., 0 : found.size : 2], images[..., 1 : found.size : 2]
     half = found.size // 2
     return images[..., :half], images[..., half : found.size]
@@ -209,7 +229,8 @@ def unit_input(found: FoundRotation, dim: int) -> torch.Tensor:
 def _check(matrix: torch.Tensor, found: FoundRotation) -> None:
     """The matrix must be exactly the rotation of pairs that was read from it."""
     dim = len(matrix)
-    cos, sin = pairs_of(unit_input(found, dim).double() @ matrix, found)
+    plain = replace(found, shuffled=False)
+    cos, sin = pairs_of(unit_input(found, dim).double() @ matrix, plain)
     expected = torch.eye(dim, dtype=matrix.dtype)
     step, other = (2, 1) if found.interleaved else (1, found.size // 2)
     first = torch.arange(found.size // 2) * step

@@ -1,11 +1,12 @@
 """The distinct rotary embeddings of a model, each computed once for all layers that share it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
 from lcc.errors import PassError
+from lcc.passes.attention_scores import through
 from lcc.passes.find_rotation import (
     TOLERANCE,
     FoundRotation,
@@ -14,6 +15,7 @@ from lcc.passes.find_rotation import (
     images,
     pairs_of,
     position_roots,
+    source_of,
     unit_input,
 )
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, shape
@@ -26,11 +28,14 @@ class Turned:
     """A query or key, taken apart: source -> [norm] -> rotation [-> mul by weight].
 
     node    where no position enters: all of it
+    before  channels in front of those that turn; they are put behind them, as a rotation has its
+            own first, which changes no product where query and key do it alike
     """
 
     node: fx.Node
     found: FoundRotation | None = None
     norm: NormAfter | None = None
+    before: fx.Node | None = None
 
     @property
     def weight(self) -> fx.Node | None:
@@ -52,6 +57,9 @@ class SharedRotations:
 
     def read(self, node: fx.Node) -> Turned:
         """Take a query or key apart."""
+        if parts := self._parts(node):
+            before, turned = parts[0], self.read(parts[1])
+            return replace(turned, node=node, before=before)
         norm = norm_after_rotation(self.graph, node, self.positions, self.texts)
         rotated = node if norm is None else norm.rotated
         found = find_rotation(self.graph, rotated, self.positions, self.texts)
@@ -65,6 +73,20 @@ class SharedRotations:
                 f"{found.scale:.6g}; wanted one by 1"
             )
         return Turned(node, found, norm)
+
+    def _parts(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+        """Channels [1, H, Q, ..] that do not turn, and behind them those that do."""
+        node = through(node)
+        if not is_call(node, aten.cat.default) or len(node.args[0]) != 2:
+            return None
+        last = node.args[1] if len(node.args) > 1 else 0
+        first, second = node.args[0]
+        if last not in (-1, 3) or len(shape(node)) != 4:
+            return None
+        turns = [
+            source_of(part, self.positions, self.texts) is not None for part in (first, second)
+        ]
+        return (first, second) if turns == [False, True] else None
 
     def _is_idle(self, found: FoundRotation) -> bool:
         """Whether it changes nothing at any position that the cache has."""
@@ -92,6 +114,9 @@ class SharedRotations:
         source = found.source
         if isinstance(shape(source)[1], int):
             source = token_major(self.graph.graph, source)
+        if turned.before is not None:
+            parts = [source, token_major(self.graph.graph, turned.before)]
+            source = emit(self.graph.graph, aten.cat.default, parts, -1)
         if turned.norm is not None:
             source = copied(self.graph, turned.norm, source)
         call = torch.ops.lcc.rotate.default
@@ -132,7 +157,7 @@ class SharedRotations:
             copies[node] = emit(graph, node.target, *args, **kwargs)
         first_axis = 1 if isinstance(shape(found.rotated)[1], int) else 2
         image = emit(graph, aten.select.int, copies[found.rotated], first_axis, 0)
-        if found.interleaved:
+        if found.interleaved and not found.shuffled:
             parts = [(0, found.size, 2), (1, found.size, 2)]
         else:
             half = found.size // 2

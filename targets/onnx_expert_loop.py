@@ -37,16 +37,9 @@ def expert_loop(
     x, chosen, shares = inputs
     flat = graph.add("Reshape", (chosen, graph.constant("flat", np.array([-1], np.int64))))
     hit = graph.add("Unique", (flat,))
-    zeros = graph.add("Sub", (x, x))
-    turn, going, so_far = (
-        ir.Value(name=f"{name}.{what}", type=ir.TensorType(dtype), shape=shape)
-        for what, dtype, shape in (
-            ("turn", ir.DataType.INT64, ir.Shape([])),
-            ("going", ir.DataType.BOOL, ir.Shape([])),
-            ("so_far", ir.DataType.FLOAT, None),
-        )
-    )
+    zeros = graph.add("ConstantOfShape", (graph.add("Shape", (x,)),))
     body = _Body(graph, name)
+    turn, going, so_far = body.inputs()
     expert = body.add("Gather", (hit, turn))
     where = body.add("NonZero", (body.add("Equal", (chosen, expert)),))  # [2, n]
     where = body.add("Transpose", (where,), perm=[1, 0])
@@ -80,6 +73,18 @@ class _Body:
         node.outputs[0].name = f"{self.name}.turn_{len(self.nodes)}"  # as nothing around it
         self.nodes.append(node)
         return node.outputs[0]
+
+    def inputs(self) -> list[ir.Value]:
+        """Number of the turn, whether the loop goes on, and the sum so far."""
+        kinds = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.FLOAT)
+        return [
+            ir.Value(
+                name=f"{self.name}.{what}",
+                type=ir.TensorType(kind),
+                shape=None if what == "so_far" else ir.Shape([]),
+            )
+            for what, kind in zip(("turn", "going", "so_far"), kinds, strict=True)
+        ]
 
     def product(
         self,

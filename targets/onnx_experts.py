@@ -5,7 +5,8 @@
     others      a loop over the experts that some token chose (`onnx_expert_loop.py`), where the
                 gate is none of the kernels'
 
-In all of them a token costs the experts that it chose, and no others.
+In all of them a token costs the experts that it chose, and no others. The kernels take shares that
+are not negative, as a softmax or a sigmoid gives them; the loop takes any.
 """
 
 import math

@@ -41,12 +41,29 @@ def _write(cache: Tensor, new: Tensor, used: Tensor) -> Tensor:
     return cache * old + places.transpose(0, 1) @ new.transpose(1, 2)
 
 
-def _weigh(q: Tensor, scores: Tensor, seen: Tensor, values: Tensor) -> Tensor:
-    """[1, Q, Hq, D]; scores [Hkv, Hq/Hkv * Q, S]; seen [Q, S], or [1 or Hkv, Q, S]."""
-    heads, length = scores.shape[0], q.shape[1]
-    bias = ((~seen).to(q.dtype) * _HIDDEN).reshape(-1, 1, length, seen.shape[-1])
-    weights = (scores.reshape(heads, -1, length, seen.shape[-1]) + bias).softmax(-1)
-    out = weights.reshape(heads, -1, seen.shape[-1]) @ values.squeeze(0)
+def _weigh(
+    q: Tensor,
+    scores: Tensor,
+    seen: Tensor,
+    values: Tensor,
+    *,
+    sinks: Tensor | None = None,
+    table: Tensor | None = None,
+) -> Tensor:
+    """[1, Q, Hq, D]; scores [Hkv, Hq/Hkv * Q, S]; seen [Q, S], or [1 or Hkv, Q, S].
+
+    sinks, table    see `lcc::cached_attention`
+    """
+    heads, length, slots = scores.shape[0], q.shape[1], seen.shape[-1]
+    bias = ((~seen).to(q.dtype) * _HIDDEN).reshape(-1, 1, length, slots)
+    scores = scores.reshape(heads, -1, length, slots) + bias
+    if table is not None:
+        scores = scores + table[:, :slots].reshape(heads, -1, 1, slots)
+    if sinks is not None:
+        column = sinks.reshape(heads, -1, 1, 1).expand(-1, -1, length, 1)
+        scores = torch.cat((scores, column), dim=-1)
+    weights = scores.softmax(-1)[..., :slots]
+    out = weights.reshape(heads, -1, slots) @ values.squeeze(0)
     return out.reshape(1, q.shape[2], length, q.shape[3]).transpose(1, 2)
 
 
@@ -61,13 +78,16 @@ def _cached_attention(
     window: int,
     softcap: float,
     rotation: int,
+    sinks: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values = _write(key_cache, k, used), _write(value_cache, v, used)
     query, slot = _slots(used, q.shape[1], keys.shape[2])
     seen = slot <= query
     if window > 0:
         seen = seen & (slot > query - window)
-    return _weigh(q, logits(q, keys.squeeze(0), scale, softcap), seen, values), keys, values
+    scores = logits(q, keys.squeeze(0), scale, softcap)
+    return _weigh(q, scores, seen, values, sinks=sinks, table=bias), keys, values
 
 
 def _cached_sink_window(

@@ -101,7 +101,14 @@ def activation_bytes(exported: ExportedProgram, sizes: dict[str, int]) -> int:
 
 
 def _workspace(node: fx.Node, sizes: dict[str, int]) -> int:
-    """What an attention by matrix products takes while it runs: scores, masked ones, weights."""
+    """What an attention by matrix products takes while it runs: scores, masked ones, weights.
+
+    And experts: what each chosen one makes of each token, before it is added up.
+    """
+    if str(node.target) == "lcc.experts.default":
+        x, chosen, _, up = (each.meta["val"] for each in node.all_input_nodes[:4])
+        rows = _bytes(chosen, sizes) // chosen.element_size()
+        return int(4 * rows * (2 * x.shape[1] + 3 * up.shape[1] // 2))
     caches = {"lcc.cached_sink_window.default": 4, "lcc.cached_block_sparse.default": 3}
     if str(node.target) not in caches:
         return 0

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from lcc.capture.experts import experts_as_operators
 from lcc.capture.frozen_angles import frozen_angles
+from lcc.capture.latent_attention import latents_as_entries
 from lcc.capture.refusals import refuse
 from lcc.errors import CaptureError, first_line
 from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call
@@ -59,30 +60,22 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     over, or for weights that are not float32.
     """
     refuse(model)
-    function, name = function_of(model), type(model).__name__
-    for what, weight in model.named_parameters():
-        if weight.is_floating_point() and weight.dtype != torch.float32:
-            raise CaptureError(
-                f"{name}: {what} is {str(weight.dtype).removeprefix('torch.')}, wanted float32: "
-                "call float() on the model; --precision says what is stored"
-            )
+    name = type(model).__name__
+    _check_weights(model, name)
     ids = torch.arange(EXAMPLE_LENGTH)[None] % 7
     positions = torch.arange(EXAMPLE_LENGTH)[None]
     config = getattr(model, "config", None)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    limits = [getattr(config, each, None) for each in ("max_position_embeddings", "max_seq_len")]
     limit = min([max_length, *(each for each in limits if each)])
     # Of a text as long as a model's tables nothing is cut off them, which would be another graph.
     length = torch.export.Dim("Q", min=2, max=limit - 1)
-    with experts_as_operators(model), frozen_angles(model) as positions_end:
-        exported = _exported(function.eval(), name, (ids, positions), length)
-    if changed := exported.graph_signature.buffers_to_mutate:
-        raise CaptureError(
-            f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads; lcc "
-            "compiles models that read without changing themselves"
-        )
-    value = exported.graph.output_node().args[0][0].meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.dim() != 3:
-        raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")
+    with (
+        latents_as_entries(model),
+        experts_as_operators(model),
+        frozen_angles(model) as positions_end,
+    ):
+        exported = _exported(function_of(model).eval(), name, (ids, positions), length)
+    _check_graph(exported, name)
     module = exported.module(check_guards=False)
     for node in list(module.graph.nodes):
         _simplify(node)
@@ -94,6 +87,26 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
         if node.name != wanted:
             node.name = node.target = wanted
     return _without_our_names(graph)
+
+
+def _check_weights(model: nn.Module, name: str) -> None:
+    for what, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            raise CaptureError(
+                f"{name}: {what} is {str(weight.dtype).removeprefix('torch.')}, wanted float32: "
+                "call float() on the model; --precision says what is stored"
+            )
+
+
+def _check_graph(exported: ExportedProgram, name: str) -> None:
+    if changed := exported.graph_signature.buffers_to_mutate:
+        raise CaptureError(
+            f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads; lcc "
+            "compiles models that read without changing themselves"
+        )
+    value = exported.graph.output_node().args[0][0].meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dim() != 3:
+        raise CaptureError(f"{name}: wanted logits [1, Q, V], got {getattr(value, 'shape', value)}")
 
 
 def _exported(

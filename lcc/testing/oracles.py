@@ -55,13 +55,11 @@ def attention(
 ) -> Vector:
     """How much the query of the last entry attends to each; `window` counts that entry itself.
 
-    sink    one more logit, which takes its share and stands for no entry
-    bias    what is added to the logit of each entry
+    sink    one more logit, which stands for no entry; `bias` is added to that of each entry
     """
     first = 0 if window is None else max(0, len(keys) - window)
-    logits = [scale * dot(query, key) for key in keys[first:]]
-    if bias is not None:
-        logits = [x + b for x, b in zip(logits, bias[first : len(keys)], strict=True)]
+    more = [0.0] * len(keys) if bias is None else bias
+    logits = [scale * dot(query, key) + more[first + i] for i, key in enumerate(keys[first:])]
     shares = softmax(logits if sink is None else [*logits, sink])
     return [0.0] * first + shares[: len(logits)]
 

@@ -87,6 +87,14 @@ KINDS: dict[str, dict[str, Any]] = {
         "sliding_window": 8,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "llama4_text": {
+        **_EXPERTS,
+        "head_dim": 16,
+        "intermediate_size_mlp": 96,
+        "interleave_moe_layer_step": 1,
+        "no_rope_layers": [1, 0],
+        "attention_chunk_size": 8192,
+    },
     "bloom": {"n_layer": 2, "n_head": 4},
     "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
     "falcon": {"alibi": True, "new_decoder_architecture": True, "num_kv_heads": 2},
@@ -123,6 +131,26 @@ KINDS: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 0,
         "head_dim": 16,
     },
+}
+_LATENT: dict[str, Any] = {
+    **_EXPERTS,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "qk_head_dim": 24,
+    "v_head_dim": 16,
+    "head_dim": 8,
+}
+KINDS |= {
+    "deepseek_v2": {**_LATENT, "q_lora_rank": None, "topk_method": "greedy"},
+    "deepseek_v3": {**_LATENT, "q_lora_rank": 32},
+    "minicpm3": {**_LATENT, "q_lora_rank": 32},
 }
 
 

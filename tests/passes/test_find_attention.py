@@ -150,7 +150,13 @@ class Toy(nn.Module):
         if self.kind == "table":
             angles = self.angles[position_ids]
         q, k = (self.turn(t, angles) for t in (q, k))
-        if self.kind == "bidirectional":
+        if self.kind == "faded":  # half of a score for what is two tokens away
+            scores = q @ k.transpose(2, 3)
+            place = position_ids[0]
+            gap = place[:, None] - place[None, :]
+            scores = scores * torch.where(gap == 2, 0.5, 1.0)
+            out = scores.masked_fill(gap < 0, float("-inf")).softmax(-1) @ v
+        elif self.kind == "bidirectional":
             out = nn.functional.scaled_dot_product_attention(q, k, v)
         elif self.kind in ("alibi", "bent"):
             place = position_ids[0].float()
@@ -225,6 +231,7 @@ def test_plain_modules_with_other_spellings_of_rotation(kind: str) -> None:
         ("bidirectional", "without a mask and not causal"),
         ("bent", "not a slope times the distance of two tokens"),
         ("blocks", "neither causal nor a causal window: token "),
+        ("faded", "multiplies scores of keys that are seen by numbers besides 1"),
         ("chunks", "same chunk of 16 tokens: lcc has no kernel for so short chunks"),
         ("strided", "neither causal nor a causal window: token 1 "),
         ("shear", "not by a rotation of pairs"),
