@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lcc.artifact.weights_index import StoredTensor, weights_files
 from lcc.ir.program import Program
-from lcc.targets.base import BIAS, EXPERTS, SINKS, Target
+from lcc.targets.base import EXPERTS, Target
 from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
 
 
@@ -21,7 +21,7 @@ class TvmCpu(Target):
             known of the place, unless it is set
     """
 
-    lacks = (EXPERTS, SINKS, BIAS)
+    lacks = (EXPERTS,)
 
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place

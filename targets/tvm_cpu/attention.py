@@ -5,6 +5,7 @@ no [Q, S] matrix exists. A task is one KV head with some of its queries; its que
 one matrix. With one query, the slots are divided among tasks instead, and their parts merged.
 """
 
+from functools import reduce
 from typing import Any
 
 from lcc.targets.tvm_cpu.attention_rows import Layer, Rows
@@ -25,7 +26,7 @@ PARTS = 4  # that the slots are divided into where there is one query
 
 
 def cached_attention(layer: Layer, tiles: Tiles) -> Any:
-    """Kernel (q, [sink_q,] k, v, keys, values, used, [places,] out), as the operators say.
+    """Kernel (q, [sink_q,] k, v, keys, values, used, [places,] [sinks,] [bias,] out).
 
     q, sink_q       [1, Q, Hq, D] float32; sink_q only where the layer has sinks
     k, v            [1, Q, Hkv, D]
@@ -33,7 +34,10 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
     used            [1] int32
     places          [H, S] int64, H >= Hkv; only where the layer sees blocks of the text. Those of
                     the new entries ascend
+    sinks, bias     [Hq] and [Hq, S + SLOTS or more] float32; only where the layer has them
     out             [1, Q, Hq, D]
+
+    What they are, the operators say.
     """
     T = script()
     with kernel("cached_attention") as made:
@@ -49,7 +53,7 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         caches: tuple = (keys, values)
         if layer.blocks:
             caches += (parameter("places", (T.int64(), slots), "int64"),)
-        out = parameter("out", heads)
+        more, out = _more(layer), parameter("out", heads)
         first = T.bind(T.cast(used[0], "int64"))
         fits = T.And(first >= 0, first + length <= slots)
         with T.Assert(fits, "the new entries do not fit in the cache: used is too large"):
@@ -57,12 +61,19 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         with T.If(length == 1):
             with T.Then():
                 _write(layer, tiles, k, v, keys, values, first, 0)
-                _one_query(layer, tiles, (q, sink_q), caches, first, out)
+                _one_query(layer, tiles, (q, sink_q), caches, first, out, more)
             with T.Else():
                 with T.parallel(0, length) as j:
                     _write(layer, tiles, k, v, keys, values, first, j)
-                _many_queries(layer, tiles, (q, sink_q), caches, first, out, length)
+                _many_queries(layer, tiles, (q, sink_q), caches, first, out, more, length)
     return made[0]
+
+
+def _more(layer: Layer) -> tuple[Any, Any]:
+    """The parameters for a logit of each head, and for a bias of each slot; None = it has none."""
+    sinks = parameter("sinks", (layer.query_heads,)) if layer.sinks else None
+    columns = script().int64() if layer.bias else None
+    return sinks, parameter("bias", (layer.query_heads, columns)) if layer.bias else None
 
 
 def _write(
@@ -90,7 +101,14 @@ def _ranges(layer: Layer, first_query: Any, end: Any) -> list:
 
 
 def _many_queries(
-    layer: Layer, tiles: Tiles, sources: tuple, caches: tuple, first: Any, out: Any, length: Any
+    layer: Layer,
+    tiles: Tiles,
+    sources: tuple,
+    caches: tuple,
+    first: Any,
+    out: Any,
+    more: tuple,
+    length: Any,
 ) -> None:
     """A task is a KV head and up to ROWS rows, those of a token together."""
     T, group = script(), layer.group
@@ -99,9 +117,10 @@ def _many_queries(
     with T.parallel(0, layer.kv_heads * across) as task:
         head, begin = T.bind(task // across), T.bind(task % across * tokens)
         count = T.bind(T.min(length - begin, T.int64(tokens)))
-        rows = Rows(layer, tiles, head, caches, tokens * group)
+        rows = Rows(layer, tiles, head, caches, tokens * group, more[1])
         with T.serial(0, count * group) as r:
-            rows.take(r, sources, begin + r // group, head * group + r % group)
+            mine = T.bind(head * group + r % group)
+            rows.take(r, sources, begin + r // group, mine, more[0][mine] if layer.sinks else None)
         whole = (count * group + rows.step - 1) // rows.step
         with T.serial(count * group, whole * rows.step) as r:  # to fill the last tile
             rows.take(r, sources, begin, head * group)
@@ -122,17 +141,17 @@ def _many_queries(
 
 
 def _one_query(
-    layer: Layer, tiles: Tiles, sources: tuple, caches: tuple, first: Any, out: Any
+    layer: Layer, tiles: Tiles, sources: tuple, caches: tuple, first: Any, out: Any, more: tuple
 ) -> None:
     """A task is a KV head and one of PARTS parts of its slots."""
-    T, group, size = script(), layer.group, layer.size
+    T, group, size, sinks = script(), layer.group, layer.size, more[0]
     wide, heads = lanes_of(size, tiles.lanes), layer.query_heads
     best = T.alloc_buffer((heads, PARTS), "float32")
     total = T.alloc_buffer((heads, PARTS), "float32")
     mixed = T.alloc_buffer((heads, PARTS, size), "float32")
     with T.parallel(0, layer.kv_heads * PARTS) as task:
         head, part = T.bind(task // PARTS), T.bind(T.cast(task % PARTS, "int64"))
-        rows = Rows(layer, tiles, head, caches, group)
+        rows = Rows(layer, tiles, head, caches, group, more[1])
         with T.serial(0, rows.count) as r:
             rows.take(r, sources, 0, head * group + T.min(r, group - 1))
         ranges = []
@@ -149,12 +168,11 @@ def _one_query(
                 place = span(column, wide)
                 store(mixed, [mine, part, place], rows.mixed[r, place])
     with T.serial(0, heads) as h:
-        highest = best[h, 0]
-        for part in range(1, PARTS):
-            highest = T.max(highest, best[h, part])
-        highest = T.bind(highest)
+        highest = sinks[h] if layer.sinks else best[h, 0]
+        highest = T.bind(reduce(T.max, (best[h, part] for part in range(PARTS)), highest))
         weights = [exp(best[h, part] - highest, 1) for part in range(PARTS)]
-        whole = sum((total[h, part] * weights[part] for part in range(PARTS)), T.float32(0))
+        whole = exp(sinks[h] - highest, 1) if layer.sinks else T.float32(0)
+        whole = sum((total[h, part] * weights[part] for part in range(PARTS)), whole)
         share = T.bind(T.float32(1) / whole)
         for column in range(0, size, wide):
             place = span(column, wide)

@@ -31,6 +31,7 @@ class Layer:
 
     sink, block     0 and 1 where a query sees the newest `window` entries; window 0 = all
     blocks          the kind of a layer as `lcc::cached_block_sparse` says; its window is 0
+    sinks, bias     whether a head has one more logit, that stands for no key, and a bias by slot
     """
 
     query_heads: int
@@ -42,6 +43,8 @@ class Layer:
     sink: int = 0
     block: int = 1
     blocks: BlockSparse | None = None
+    sinks: bool = False
+    bias: bool = False
 
     @property
     def group(self) -> int:
@@ -65,8 +68,17 @@ class Rows:
     mixed       [R, D] sums of values times exp(logit - best)
     """
 
-    def __init__(self, layer: Layer, tiles: Tiles, head: Any, caches: tuple, count: int) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        tiles: Tiles,
+        head: Any,
+        caches: tuple,
+        count: int,
+        bias: Any | None = None,
+    ) -> None:
         T = script()
+        self.bias = bias
         self.layer, self.tiles, self.head = layer, tiles, head
         self.keys, self.values, *places = caches
         self.horizon = Horizon(layer.blocks, places[0], head, SLOTS) if layer.blocks else None
@@ -88,8 +100,13 @@ class Rows:
         self.turned = T.alloc_buffer((layer.size, SLOTS), "float32")
         self.registers = rows_of(tiles.rows, max(tiles.columns, self.chunk))
 
-    def take(self, row: Any, sources: tuple, token: Any, head: Any) -> None:
-        """Begin a row with the query of a token and a query head."""
+    def take(
+        self, row: Any, sources: tuple, token: Any, head: Any, sink: Any | None = None
+    ) -> None:
+        """Begin a row with the query of a token and a query head.
+
+        sink    a logit that stands for no key; None = there is none
+        """
         T = script()
         for kept, source in zip(self.queries, sources, strict=False):
             for column in range(0, self.layer.size, self.wide):
@@ -98,8 +115,10 @@ class Rows:
                 store(kept, [row, place], scaled)
         for column in range(0, self.layer.size, self.wide):
             store(self.mixed, [row, span(column, self.wide)], fill(0.0, self.wide))
-        store(self.best, [row], T.float32(LOWEST))
+        store(self.best, [row], T.float32(LOWEST) if sink is None else sink)
         store(self.total, [row, span(0, self.lanes)], fill(0.0, self.lanes))
+        if sink is not None:  # what it is worth now: exp(sink - best)
+            store(self.total, [row, 0], T.float32(1))
 
     def see(self, ranges: list, tile_count: Any, query: Any, *, turn: bool) -> None:
         """Go over ranges of slots.
@@ -123,7 +142,7 @@ class Rows:
                         self._multiply(self.queries[kind], base, first, count, turn)
                         with T.serial(0, self.step) as i:
                             seen = self._seen(T.bind(query(base + i)), first, count, windowed)
-                            self._weigh(i, base, seen)
+                            self._weigh(i, base, first, seen)
                         self._mix(base, first, count)
 
     def _turn(self, first: Any, count: Any) -> None:
@@ -196,15 +215,20 @@ class Rows:
 
         return seen
 
-    def _weigh(self, i: Any, base: Any, seen: Callable[[int], Any]) -> None:
-        """Cap and hide logits of row base + i, then make weights of them."""
+    def _weigh(self, i: Any, base: Any, first: Any, seen: Callable[[int], Any]) -> None:
+        """Cap and hide logits of row base + i, of slots from the first on; make weights of them."""
         T, lanes, cap = script(), self.lanes, self.layer.softcap
         row, fold = base + i, self.fold
+        head = None
+        if self.bias is not None:
+            head = T.bind(self.head * self.layer.group + row % self.layer.group)
         store(fold, [span(0, lanes)], fill(LOWEST, lanes))
         for column in range(0, SLOTS, lanes):
             x = self.logits[i, span(column, lanes)]
             if cap > 0:
                 x = tanh(x * fill(1.0 / cap, lanes), lanes) * fill(cap, lanes)
+            if self.bias is not None:
+                x = x + self.bias[head, span(first + column, lanes)]
             x = T.bind(T.Select(seen(column), x, fill(LOWEST, lanes)))
             store(self.logits, [i, span(column, lanes)], x)
             store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))

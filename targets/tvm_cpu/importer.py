@@ -100,7 +100,11 @@ def unknown_operators(programs: list[Program]) -> list[str]:
             reasons.append(f"{program.file_stem}: no kernel for {', '.join(strange)}")
         products = [n for n in nodes if str(n.target) in PRODUCTS and n.op == "call_function"]
         factors = {n.args[PRODUCTS[str(n.target)][0]].name for n in products}
-        factors &= {weight.name for weight in weights[program.file_stem] if weight.turned is None}
+        factors &= {
+            weight.name
+            for weight in weights[program.file_stem]
+            if weight.turned is None and weight.tensor.dim() == 2  # others are not packed
+        }
         reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
         values = [n.meta["val"] for n in nodes if n.op == "placeholder"]
         kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}

@@ -4,7 +4,7 @@ Each function takes a node of the exported graph and TVM's importer, and returns
 What has no kernel here is TVM's own, or repaired in `repairs`; what none knows is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
@@ -12,6 +12,7 @@ from torch import fx
 from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
+from lcc.targets.tvm_cpu.attention_rows import SLOTS
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
 from lcc.targets.tvm_cpu.repairs import REPAIRS, sizes
 from lcc.targets.tvm_cpu.tir import Tiles
@@ -116,10 +117,15 @@ class _Kernels:
 
     def cached_attention(self, node: fx.Node, importer: Any) -> Any:
         """Attention over a cache that is written in place."""
-        q, k, v, key, value, used, scale, window, softcap, _ = node.args
+        q, k, v, key, value, used, scale, window, softcap, _, *more = node.args
+        sinks, bias = [*more, None, None][:2]
         window = 0 if window >= (sizes(key)[2] or window + 1) else window
-        layer = self._layer(q, key, scale, softcap, window=window)
-        return self._attention(importer, layer, [q, k, v, key, value, used])
+        has = {"sinks": sinks is not None, "bias": bias is not None}
+        layer = self._layer(q, key, scale, softcap, window=window, **has)
+        values = [] if sinks is None else [importer.env[sinks]]
+        if bias is not None:  # a block of slots is read, which may end behind the last one
+            values.append(_wider(importer, importer.env[bias], SLOTS))
+        return self._attention(importer, layer, [q, k, v, key, value, used], values)
 
     def cached_sink_window(self, node: fx.Node, importer: Any) -> Any:
         """The same, of first and newest entries."""
@@ -138,11 +144,13 @@ class _Kernels:
     def _layer(self, q: fx.Node, key: fx.Node, scale: float, softcap: float, **sees: Any) -> Layer:
         return Layer(sizes(q)[2], sizes(key)[1], sizes(q)[3], scale, softcap, **sees)
 
-    def _attention(self, importer: Any, layer: Layer, nodes: list[fx.Node]) -> Any:
+    def _attention(
+        self, importer: Any, layer: Layer, nodes: list[fx.Node], more: Sequence[Any] = ()
+    ) -> Any:
         from tvm import relax
 
         builder = importer.block_builder
-        args = [importer.env[node] for node in nodes]
+        args = [*(importer.env[node] for node in nodes), *more]
         name = builder.add_func(cached_attention(layer, self.tiles), "cached_attention")
         place = 4 if layer.sink else 3  # of the keys
         types = [args[0].ty, args[place].ty, args[place + 1].ty]
@@ -183,3 +191,12 @@ class _Kernels:
         logits = source.args[0]
         picked = emit(relax.op.gather_elements(importer.env[logits], places, axis))
         return emit(relax.op.subtract(picked, self._log_sum(logits, importer)))
+
+
+def _wider(importer: Any, x: Any, more: int) -> Any:
+    """[H, M] with so many columns of zeros behind it."""
+    from tvm import relax
+
+    emit = importer.block_builder.emit
+    heads = int(x.ty.shape.values[0])
+    return emit(relax.op.concat([x, emit(relax.op.zeros((heads, more), "float32"))], axis=1))

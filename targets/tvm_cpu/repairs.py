@@ -135,6 +135,14 @@ def _part(importer: Any, x: Any, axis: int, start: Any, count: Any) -> Any:
     return importer.block_builder.emit_te(part, x)
 
 
+def _view(node: fx.Node, importer: Any) -> Any:
+    """Another shape, of a product's own result."""
+    from tvm import relax
+
+    x, shape = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.reshape(x, shape))
+
+
 def _amax(node: fx.Node, importer: Any) -> Any:
     from tvm import relax
 
@@ -257,6 +265,7 @@ def _norm(node: fx.Node, importer: Any) -> Any:
 
 
 REPAIRS = {
+    "_unsafe_view.default": _view,
     "silu.default": _silu,
     "to.dtype": _to,
     "_to_copy.default": _to,

@@ -13,6 +13,7 @@ from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
 from lcc.measure.verify import verify
+from lcc.targets import missing, onnx_mobile
 from lcc.testing.tiny import tiny_model
 
 CACHE = CacheConfig(
@@ -28,8 +29,10 @@ def compiled(folder: Path, architecture: str, **options: Any) -> tuple[Path, Any
     return folder / "m.lcc", model
 
 
-# a mixture of experts; sinks, windows and experts; a bias by distance; a norm behind the rotation
-@pytest.mark.parametrize("architecture", ["qwen2_moe", "gpt_oss", "bloom", "hunyuan_v1_dense"])
+# experts; sinks, windows and experts; a bias by distance; a norm behind the rotation; latents
+@pytest.mark.parametrize(
+    "architecture", ["qwen2_moe", "gpt_oss", "bloom", "hunyuan_v1_dense", "deepseek_v3"]
+)
 def test_compiled_is_the_model(architecture: str, tmp_path: Path) -> None:
     report = verify(*compiled(tmp_path, architecture), prompt_tokens=40, new_tokens=16)
     assert report.ok, [row for row in report.rows if not row.ok]
@@ -46,6 +49,28 @@ def test_experts_in_few_bits(tmp_path: Path) -> None:
     assert experts > others / 2
     stored = (artifact / "weights.bin").stat().st_size
     assert stored < 0.75 * experts + 2 * others + 40 * 4096  # with gaps between tensors
+
+
+@pytest.mark.parametrize(
+    ("target", "architecture"),
+    [
+        ("tvm:cpu", "granite_swa"),
+        ("tvm:cpu", "minicpm3"),
+        ("tvm:cpu", "bloom"),
+        ("onnxruntime:nnapi", "bloom"),
+    ],
+)
+def test_other_targets_give_the_same(
+    target: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sinks, latents, a bias by distance."""
+    if lacking := missing(target):
+        pytest.skip(f"{target} needs {', '.join(lacking)}")
+    monkeypatch.setattr(onnx_mobile, "LEAST_SHARE", 0)  # so few layers do not pay
+    artifact, model = compiled(tmp_path, architecture, target=target)
+    device: Any = "cpu" if target.startswith("onnxruntime") else None
+    report = verify(artifact, model, device=device, prompt_tokens=40, new_tokens=16)
+    assert report.ok, [row for row in report.rows if not row.ok]
 
 
 def test_what_only_full_layers_and_slots_have(tmp_path: Path) -> None:
