@@ -36,6 +36,7 @@ class OnnxMobile(OnnxRuntime):
     precisions = ("fp32",)
     kv_precisions = ("fp32",)
     name = "onnxruntime:mobile"
+    lacks = (EXPERTS,)  # nobody has tried them in ORT format
     note = "run on an x86 CPU, never on a phone"
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:

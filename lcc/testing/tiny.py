@@ -94,6 +94,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "interleave_moe_layer_step": 1,
         "no_rope_layers": [1, 0],
         "attention_chunk_size": 8192,
+        "attn_temperature_tuning": False,
     },
     "bloom": {"n_layer": 2, "n_head": 4},
     "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},

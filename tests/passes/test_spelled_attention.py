@@ -22,7 +22,7 @@ EXPECTED: dict[str, tuple[list[tuple[int, int]], str | None]] = {
         "sinks",
     ),  # a column beside the scores
     "granite_swa": ([(8, 0), (0, 0)], "sinks"),  # a sigmoid that scales what is attended
-    # Chunks and a scale that begin behind the cache; complex numbers; a norm before a transpose.
+    # Chunks that begin behind the cache; complex numbers; a norm before a transpose.
     "llama4_text": ([(0, 0), (0, -1)], None),
     "bloom": ([(0, -1), (0, -1)], "bias"),  # baddbmm of three axes
     "mpt": ([(0, -1), (0, -1)], "bias"),  # cut from a table, masked_fill
