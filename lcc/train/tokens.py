@@ -9,7 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lcc.errors import ConfigError
-from lcc.sources.models import SPECIAL_TOKENS, LoadedModel, encoder
+from lcc.sources.models import LoadedModel, encoder
+from lcc.sources.text_files import SPECIAL_TOKENS
 from lcc.train.documents import Encode
 from lcc.train.recipe import Recipe
 

@@ -40,7 +40,7 @@ def as_float32(model: str, folder: Path, report: Progress) -> Path:
 
 
 def _gguf(model: str) -> Path:
-    from lcc.sources.models import gguf_path
+    from lcc.sources.locate import gguf_path
 
     path = gguf_path(model)
     if path is None:

@@ -42,7 +42,7 @@ def kept(path: Path, made_from: dict[str, Any], make: Callable[[Path], object]) 
 
 def identity(model: str) -> dict[str, Any]:
     """What tells a model from another one: its name, and size and time of its files."""
-    from lcc.sources.models import gguf_path
+    from lcc.sources.locate import gguf_path
 
     path = gguf_path(model) or Path(model).expanduser()
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []

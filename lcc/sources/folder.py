@@ -1,0 +1,114 @@
+"""A Hugging Face folder or hub name -> configuration and module; code of a model never runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lcc.errors import ModelError
+from lcc.sources.weights import check_weights
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+
+
+def folder_config(source: str, name: str) -> tuple[Any, Path]:
+    """The configuration of a model, and the folder that its files lie in.
+
+    Raises:
+        ModelError: it is no decoder, needs code of its own, or its weights are quantized.
+    """
+    import transformers
+    from transformers.utils import cached_file
+
+    path = Path(str(cached_file(source, "config.json")))
+    page = _page(path, name)
+    _check_page(page, path.parent, name)
+    config = transformers.AutoConfig.from_pretrained(source, **NO_CODE)
+    check_architecture(config, name)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization:
+        method = dict(quantization).get("quant_method", "an unknown method")
+        raise ModelError(
+            f"{name}: its weights are quantized ({method}); "
+            "give the unquantized checkpoint or a GGUF file"
+        )
+    return config, path.parent
+
+
+def load_folder(source: str, config: Any, folder: Path, name: str) -> Any:
+    """The module with its weights in float32; every tensor of the checkpoint is in it.
+
+    Raises:
+        ModelError: a tensor is missing, left over, or not finite.
+    """
+    import torch
+    import transformers
+
+    module, info = transformers.AutoModelForCausalLM.from_pretrained(
+        source,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        weights_only=True,
+        **NO_CODE,
+    )
+    check_weights(module, info, folder, name)
+    return module
+
+
+def check_architecture(config: Any, name: str) -> None:
+    """Refuse what is no decoder, before its weights are read."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+
+    kind = config.model_type
+    classes = getattr(config, "architectures", None) or []
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name}: {kind} is an encoder-decoder; lcc compiles decoders only")
+    if kind not in DECODERS or (classes and not set(classes) & set(DECODERS.values())):
+        shown = f" ({classes[0]})" if classes else ""
+        raise ModelError(
+            f"{name}: {kind}{shown} is not a decoder language model; "
+            "lcc compiles decoders (Llama, Qwen, Mistral, Gemma, Phi, SmolLM, GPT-2, ...)"
+        )
+
+
+def _page(path: Path, name: str) -> Mapping[str, Any]:
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{name}: cannot be loaded: config.json: {error}") from None
+    if not isinstance(page, dict):
+        raise ModelError(f"{name}: cannot be loaded: config.json is no JSON object")
+    return page
+
+
+def _check_page(page: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Refuse what would need code that is not part of transformers, or an adapter."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as KNOWN
+
+    kind = page.get("model_type")
+    if kind not in KNOWN:
+        code = page.get("auto_map")
+        if isinstance(code, dict) and code:
+            file = str(next(iter(code.values()))).rpartition(".")[0]
+            raise ModelError(
+                f"{name}: {kind} needs code of the model's own folder ({file}.py), and lcc runs "
+                "none; wanted an architecture that transformers has itself"
+            )
+        raise ModelError(
+            f"{name}: cannot be loaded: config.json: model_type is {kind!r}, wanted an "
+            "architecture that transformers has; a newer transformers may know it"
+        )
+    for key, value in page.items():
+        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            raise ModelError(
+                f"{name}: config.json: {key} is {value!r}, code from elsewhere, and lcc runs none; "
+                "remove the field"
+            )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name}: an adapter (adapter_config.json) lies beside the weights; merge it into "
+            "them, or remove it"
+        )

@@ -1,0 +1,111 @@
+"""The files that turn text into tokens and back, as they lie in the model's own folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lcc.errors import ModelError
+from lcc.sources.folder import NO_CODE
+
+GENERATION_KEYS = (
+    "bos_token_id",
+    "do_sample",
+    "max_new_tokens",
+    "min_p",
+    "pad_token_id",
+    "repetition_penalty",
+    "stop_strings",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "qwen.tiktoken",
+)
+
+
+def folder_text_files(source: str, folder: Path, module: Any, name: str) -> dict[str, bytes]:
+    """Name -> content; tokenizer.json byte for byte, where the folder has one.
+
+    Without a tokenizer there is generation_config.json alone, and the artifact is fed token ids.
+    """
+    tokenizer = None
+    here = [path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)]
+    if here or not Path(source).is_dir():
+        tokenizer = _tokenizer(source, name)
+    files = {"generation_config.json": json_bytes(_generation(module, tokenizer))}
+    if tokenizer is None:
+        return files
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{name}: {type(tokenizer).__name__} has no tokenizer.json form")
+    own = folder / "tokenizer.json"
+    files["tokenizer.json"] = own.read_bytes() if own.is_file() else _converted(tokenizer)
+    page: dict[str, Any] = dict(sorted(tokenizer.special_tokens_map.items()))
+    return files | template_files(tokenizer.chat_template, page)
+
+
+def template_files(
+    template: str | Mapping[str, str] | None, page: dict[str, Any]
+) -> dict[str, bytes]:
+    """The chat template beside the special tokens: a file of its own, or several by name.
+
+    page    of tokenizer_config.json: names of special tokens -> their text
+    """
+    files = {}
+    if isinstance(template, str):
+        files["chat_template.jinja"] = template.encode()
+    elif template:
+        page = page | {
+            "chat_template": [
+                {"name": name, "template": each} for name, each in sorted(template.items())
+            ]
+        }
+    return {**files, "tokenizer_config.json": json_bytes(page)}
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys: the same value, the same bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _tokenizer(source: str, name: str) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, **NO_CODE)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ModelError(
+            f"{name}: its tokenizer needs code of the model's own folder, and lcc runs none; "
+            "wanted a tokenizer.json and a tokenizer_class that transformers has"
+        ) from None
+
+
+def _converted(tokenizer: Any) -> bytes:
+    """What a folder without tokenizer.json has in other files, in that form."""
+    with tempfile.TemporaryDirectory() as saved:
+        tokenizer.save_pretrained(saved)
+        return Path(saved, "tokenizer.json").read_bytes()
+
+
+def _generation(module: Any, tokenizer: Any) -> dict[str, Any]:
+    """The defaults of generation; `eos_token_id` lists every token that ends an answer."""
+    defaults = module.generation_config
+    ends: set[int] = set()
+    for owner in (defaults, module.config.get_text_config(), tokenizer):
+        end = getattr(owner, "eos_token_id", None)
+        ends.update([end] if isinstance(end, int) else end or [])
+    found = {key: getattr(defaults, key, None) for key in GENERATION_KEYS}
+    found = {key: value for key, value in found.items() if value is not None}
+    return {**found, "eos_token_id": sorted(ends)}
