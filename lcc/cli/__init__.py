@@ -1,8 +1,8 @@
 """The command `lcc`: parse flags, call the API, print. Answers on stdout, all else on stderr.
 
 Exit codes: 0 done; 1 done, and the answer is no (`lcc verify`, `lcc demo`); 2 what was asked cannot
-be done; 130 stopped by Ctrl-C, 143 by SIGTERM. A mistake is one line on stderr; a traceback is a
-bug of lcc.
+be done; 3 a bug of lcc; 130 stopped by Ctrl-C, 143 by SIGTERM. Each is one line on stderr;
+LCC_LOG=debug shows the traceback of a bug.
 """
 
 import signal

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 import lcc
 from lcc import env
-from lcc.errors import LccError
+from lcc.errors import LccError, first_line
 
 Progress = Callable[[str, float], None]
 
@@ -37,6 +38,25 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("lcc: stopped", err=True)
             raise typer.Exit(130) from None
+        except MemoryError:
+            fail("not enough memory; wanted a smaller model, or a machine with more of it")
+        except Exception as error:
+            _pass_on(error)
+
+
+def _pass_on(error: Exception) -> NoReturn:
+    """Usage errors and exit codes to typer; a bug as one line, with a traceback where asked for."""
+    if type(error).__module__.partition(".")[0] in ("typer", "click"):
+        raise error
+    if env.log_level() == "debug":
+        raise error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    typer.echo(
+        f"lcc: bug: {type(error).__name__}: {first_line(error)} ({Path(frame.filename).name}, line "
+        f"{frame.lineno}); please report it with the traceback that LCC_LOG=debug shows",
+        err=True,
+    )
+    raise typer.Exit(3) from None
 
 
 def fail(message: str) -> NoReturn:

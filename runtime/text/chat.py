@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lcc.errors import ConfigError
+from lcc.errors import ConfigError, first_line
 from lcc.runtime.text.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -36,12 +36,11 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
-        self._error = jinja2.TemplateError
         self._special = dict(special)
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise ConfigError(f"chat template: {error}") from None
+        except Exception as error:  # a template is code of others
+            raise _refusal(error) from None
 
     def render(
         self, messages: Sequence[Message], *, generation_prompt: bool = True, **more: Any
@@ -58,8 +57,8 @@ class ChatTemplate:
             return self._template.render(
                 messages=list(messages), add_generation_prompt=generation_prompt, **names
             )
-        except (self._error, TypeError, AttributeError) as error:
-            raise ConfigError(f"chat template: {error}") from None
+        except Exception as error:  # a template is code of others
+            raise _refusal(error) from None
 
     def render_turn(
         self,
@@ -85,6 +84,14 @@ class ChatTemplate:
         except ConfigError:
             return whole, ""
         return (told, whole[len(told) :]) if whole.startswith(told) else (whole, "")
+
+
+def _refusal(error: Exception) -> ConfigError:
+    """What a template says, or how its code fails, in one line."""
+    import jinja2
+
+    kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
+    return ConfigError(f"chat template: {kind}{first_line(error)}")
 
 
 def now() -> float:

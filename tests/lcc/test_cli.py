@@ -63,6 +63,20 @@ def test_usage_errors() -> None:
         assert "Error: " in result.stderr
 
 
+def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("first\nsecond")
+
+    monkeypatch.setattr("lcc.cli.inspect.read_manifest", fail)
+    result = lcc("inspect", tiny_folder)
+    assert result.exit_code == 3
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("lcc: bug: KeyError: ")
+    assert "LCC_LOG=debug" in line
+    monkeypatch.setenv("LCC_LOG", "debug")
+    assert isinstance(lcc("inspect", tiny_folder).exception, KeyError)
+
+
 def test_compile_and_config_file(tiny_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text("cache: {capacity: 128, chunk_size: 16, catalyst_size: 0, recent_size: 8}\n")

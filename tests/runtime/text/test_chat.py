@@ -37,6 +37,24 @@ def test_refusals():
 
 
 @pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ 'abc'.index('z') }}", "ValueError: substring not found"),
+        ("{{ '%(x)s' % {} }}", "KeyError: 'x'"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError: "),
+        ("{{ [].pop() }}", "access to attribute"),
+        ("{{ (0, 1)[5] + 1 }}", "no element 5|undefined"),
+        ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "RecursionError: "),
+        ("{{ messages | tojson(indent=[]) }}", "TypeError: "),
+    ],
+)
+def test_code_of_a_template_that_fails_is_one_line(source, words):
+    with pytest.raises(ConfigError, match=f"chat template: .*({words})") as caught:
+        ChatTemplate(source, {}).render(HELLO)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "messages",
     ["Hello", [], {"role": "user"}, [{"content": "x"}], ["Hello"], iter(HELLO)],
     ids=lambda messages: type(messages).__name__,
