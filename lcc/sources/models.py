@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcc.env import needs_extra
-from lcc.errors import ConfigError, ModelError, first_line
+from lcc.errors import ConfigError, ModelError
 from lcc.sources.locate import Located, locate
 
 if TYPE_CHECKING:
     from torch import nn
+
+MOST_WORDS = 300  # characters of what transformers says of a model that it cannot load
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def load_empty(source: str | Path) -> tuple[nn.Module, Any]:
         import torch
         import transformers
     with _explained(located.name), quiet_transformers(), torch.device("meta"):
-        config = _config(located)[0]
+        config = _config(located)
         module = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         return module, config.get_text_config()
 
@@ -93,30 +95,33 @@ def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def _config(located: Located) -> tuple[Any, Path]:
-    """The configuration, and the folder of the files."""
-    from lcc.sources.folder import folder_config
-    from lcc.sources.gguf_file import gguf_config
-
-    if located.gguf is None:
-        return folder_config(located.folder, located.name)
-    return gguf_config(located.gguf, located.name), located.gguf.parent
-
-
 def _loaded(
     located: Located, rope_base: float | None, window: int | None
 ) -> tuple[Any, Any, dict[str, bytes]]:
     """Configuration, module and text files."""
-    from lcc.sources.folder import load_folder
-    from lcc.sources.gguf_file import load_gguf
+    from lcc.sources.folder import folder_config, load_folder
+    from lcc.sources.from_gguf.load import GgufModel
     from lcc.sources.text_files import folder_text_files
 
-    config, folder = _config(located)
-    _stretch(config.get_text_config(), located.name, rope_base, window)
+    name = located.name
     if located.gguf is not None:
-        return config, *load_gguf(located.gguf, config, located.name)
-    module = load_folder(located.folder, config, folder, located.name)
-    return config, module, folder_text_files(located.folder, folder, module, located.name)
+        source = GgufModel(located.gguf, name)
+        _stretch(source.config.get_text_config(), name, rope_base, window)
+        return source.config, source.module(), source.files
+    config, folder = folder_config(located.folder, name)
+    _stretch(config.get_text_config(), name, rope_base, window)
+    module = load_folder(located.folder, config, folder, name)
+    return config, module, folder_text_files(located.folder, folder, module, name)
+
+
+def _config(located: Located) -> Any:
+    """The configuration alone."""
+    from lcc.sources.folder import folder_config
+    from lcc.sources.from_gguf.load import GgufModel
+
+    if located.gguf is not None:
+        return GgufModel(located.gguf, located.name).config
+    return folder_config(located.folder, located.name)[0]
 
 
 def _stretch(config: Any, name: str, rope_base: float | None, window: int | None) -> None:
@@ -155,7 +160,8 @@ def _explained(name: str) -> Iterator[None]:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # transformers raises whatever its readers do
-        raise ModelError(f"{name}: cannot be loaded: {first_line(error)}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{name}: cannot be loaded: {words[:MOST_WORDS]}") from error
 
 
 def loaded_model(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
