@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import msgspec
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2}  # absolute, of logits, keys and scores, by cache
+# Of the largest logit, for one layer: some hundred times what one sum in this type is rounded by.
+# Errors of layers add up as errors of chance do, with the root of their number.
+SHARE = {"float32": 1e-5, "float16": 5e-3}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -35,6 +38,17 @@ class Report:
     def ok(self) -> bool:
         """Nothing differs by more than it may."""
         return all(row.ok for row in self.rows)
+
+
+def logits_tolerance(dtype: str, largest: float, layers: int) -> float:
+    """How far logits may be apart that are right, and rounded in another order.
+
+    dtype       of the cache
+    largest     absolute value among the logits
+    layers      of the model
+    """
+    share: float = SHARE[dtype] * layers**0.5
+    return max(TOLERANCE[dtype], share * largest)
 
 
 def compared(what: str, against: str, error: float, tolerance: float) -> Row:

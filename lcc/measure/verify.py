@@ -17,8 +17,9 @@ from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
 from lcc.ir.plan import Full, show_plan
 from lcc.ir.program import HEAD
-from lcc.measure.comparison import TOLERANCE, Report, Row, compared
+from lcc.measure.comparison import Report, Row, compared, logits_tolerance
 from lcc.measure.loss import divergence, perplexity
+from lcc.measure.second_reader import read_again
 from lcc.measure.weightless import weightless
 from lcc.passes.policies import make_policy
 from lcc.passes.specialize import Specialized, Subject, specialize
@@ -26,7 +27,7 @@ from lcc.runtime.model import Model
 from lcc.runtime.session import Session
 from lcc.runtime.text.writing import GREEDY
 from lcc.sources.heads import RetainingHeads, load_heads
-from lcc.sources.models import LoadedModel, loaded_model
+from lcc.sources.models import LoadedModel, loaded_model, quiet_transformers
 from lcc.sources.text_facts import sentence_ends_for
 from lcc.targets.reference import ReferenceEngine
 
@@ -55,7 +56,8 @@ def verify(
     prompt_tokens   length of the text read where nothing is evicted
     new_tokens      greedy tokens that must be the model's own
 
-    Logits and tokens are compared with the unmodified model; the weightless programs and a text
+    Logits and tokens are compared with the unmodified model, which is read a second time by other
+    means than those it was compiled by, see `second_reader`; the weightless programs and a text
     long enough for cycles with the reference target. Of weights or a cache in fewer than 32 bits
     neither logits nor what cycles keep can be the same: then it is what they lose in divergence and
     perplexity.
@@ -79,10 +81,14 @@ def verify(
     engine = ReferenceEngine(special.programs)
     exact = exact_of(manifest, special)
     reference = Model(exact, model.tokenizer, engine).session()
-    ids = _ids(session)
-    rows = []
+    ids, rows = _ids(session), []
+    report("read the model again", 0.45)
+    model_again = _again(source, loaded, session)
+    text = ids[: min(prompt_tokens, _usable(session))]
     report("logits", 0.5)
-    rows += _logits(session, loaded, ids[: min(prompt_tokens, _usable(session))])
+    if model_again is not loaded.module:
+        rows += _read_twice(session, loaded.module, model_again, text)
+    rows += _logits(session, model_again, text)
     lossy = not _exact(session)
     report("weightless programs", 0.7)
     for program in special.programs:
@@ -90,7 +96,7 @@ def verify(
             rows += weightless(program.names[0], model.engine, engine, manifest)
     report("greedy tokens", 0.8)
     if not lossy:
-        rows += _tokens(session, loaded, ids[: _usable(session) // 2], new_tokens)
+        rows += _tokens(session, model_again, ids[: _usable(session) // 2], new_tokens)
     report("cycles", 0.9)
     if session._executor.limits.evicts:
         rows += (_cycles_lost if lossy else _cycles)(session, reference, ids)
@@ -98,8 +104,27 @@ def verify(
     return Report(tuple(rows), exact=not lossy)
 
 
-def _tolerance(session: Session) -> float:
-    return TOLERANCE[cache_dtype(session.manifest)]
+def _tolerance(session: Session, expected: np.ndarray) -> float:
+    """How far logits may be from the expected ones."""
+    layers = len(session.manifest.model.layers)
+    return logits_tolerance(cache_dtype(session.manifest), float(np.abs(expected).max()), layers)
+
+
+def _again(
+    source: str | Path | LoadedModel | nn.Module, loaded: LoadedModel, session: Session
+) -> nn.Module:
+    """The model by the second reader; a module that was handed over is all there is of it."""
+    if isinstance(source, str | Path):
+        with quiet_transformers():
+            return read_again(source, length=_usable(session))
+    return loaded.module
+
+
+def _read_twice(session: Session, module: nn.Module, again: nn.Module, ids: list[int]) -> list[Row]:
+    """Whether both readers have the same model."""
+    expected = _eager(again, ids)
+    error, most = np.abs(_eager(module, ids) - expected).max(), _tolerance(session, expected)
+    return [compared("the model as it was compiled", "the model, read again", error, most)]
 
 
 def _exact(session: Session) -> bool:
@@ -166,15 +191,15 @@ def _specialized(
 
 
 @torch.no_grad()
-def _eager(loaded: LoadedModel, ids: list[int]) -> np.ndarray:
+def _eager(module: nn.Module, ids: list[int]) -> np.ndarray:
     """Logits [n, V] of the unmodified model."""
-    logits = function_of(loaded.module)(torch.tensor([ids]), torch.arange(len(ids))[None])
+    logits = function_of(module)(torch.tensor([ids]), torch.arange(len(ids))[None])
     return logits[0].float().numpy()
 
 
-def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
+def _logits(session: Session, module: nn.Module, ids: list[int]) -> list[Row]:
     """All logits of a text, read in chunks and, the last eight tokens, one by one."""
-    expected, executor = _eager(loaded, ids), session._executor
+    expected, executor = _eager(module, ids), session._executor
     session.reset()
     size, single = executor.limits.chunk_size, max(1, len(ids) - 8)
     got, place = np.empty_like(expected), 0
@@ -192,15 +217,16 @@ def _logits(session: Session, loaded: LoadedModel, ids: list[int]) -> list[Row]:
             rows.append(compared(f"{name} + head, divergence", "the model", lost, MOST_NATS))
         else:
             error = np.abs(got[part] - expected[part]).max()
-            rows.append(compared(f"{name} + head", "the model", error, _tolerance(session)))
+            most = _tolerance(session, expected)
+            rows.append(compared(f"{name} + head", "the model", error, most))
     if lossy and len(ids) > 1:
         more = perplexity(got, ids) / perplexity(expected, ids) - 1
         rows.append(compared("perplexity, more by", "the model", more, MOST_PERPLEXITY))
     return rows
 
 
-def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -> list[Row]:
-    """Greedy tokens: each must be the model's own choice after all those before it."""
+def _tokens(session: Session, module: nn.Module, ids: list[int], count: int) -> list[Row]:
+    """Greedy tokens: each must be the model's own choice, or as good, after all those before it."""
     count = min(count, _usable(session) - len(ids) - 1)  # the first cycle changes the tokens
     if count < 1 or not ids:
         return []
@@ -208,8 +234,9 @@ def _tokens(session: Session, loaded: LoadedModel, ids: list[int], count: int) -
     written = list(session.generate_ids(ids, max_new_tokens=count, eos=[], **GREEDY))
     begin = session.tokens - len(written) - len(ids)  # tokens put before the text
     whole = [*session.tokenizer.prefix[:begin], *ids, *written]
-    chosen = _eager(loaded, whole[:-1])[-len(written) :].argmax(-1)
-    different = int((chosen != np.array(written)).sum())
+    expected = _eager(module, whole[:-1])[-len(written) :]
+    lost = expected.max(-1) - expected[np.arange(len(written)), written]
+    different = int((lost > _tolerance(session, expected)).sum())
     return [compared(f"{len(written)} greedy tokens", "the model", different, 0)]
 
 
@@ -249,7 +276,8 @@ def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     cycles, error = len(session.cycles), np.abs(logits[0] - logits[1]).max()
     different = int((kept[0] != kept[1]).sum())
     session.reset()
+    most = _tolerance(session, logits[1])
     return [
         compared(f"entries kept by {cycles} cycles", "reference", different, 0),
-        compared(f"logits after {cycles} cycles", "reference", error, _tolerance(session)),
+        compared(f"logits after {cycles} cycles", "reference", error, most),
     ]

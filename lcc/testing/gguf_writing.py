@@ -1,7 +1,6 @@
 """Writes a module of transformers as a GGUF file, the way that llama.cpp's converter does.
 
-By other means than the reader: tensor names are those of the gguf package's own maps, metadata is
-written by its writer, and heads are arranged by index.
+By other means than the reader of `lcc compile`, see `lcc.measure.gguf_conversion`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,22 +10,8 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from gguf.constants import MODEL_ARCH_NAMES
 
 VOCABULARY = 260
-PERMUTED = {"llama", "granite", "granitemoe", "smollm3", "mistral3", "arcee", "olmo"}
-NORMS_OF_ONE = {"gemma", "gemma2", "gemma3", "nemotron"}
-# Names that the package's maps lack, inside a layer.
-EXTRA = {
-    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
-    "self_attn.sinks": "attn_sinks.weight",
-    "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
-    "block_sparse_moe.experts.down_proj": "ffn_down_exps.weight",
-    "mlp.experts.down_proj": "ffn_down_exps.weight",
-    "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
-    "self_attn.attn_sub_norm.weight": "attn_sub_norm.weight",
-    "mlp.ffn_sub_norm.weight": "ffn_sub_norm.weight",
-}
 
 
 def write(
@@ -58,7 +43,9 @@ def write(
     for key, value in (byte_tokenizer() if tokenizer is None else tokenizer).items():
         if key not in drop:
             field(writer, f"tokenizer.{key}", value)
-    for name, array in (converted(architecture, module) | dict(tensors or {})).items():
+    apart = ".attention.key_length_mla" in page
+    own = converted(architecture, module, latent_apart=apart)
+    for name, array in (own | dict(tensors or {})).items():
         kind = quantize(name, array) if quantize is not None else None
         data = np.ascontiguousarray(array)
         if kind is None:
@@ -118,83 +105,20 @@ def sizes(config: Any) -> dict[str, Any]:
     return found
 
 
-def converted(architecture: str, module: Any) -> dict[str, np.ndarray]:
+def converted(
+    architecture: str, module: Any, *, latent_apart: bool = False
+) -> dict[str, np.ndarray]:
     """The tensors of a file: names of the package, numbers as llama.cpp wants them."""
-    arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
-    config, names = module.config, gguf.get_tensor_name_map(arch, module.config.num_hidden_layers)
+    from lcc.measure.gguf_conversion import converted as parts
+
     tied, found = set(module.all_tied_weights_keys or ()), dict[str, np.ndarray]()
     for key, tensor in module.state_dict().items():
-        if key in tied:
-            continue
-        array = tensor.float().numpy()
-        for name, value in parts(key, array, architecture, config):
-            short = names.get_name(name, try_suffixes=(".weight", ".bias"))
-            layer, _, rest = name.removeprefix("model.layers.").partition(".")
-            if rest in EXTRA:
-                short = f"blk.{layer}.{EXTRA[rest]}"
-            if short is None and name.startswith("blk."):
-                short = name
-            assert short is not None, f"{architecture}: {name} has no name in a file"
-            found[short] = value
+        if key not in tied:
+            numbers = tensor.float().numpy()
+            found |= dict(
+                parts(key, numbers, architecture, module.config, latent_apart=latent_apart)
+            )
     return found
-
-
-def parts(key: str, array: np.ndarray, architecture: str, config: Any) -> list[Any]:
-    """One tensor of the module as those of the file."""
-    layer = key.split(".")[2] if key.startswith("model.layers.") else ""
-    if key.endswith("experts.gate_up_proj"):
-        if architecture == "gpt-oss":
-            array = array.transpose(0, 2, 1)
-            gate, up = array[:, ::2], array[:, 1::2]
-        else:
-            gate, up = np.split(array, 2, axis=1)
-        return [
-            (f"blk.{layer}.ffn_gate_exps.weight", gate),
-            (f"blk.{layer}.ffn_up_exps.weight", up),
-        ]
-    if key.endswith("experts.gate_up_proj_bias"):
-        gate, up = array[:, ::2], array[:, 1::2]
-        return [(f"blk.{layer}.ffn_gate_exps.bias", gate), (f"blk.{layer}.ffn_up_exps.bias", up)]
-    if key.endswith("experts.down_proj") and architecture == "gpt-oss":
-        return [(key, array.transpose(0, 2, 1))]
-    if architecture in PERMUTED and (".q_proj." in key or ".k_proj." in key):
-        kv = config.num_key_value_heads
-        array = interleaved(array, config.num_attention_heads if ".q_proj." in key else kv)
-    if architecture in NORMS_OF_ONE and key.endswith("norm.weight"):
-        array = array + 1
-    if architecture == "gpt2" and array.ndim == 2 and ("c_" in key):
-        array = array.T
-    if architecture == "falcon" and "query_key_value" in key:
-        groups = config.num_kv_heads if config.new_decoder_architecture else 1
-        array = ungrouped(array, config.num_attention_heads, groups)
-    if architecture == "gptneox" and "query_key_value" in key:
-        array = ungrouped(array, config.num_attention_heads, config.num_attention_heads)
-    if architecture == "qwen2moe" and "shared_expert_gate" in key:
-        array = array[0]
-    return [(key, array)]
-
-
-def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
-    """Row i of the first half of a head beside row i of the second."""
-    size = array.shape[0] // heads
-    order = [
-        head * size + half * (size // 2) + i
-        for head in range(heads)
-        for i in range(size // 2)
-        for half in (0, 1)
-    ]
-    return array[order]
-
-
-def ungrouped(array: np.ndarray, heads: int, groups: int) -> np.ndarray:
-    """Queries of all groups, then all keys, then all values."""
-    each = heads // groups
-    size = array.shape[0] // (groups * (each + 2))
-    block = [np.arange(size) + size * i for i in range(groups * (each + 2))]
-    queries = [block[g * (each + 2) + i] for g in range(groups) for i in range(each)]
-    keys = [block[g * (each + 2) + each] for g in range(groups)]
-    values = [block[g * (each + 2) + each + 1] for g in range(groups)]
-    return array[np.concatenate([*queries, *keys, *values])]
 
 
 def byte_tokenizer(**more: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lcc.errors import ModelError
+from lcc.measure.second_reader import read_again
 from lcc.sources.from_gguf.architectures import ARCHITECTURES
 from lcc.sources.models import load_model
 from lcc.testing.gguf_writing import built, logits, write
@@ -287,6 +288,57 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         },
         LATENT_FIELDS,
     ),
+    "deepseek2, latent parts apart": (
+        "deepseek2",
+        "deepseek_v3",
+        {
+            **LATENT,
+            "q_lora_rank": None,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+            "qk_nope_head_dim": 24,
+            "v_head_dim": 12,
+        },
+        {
+            **LATENT_FIELDS,
+            ".expert_gating_func": 2,
+            ".attention.head_count_kv": 1,
+            ".attention.key_length_mla": 32,
+            ".attention.value_length_mla": 12,
+        },
+    ),
+    "deepseek2 with yarn": (
+        "deepseek2",
+        "deepseek_v3",
+        {
+            **LATENT,
+            "q_lora_rank": None,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10_000.0,
+                "factor": 40.0,
+                "original_max_position_embeddings": 32,
+                "mscale": 0.707,
+                "mscale_all_dim": 0.707,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        },
+        {
+            **LATENT_FIELDS,
+            ".expert_gating_func": 2,
+            ".rope.scaling.type": "yarn",
+            ".rope.scaling.factor": 40.0,
+            ".rope.scaling.original_context_length": 32,
+            ".rope.scaling.yarn_log_multiplier": 0.0707,
+        },
+    ),
     "glm4moe": (
         "glm4moe",
         "glm4_moe",
@@ -356,6 +408,8 @@ def test_reads_what_was_written(name: str, tmp_path: Path) -> None:
     assert expected.std() > 0.05, "the model says nothing: any two would be equal"
     assert torch.allclose(expected, got, atol=2e-5 * float(expected.abs().max())), name
     assert loaded.trained_window == module.config.max_position_embeddings
+    again = logits(read_again(path, length=48))  # by the second pair of eyes
+    assert torch.allclose(expected, again, atol=2e-5 * float(expected.abs().max())), name
 
 
 def test_every_row_is_tried() -> None:
@@ -419,7 +473,7 @@ def test_a_missing_tensor_is_named_and_a_missing_bias_is_none(tmp_path: Path) ->
     def without(*names: str) -> Path:
         kept = {name: array for name, array in whole.items() if name not in names}
         writing_converted = writing.converted
-        writing.converted = lambda *_: kept
+        writing.converted = lambda *_, **__: kept
         try:
             return write(tmp_path / "m.gguf", "llama", module)
         finally:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lcc.errors import ModelError
+from lcc.measure.second_reader import read_again
 from lcc.sources.models import load_model
 from lcc.testing.gguf_writing import built, logits, write
 
@@ -59,8 +60,11 @@ def same(path: Path, module: Any, count: int = 200) -> bool:
     plain = built("llama", head_dim=getattr(module.config, "head_dim", 16))
     if module.config.model_type == "llama":
         assert (logits(plain, count) - expected).abs().max() > 1e-3, "scaling changes nothing"
+    most = 1e-4 * float(expected.abs().max())
     got = logits(load_model(path).module, count)
-    return torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+    again = logits(read_again(path, length=count), count)
+    assert torch.allclose(got, again, atol=most), "two readers, two models"
+    return torch.allclose(got, expected, atol=most)
 
 
 @pytest.mark.parametrize("size", [16, 32, 128])
