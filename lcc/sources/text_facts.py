@@ -228,13 +228,14 @@ def _template(files: Mapping[str, bytes], config: Mapping[str, Any]) -> str | No
 
 def _turns(files: Mapping[str, bytes]) -> Turns | None:
     """The chat template as pieces of text; None = there is none, or it is not regular."""
-    from lcc.runtime.text.chat import SPECIAL, ChatTemplate
+    from lcc.runtime.text.chat import ChatTemplate
 
     config = _page(files, TOKENIZER_CONFIG)
     source = _template(files, config)
     if source is None:
         return None
-    special = {name: text for name in SPECIAL if (text := _special_text(config, name)) is not None}
+    names = [name for name in config if name.endswith("_token")]
+    special = {name: text for name in names if (text := _special_text(config, name)) is not None}
     try:
         template = ChatTemplate(source, special)
     except ConfigError:  # chat() says so; the model can be used without it

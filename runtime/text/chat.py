@@ -1,64 +1,73 @@
 """Messages to text, by the model's own chat template."""
 
 import datetime
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from lcc.errors import ConfigError, first_line
+from lcc.runtime.text.jinja import compiled, plain
 from lcc.runtime.text.tokenizer import Tokenizer
+from lcc.runtime.text.tools import schemas
 
 Message = Mapping[str, Any]
-SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 OWN = {"messages", "generation_prompt", "add_generation_prompt"}  # no options of a template
+# Names that a message's reasoning goes by; templates read the first one.
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
-    """A jinja template, rendered in a sandbox with the names that transformers gives it."""
+    """A jinja template, or several by name, rendered as `apply_chat_template` renders them."""
 
-    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+    def __init__(self, source: str | Mapping[str, str], special: Mapping[str, str]) -> None:
         """`special`: bos_token, eos_token, ... as text."""
-        import jinja2
-        import jinja2.ext
-        import jinja2.sandbox
-
-        class Generation(jinja2.ext.Extension):
-            """`{% generation %}` marks the answers for training: here its body alone counts."""
-
-            tags = {"generation"}  # noqa: RUF012
-
-            def parse(self, parser: Any) -> Any:
-                next(parser.stream)
-                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise_exception
+        sources = {"default": source} if isinstance(source, str) else dict(source)
         self._special = dict(special)
         try:
-            self._template = environment.from_string(source)
+            self._templates = {name: compiled(each) for name, each in sources.items()}
         except Exception as error:  # a template is code of others
             raise _refusal(error) from None
 
     def render(
-        self, messages: Sequence[Message], *, generation_prompt: bool = True, **more: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        generation_prompt: bool = True,
+        strftime_now: Callable[[str], str] | None = None,
+        **more: Any,
     ) -> str:
         """The text of a conversation; `more` is handed to the template (tools, ...).
+
+        Of several templates, `chat_template` names one; else it is that for tools where there are
+        tools, else the default one.
 
         Raises:
             ConfigError: the messages are none, or the template refuses them.
         """
         check_messages(messages)
-        names = {"tools": None, "documents": None, "strftime_now": _clock(now())}
-        names |= self._special | more
+        template = self._chosen(more.pop("chat_template", None), more.get("tools"))
+        names: dict[str, Any] = {"documents": None, **self._special}
+        names |= {key: plain(value) for key, value in more.items()}
+        names |= {"tools": schemas(more.get("tools"))}
+        names["strftime_now"] = strftime_now or _clock(now())
         try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=generation_prompt, **names
+            text: str = template.render(
+                messages=[_told(message) for message in messages],
+                add_generation_prompt=generation_prompt,
+                **names,
             )
         except Exception as error:  # a template is code of others
             raise _refusal(error) from None
+        return text
+
+    def _chosen(self, name: str | None, tools: Any) -> Any:
+        if name is None:
+            name = "tool_use" if tools is not None and "tool_use" in self._templates else "default"
+        if name not in self._templates:
+            raise ConfigError(
+                f"the model has no chat template {name!r}, it has "
+                f"{', '.join(sorted(self._templates))}; name one: chat_template in template_options"
+            )
+        return self._templates[name]
 
     def render_turn(
         self,
@@ -94,6 +103,15 @@ def _refusal(error: Exception) -> ConfigError:
     return ConfigError(f"chat template: {kind}{first_line(error)}")
 
 
+def _told(message: Message) -> dict[str, Any]:
+    """A message as a template sees it: nothing that is None, reasoning under the usual names."""
+    told: dict[str, Any] = {key: plain(each) for key, each in message.items() if each is not None}
+    thought = next((told[name] for name in REASONING if told.get(name) is not None), None)
+    if thought is None:
+        return told
+    return {"thinking": thought, **told, "reasoning_content": thought}
+
+
 def now() -> float:
     """Seconds since 1970."""
     return datetime.datetime.now().timestamp()
@@ -125,20 +143,9 @@ def load_template(tokenizer: Tokenizer) -> ChatTemplate:
         ConfigError: the model has none.
     """
     source = tokenizer.chat_template
-    if source is None:
+    if not source:
         raise ConfigError(
             "this model has no chat template; use feed() and generate(), or put a "
             "chat_template.jinja beside the model and compile anew"
         )
-    special = {name: text for name in SPECIAL if (text := tokenizer.special(name)) is not None}
-    return ChatTemplate(source, special)
-
-
-def _tojson(value: Any, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
+    return ChatTemplate(source, tokenizer.special_tokens)

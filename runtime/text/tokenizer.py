@@ -95,12 +95,19 @@ class Tokenizer:
         return page
 
     @property
-    def chat_template(self) -> str | None:
-        """What is in chat_template.jinja, else in tokenizer_config.json; None = there is none."""
+    def chat_template(self) -> str | dict[str, str] | None:
+        """Of chat_template.jinja, else of tokenizer_config.json: one, several by name, or None."""
         source = self._template or self.config.get("chat_template")
-        if isinstance(source, list):  # several, by name
-            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        if isinstance(source, list):
+            pages = [each for each in source if isinstance(each, dict)]
+            return {str(each.get("name")): str(each.get("template")) for each in pages}
         return source if isinstance(source, str) else None
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """Every special token of tokenizer_config.json as text: bos_token, eos_token, ..."""
+        names = [name for name in self.config if name.endswith("_token")]
+        return {name: text for name in names if (text := self.special(name)) is not None}
 
     def _prefix(self) -> list[int]:
         """Ids that the tokenizer puts before a text, e.g. the beginning-of-sequence token."""
