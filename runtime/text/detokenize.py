@@ -45,30 +45,42 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a stream of text before the first stop string; holds back what may become one."""
+    """Cuts a stream of text before the first stop string; holds back what may become one.
+
+    Special tokens are no part of the text that is given out, and stop strings may contain them.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
-        self._held = ""
+        self._held, self._shown = "", list[bool]()
         self.found: str | None = None
 
-    def add(self, piece: str) -> str:
-        """The text that is certain not to belong to a stop string; sets `found`."""
+    def add(self, piece: str, *, shown: bool = True) -> str:
+        """The text that is certain not to belong to a stop string; sets `found`.
+
+        shown   whether the piece is to be given out; else a stop string is looked for in it
+        """
         self._held += piece
+        self._shown += [shown] * len(piece)
         places = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
         if places:
             cut, self.found = min(places)
-            piece, self._held = self._held[:cut], ""
+            piece = self._take(cut)
+            self._held, self._shown = "", []
             return piece
         keep = max((_partial(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
-        piece, self._held = self._held[:cut], self._held[cut:]
-        return piece
+        return self._take(len(self._held) - keep)
 
     def end(self) -> str:
         """What was held back and became no stop string."""
-        piece, self._held = self._held, ""
-        return piece
+        return self._take(len(self._held))
+
+    def _take(self, count: int) -> str:
+        """What is given out of the first `count` letters held, which are held no longer."""
+        pairs = zip(self._held[:count], self._shown[:count], strict=True)
+        text = "".join(letter for letter, shown in pairs if shown)
+        self._held, self._shown = self._held[count:], self._shown[count:]
+        return text
 
 
 def _partial(text: str, stop: str) -> int:

@@ -45,7 +45,10 @@ class Tokenizer:
         self._template = None if template is None else template.read_text(encoding="utf-8")
         self.generation_config = self._json("generation_config.json")
         self.prefix, self._splits = list[int](), False
+        self.special_ids = frozenset[int]()  # of control tokens, which are never shown
         if self.knows_text:
+            added = self.backend.get_added_tokens_decoder()
+            self.special_ids = frozenset(i for i, token in added.items() if token.special)
             self.prefix = self._prefix()
             words = self.backend.encode("a b\nc, 1").word_ids
             self._splits = len(set(words)) > 1  # has pre-tokens

@@ -161,6 +161,9 @@ class Writer:
             if token in ends:
                 break
             piece = stops.add(detokenizer.add(token))
+            if stops.found is None and token in self._encoder.tokenizer.special_ids:
+                name = self._encoder.tokenizer.decode([token], special=True)
+                piece += stops.add(name, shown=False)
             if piece:
                 yield piece
                 if callback is not None and callback(piece) is False:

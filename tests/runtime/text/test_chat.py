@@ -299,6 +299,18 @@ def test_stop_strings_of_the_model_end_an_answer(make_session):
         assert "".join(session.generate("x", stop=stop)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("stop", "shown"),
+    [("<|im_start|>", "Hello"), ("<|im_start|>user", "Hello"), (" says", "Hellouser"), ("x", None)],
+)
+def test_a_stop_string_may_be_a_special_token(make_session, monkeypatch, stop, shown):
+    session = make_session(capacity=256)
+    ids = iter([*b"Hello", 257, *b"user says more", END])
+    monkeypatch.setattr(session._executor, "logits", lambda: np_one_hot(next(ids)))
+    text = "".join(session.generate("x", stop=stop, max_new_tokens=40))
+    assert text == (shown or "Hellouser says more")
+
+
 def test_a_message_interrupted_while_it_is_read_is_not_read_twice(make_session):
     session = make_session()
     read, calls = session._executor.read, []

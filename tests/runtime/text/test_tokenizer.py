@@ -296,3 +296,21 @@ def test_tokens_that_show_nothing_are_not_kept():
     pieces = [detokenizer.add(token) for token in [65, *[7] * 500, 66]]
     assert "".join(pieces) == "AB"
     assert max(sizes) < 30
+
+
+def test_stop_strings_with_special_tokens():
+    def shown(stop: str, *pieces: tuple[str, bool]) -> str:
+        matcher, text = StopStrings([stop]), ""
+        for piece, visible in pieces:
+            text += matcher.add(piece, shown=visible)
+            if matcher.found:
+                return f"{text}|"
+        return text + matcher.end()
+
+    said = ("Hello", True), ("<start>", False), ("user", True), (" says", True)
+    assert shown("<start>", *said) == "Hello|"
+    assert shown("<start>user", *said) == "Hello|"
+    assert shown("lo<start>us", *said) == "Hel|"
+    assert shown(" says", *said) == "Hellouser|"
+    assert shown("<start>system", *said) == "Hellouser says"
+    assert shown("rt>", *said) == "Hello|"
