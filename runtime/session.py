@@ -19,6 +19,7 @@ from lcc.runtime.text.catalyst import Catalyst
 from lcc.runtime.text.chat import Message
 from lcc.runtime.text.encoding import Encoder, Ids
 from lcc.runtime.text.feeding import Progress
+from lcc.runtime.text.passages import read
 from lcc.runtime.text.reading import Feeding, Reader
 from lcc.runtime.text.talking import Talk
 from lcc.runtime.text.writing import Callback, Options, Writer, stop_strings
@@ -127,6 +128,8 @@ class Session:
     ) -> int:
         """Read a text of any length; returns how many of its tokens were read.
 
+        A text that follows another one has the ids that it has when both are tokenized at once.
+
         Args:
             text: Text, or token ids, which are read as they are.
             protect: Never evict anything read up to the end of this text.
@@ -142,10 +145,10 @@ class Session:
             CacheError: more is protected than a cycle can keep, or the cache is full and policy
                 "none" never evicts; or a callback has moved the session, which keeps what it holds.
         """
-        parts = self._encoder.parts(text, "text", prefix=prefix and self.tokens == 0)
+        self._encoder.parts(text, "text")  # reports a mistake before anything is read
         ids = None if catalyst is None else self._catalyst.encode(catalyst)
         how = Feeding(catalyst=ids, protect=protect, last=last, progress=progress, stop=stop)
-        return self._reader.feed(parts, how)
+        return read(self._reader, self._encoder, text, "text", how, prefix=prefix)
 
     def nll(self, ids: Ids) -> np.ndarray:
         """Read token ids as `feed` does, and return their negative log likelihoods.
@@ -170,9 +173,7 @@ class Session:
         The prompt is read first, as by `feed`; for options see `lcc.runtime.text.writing.Options`.
         Every id given out is part of the session, whether the loop goes on or not.
 
-        Raises:
-            ConfigError: an option out of range, or an empty prompt.
-            CacheError: nothing was read yet, or another call has moved the session.
+        Raises as `Writer.ids`.
         """
         return self._writer.ids(prompt, options)
 
@@ -230,8 +231,7 @@ class Session:
             messages: [{"role": "user", "content": "..."}, ...].
             template_options: Handed to the template, e.g. {"tools": [...]}.
             stop: As in `generate`.
-            callback: As in `generate`.
-            **options: As in `generate`.
+            callback, **options: As in `generate`.
 
         Raises:
             ConfigError: there is no template, it refuses the messages, or an option is wrong.

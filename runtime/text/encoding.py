@@ -7,6 +7,7 @@ import numpy as np
 from lcc.artifact.manifest import Manifest
 from lcc.errors import ConfigError
 from lcc.runtime.text.feeding import Part
+from lcc.runtime.text.seam import following
 from lcc.runtime.text.tokenizer import Tokenizer
 
 Ids = Sequence[int] | np.ndarray
@@ -57,10 +58,29 @@ class Encoder:
         starts = range(0, len(ids), PART)
         return ((ids[i : i + PART].tolist(), min((i + PART) / len(ids), 1.0)) for i in starts)
 
+    def behind(
+        self, before: str, text: str, what: str, held: Sequence[int], *, rewindable: int
+    ) -> tuple[int, Iterator[Part]]:
+        """Tokens to take back, and the ids of a text that follows another one, see `following`.
+
+        Raises:
+            ConfigError: at once, the text is empty; from the iterator, a token that the model does
+                not know.
+        """
+        if not text:
+            raise ConfigError(f"{what} is empty; give it at least one token")
+        found = following(self.tokenizer, before, text, held, rewindable=rewindable)
+        return found.drop, self._checked(found.parts, text, what)
+
     def _text_parts(self, text: str, what: str, prefix: bool) -> Iterator[Part]:
         if prefix:
             yield self._prefix, 0.0
-        for ids, characters in self.tokenizer.parts(text):
+        yield from self._checked(self.tokenizer.parts(text), text, what)
+
+    def _checked(
+        self, parts: Iterator[tuple[list[int], int]], text: str, what: str
+    ) -> Iterator[Part]:
+        for ids, characters in parts:
             if (largest := max(ids, default=0)) >= self.vocab_size:
                 token, most = self.tokenizer.decode([largest], special=True), self.vocab_size - 1
                 raise ConfigError(

@@ -15,6 +15,7 @@ from lcc.runtime.resident import trim
 from lcc.runtime.stats import Clock
 from lcc.runtime.text.catalyst import Catalyst
 from lcc.runtime.text.feeding import Part, Progress, TokenQueue
+from lcc.runtime.text.seam import CONTEXT, Passage
 
 CYCLES_KEPT = 1000
 
@@ -47,6 +48,7 @@ class Reader:
     clock       tokens, cycles and seconds so far
     cycles      the last 1,000 cycles
     on_cycle    called after each cycle
+    passage     the text that was read last, where it was read as text
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Reader:
         self.clock = Clock(load_seconds=load_seconds)
         self.cycles: deque[Cycle] = deque(maxlen=CYCLES_KEPT)
         self.on_cycle: Callable[[Cycle], object] | None = None
+        self.passage = Passage("", 0)
 
     def __del__(self) -> None:
         """Return to the system what the buffers took: an app may load the next model."""
@@ -81,14 +84,21 @@ class Reader:
         """Ids of the tokens since the last cycle, pending ones included."""
         return [*self.executor.since_cycle, *self.pending]
 
-    def feed(self, parts: Iterator[Part], how: Feeding) -> int:
+    def feed(self, parts: Iterator[Part], how: Feeding, *, drop: int = 0, text: str = "") -> int:
         """Read the pending ids, then those of the parts; returns how many of the parts were read.
+
+        Args:
+            parts: Ids.
+            how: See `Feeding`.
+            drop: Newest tokens to take back first; no more than `rewindable`.
+            text: What the session holds when all of it was read, as far as that is known.
 
         Raises:
             CacheError: more is protected than a cycle can keep; the cache is full and nothing can
                 be evicted; or a callback has moved the session, which keeps what it holds.
         """
         self.executor.check()
+        self._take_back(drop)
         queue = TokenQueue(self._protected(parts) if how.protect else parts, self.pending)
         self.epoch += 1
         epoch, before, cycles = self.epoch, self.tokens, self.clock.cycles
@@ -111,6 +121,7 @@ class Reader:
                 self.clock.prefill_seconds += time.perf_counter() - begin
         if finished and how.protect:
             self.executor.protected = self.executor.used
+        self.passage = Passage(text[-CONTEXT:], self.tokens if finished else -1)
         return self.tokens - before
 
     def _steps(
@@ -225,6 +236,9 @@ class Reader:
                 "they can be taken back; save() before feeding more, and load() to go further back"
             )
         self.epoch += 1
+        self._take_back(count)
+
+    def _take_back(self, count: int) -> None:
         pending = min(count, len(self.pending))
         with uninterrupted():
             self.pending = self.pending[: len(self.pending) - pending]
@@ -234,6 +248,6 @@ class Reader:
         """Forget everything that was read."""
         self.epoch += 1
         self.executor.reset()
-        self.pending = []
+        self.pending, self.passage = [], Passage("", 0)
         self.cycles.clear()
         self.clock = Clock(load_seconds=self._load_seconds)

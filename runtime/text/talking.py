@@ -8,7 +8,10 @@ from lcc.runtime.text.chat import ChatTemplate, Message, now
 from lcc.runtime.text.conversation import Conversation
 from lcc.runtime.text.encoding import Encoder
 from lcc.runtime.text.reading import Reader
+from lcc.runtime.text.seam import behind, common
 from lcc.runtime.text.writing import Callback, Options, Writer
+
+LONGEST = 1 << 16  # characters of a message that is tokenized in one go
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,11 @@ class Talk:
         it was given out, unless another call has moved the session meanwhile.
         """
         told, prompt = rendered.told, rendered.prompt
-        text = self._unread(told, prompt) if known else told + prompt
+        text, drop = self._to_read(told, prompt) if known else (told + prompt, 0)
         chosen: list[int] = []
-        ids = _noted(self._writer.ids(text, options, prefix=False), chosen)
+        alone = text == told + prompt  # a conversation of its own
+        ids = self._writer.ids(text, options, prefix=False, drop=drop, alone=alone)
+        ids = _noted(ids, chosen)
         answer, before = "", self._reader.tokens
         epoch = self._reader.epoch + 1  # of this call
         talk = None
@@ -97,7 +102,7 @@ class Talk:
         def note(eos: str | None = None) -> None:
             nonlocal talk
             if talk is None:
-                turn = self._before(prompt, len(chosen))
+                turn = self._before(told, prompt, len(chosen))
                 talk = Conversation.of(told, prompt, turn, begun=rendered.begun)
             self.conversation = talk.said(answer, eos, self._reader.tokens)
 
@@ -114,6 +119,29 @@ class Talk:
             else:
                 ended = chosen[-1] in self._ends
                 note(self._tokenizer.decode([chosen[-1]], special=True) if ended else None)
+
+    def _to_read(self, told: str, prompt: str) -> tuple[str | list[int] | None, int]:
+        """What is to be read of a conversation, and the newest tokens to take back before.
+
+        Where the tokens since the last prompt can be taken back, the conversation gets the ids that
+        it has when all of it is tokenized at once, and those that the session holds stay. Else what
+        is new is read behind what the session holds.
+        """
+        whole, known = told + prompt, self.conversation
+        held = self._reader.tokens
+        if known is None or known.turn is None or held != known.end or not known.is_in(whole):
+            return self._unread(told, prompt), 0
+        if "\ufffd" in known.answer:  # bytes that are no text: what is told of them is not them
+            return self._unread(told, prompt), 0
+        count, new = held - known.turn, len(whole) - known.size
+        if not 0 <= count <= self._reader.rewindable or not 0 < new <= LONGEST:
+            return self._unread(told, prompt), 0
+        ids = behind(self._tokenizer, whole, known.size)
+        if not ids:
+            return self._unread(told, prompt), 0
+        newest = self._reader.newest
+        same = min(common(ids, newest[len(newest) - count :]), len(ids) - 1)
+        return ids[same:], count - same
 
     def _unread(self, told: str, prompt: str) -> str | None:
         """What is to be read of a conversation; None = all of it was, and nothing behind it."""
@@ -136,10 +164,13 @@ class Talk:
             known = self.conversation = known.before_turn()
         return known
 
-    def _before(self, prompt: str, answer: int) -> int | None:
+    def _before(self, told: str, prompt: str, answer: int) -> int | None:
         """Tokens held before the prompt for an answer of so many tokens; None = not known."""
         held = self._reader.newest
         held = held[: max(0, len(held) - answer)]
+        ids = behind(self._tokenizer, told + prompt, len(told))
+        if ids is not None and held[len(held) - len(ids) :] == ids:
+            return self._reader.tokens - answer - len(ids)
         for count in range(min(len(held), len(prompt.encode())) + 1):
             newest = held[len(held) - count :]
             if self._tokenizer.decode(newest, special=True) == prompt:

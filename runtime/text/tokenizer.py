@@ -138,15 +138,23 @@ class Tokenizer:
         """The text of ids; `special`: special tokens are spelled out."""
         return str(self.backend.decode(ids, skip_special_tokens=not special))
 
-    def parts(self, text: str) -> Iterator[tuple[list[int], int]]:
-        """Ids of consecutive parts of a text, each with the number of characters read so far."""
+    def pieces(self, text: str) -> tuple[list[int], list[int]]:
+        """All ids of a short text, and the character that each begins with."""
+        window = self._window(text, 0, len(text))
+        return window.ids, window.offsets
+
+    def parts(self, text: str, *, skip: int = 0) -> Iterator[tuple[list[int], int]]:
+        """Ids of consecutive parts of a text, each with the number of characters read so far.
+
+        The first `skip` tokens are left out; they must lie in the first window.
+        """
         if not isinstance(text, str):
             raise ConfigError(f"text is {type(text).__name__}, wanted str or a list of token ids")
         if len(text) <= WINDOW:
-            yield self._ids(text), len(text)
+            yield self._ids(text)[skip:], len(text)
             return
         window = self._window(text, 0, WINDOW)
-        done = first = 0  # tokens given out; token of the window where the next part begins
+        done = first = skip  # tokens given out; token of the window where the next part begins
         while window.end < len(text):
             following, seam = self._join(text, window, first)
             if seam is None:  # no border anywhere: all of it in one go

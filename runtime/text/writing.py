@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, TypedDict
 
@@ -10,6 +11,7 @@ import numpy as np
 from lcc.errors import CacheError, ConfigError
 from lcc.runtime.text.detokenize import Detokenizer, StopStrings
 from lcc.runtime.text.encoding import Encoder, Ids
+from lcc.runtime.text.passages import read
 from lcc.runtime.text.reading import Feeding, Reader
 from lcc.runtime.text.sampling import Sampler, Sampling
 
@@ -53,7 +55,13 @@ class Writer:
         self._reader, self._encoder = reader, encoder
 
     def ids(
-        self, prompt: str | Ids | None, options: Options, *, prefix: bool = True
+        self,
+        prompt: str | Ids | None,
+        options: Options,
+        *,
+        prefix: bool = True,
+        drop: int = 0,
+        alone: bool = False,
     ) -> Iterator[int]:
         """Token ids as they are chosen, the one that ends the text included.
 
@@ -61,6 +69,8 @@ class Writer:
             prompt: Read first, when the first id is asked for; None = go on from what is there.
             options: See `Options`.
             prefix: Begin an empty session with the tokenizer's special tokens.
+            drop: Newest tokens to take back before the prompt is read.
+            alone: The prompt is a text of its own and does not go on from what was read.
 
         Raises:
             ConfigError: at once, an option out of range, or an empty prompt.
@@ -77,7 +87,8 @@ class Writer:
             self._encoder.parts(prompt, "prompt")  # reports a mistake now, not in the loop
         elif self._reader.tokens == 0:
             raise CacheError("nothing was read yet, nothing to go on from; give a prompt")
-        return self._choose(prompt, prefix, limit, self._ends(options), sampling)
+        how = _Prompt(prompt, prefix, drop, alone)
+        return self._choose(how, limit, self._ends(options), sampling)
 
     def _ends(self, options: Options) -> frozenset[int]:
         eos = options.get("eos")
@@ -90,20 +101,18 @@ class Writer:
 
     def _choose(
         self,
-        prompt: str | Ids | None,
-        prefix: bool,
+        prompt: "_Prompt",
         limit: int | None,
         ends: frozenset[int],
         sampling: Sampling,
     ) -> Iterator[int]:
         reader, begin, sampler = self._reader, time.perf_counter(), Sampler(sampling)
         seen = np.zeros(self._encoder.vocab_size, bool)
-        if prompt is None:
+        if prompt.text is None:
             reader.epoch += 1
         else:
-            seen[self._penalized(prompt, sampling)] = True
-            parts = self._encoder.parts(prompt, "prompt", prefix=prefix and reader.tokens == 0)
-            reader.feed(parts, Feeding())
+            seen[self._penalized(prompt.text, sampling)] = True
+            self._read(prompt, prompt.text)
         epoch, count = reader.epoch, 0
         reader.clock.first_token_seconds = None
         while limit is None or count < limit:
@@ -122,6 +131,14 @@ class Writer:
             yield token
             if token in ends:
                 return
+
+    def _read(self, prompt: "_Prompt", text: str | Ids) -> None:
+        if not prompt.alone and not prompt.drop:
+            read(self._reader, self._encoder, text, "prompt", Feeding(), prefix=prompt.prefix)
+            return
+        prefix = prompt.prefix and self._reader.tokens == 0
+        parts = self._encoder.parts(text, "prompt", prefix=prefix)
+        self._reader.feed(parts, Feeding(), drop=prompt.drop)
 
     def _penalized(self, prompt: str | Ids, sampling: Sampling) -> list[int]:
         """Ids of the prompt that a repetition penalty lowers."""
@@ -176,6 +193,16 @@ class Writer:
             yield rest
             if callback is not None:
                 callback(rest)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """What is read before the first token, see `Writer.ids`."""
+
+    text: str | Ids | None
+    prefix: bool
+    drop: int
+    alone: bool
 
 
 def stop_strings(stop: str | Sequence[str] | None) -> list[str]:
