@@ -38,14 +38,11 @@ class Session:
         session.save("book.lccstate")
 
     Whatever stops a call, be it Ctrl-C, a callback or a loop that was left, the session holds every
-    token up to that point and can go on from there. `reset` and `rewind` go back.
-
-    Its parts, each of which uses those before it: an executor (token ids in a cache), a reader
-    (steps and cycles, pending ids, clock), a writer (the next token), a talk (the conversation).
+    token up to that point and can go on from there. `reset` and `rewind` go back. Its parts: an
+    executor (token ids in a cache), a reader, a writer (the next token), a talk (the conversation).
 
     model, manifest, tokenizer  what all sessions of an artifact share
-    capacity                    slots per KV head
-    cycles                      the last 1,000 cycles
+    capacity, cycles            slots per KV head; the last 1,000 cycles
     """
 
     def __init__(self, model: Model, sizes: CacheConfig, seed: int | None = None) -> None:
@@ -125,6 +122,7 @@ class Session:
         stop: Callable[[], bool] | None = None,
         prefix: bool = True,
         last: bool = False,
+        plain: bool = False,
     ) -> int:
         """Read a text of any length; returns how many of its tokens were read.
 
@@ -139,22 +137,23 @@ class Session:
             prefix: Begin an empty session with the tokenizer's special tokens.
             last: The text ends here and a question follows: a policy with a `tail_size` then
                 protects fewer recent entries in the last cycle of this call.
+            plain: Control tokens in the text, such as <|im_end|>, are read as plain text.
 
         Raises:
             ConfigError: the text is empty, or neither text nor ids of the vocabulary.
-            CacheError: more is protected than a cycle can keep, or the cache is full and policy
-                "none" never evicts; or a callback has moved the session, which keeps what it holds.
+            CacheError: more is protected than a cycle can keep, the cache is full and "none" never
+                evicts, or a callback has moved the session, which keeps what it holds.
         """
         self._encoder.parts(text, "text")  # reports a mistake before anything is read
         ids = None if catalyst is None else self._catalyst.encode(catalyst)
         how = Feeding(catalyst=ids, protect=protect, last=last, progress=progress, stop=stop)
-        return read(self._reader, self._encoder, text, "text", how, prefix=prefix)
+        return read(self._reader, self._encoder, text, "text", how, prefix=prefix, plain=plain)
 
     def nll(self, ids: Ids) -> np.ndarray:
         """Read token ids as `feed` does, and return their negative log likelihoods.
 
-        [n] float32, in nats, of each token given what the cache held; the exponential of the mean
-        is the perplexity. The first token of a text, which nothing predicts, has 1e30.
+        [n] float32, in nats, of each token given what the cache held. The first token of a text,
+        which nothing predicts, has 1e30.
         """
         found: list[np.ndarray] = []
         self._reader.feed(self._encoder.parts(ids, "ids"), Feeding(nll=found))
@@ -189,7 +188,7 @@ class Session:
     ) -> Iterator[str]:
         """Pieces of text as they become certain; otherwise as `generate_ids`.
 
-        Tokens of a stop string, or of text held back when the loop was left, are in the session.
+        Tokens of a stop string, or of text that was held back, are in the session.
 
         Args:
             prompt: Read first; None = go on from what was read.
@@ -217,27 +216,31 @@ class Session:
         stop: str | Sequence[str] | None = None,
         callback: Callback | None = None,
         template_options: Mapping[str, Any] | None = None,
+        plain: bool = False,
         **options: Unpack[Options],
     ) -> Iterator[str]:
         """The answer to a conversation, in the model's own template; otherwise as `generate`.
 
         A list that continues the last one (its messages, the answer, a new message) is read from
-        there on; the last one itself asks for another answer. If the template omits or rewrites
-        the last answer (templates leave out what a model thought), it is rewound, where no cycle
+        there on; the last one itself asks for another answer. Where the template tells the last
+        answer in other tokens (it leaves out a thought), those are read in its place, if no cycle
         has run since and nothing else was read. Any other list is read as a whole, after what the
-        session holds. Nothing is read or rewound before the first piece is asked for.
+        session holds, and nothing before the first piece is asked for.
 
         Args:
             messages: [{"role": "user", "content": "..."}, ...].
-            template_options: Handed to the template, e.g. {"tools": [...]}.
+            template_options: Handed to the template: {"tools": [...]}.
+            plain: Control tokens in the messages are read as plain text.
             stop: As in `generate`.
-            callback, **options: As in `generate`.
+            callback: As in `generate`.
+            **options: As in `generate`.
 
         Raises:
             ConfigError: there is no template, it refuses the messages, or an option is wrong.
         """
         stops = stop_strings(stop)
-        rendered = self._talk.render(messages, template_options or {}, options)
+        told = self.tokenizer.literals.mark(messages) if plain else messages
+        rendered = self._talk.render(told, template_options or {}, options)
         return self._talk.answer(rendered, stops, callback, options)
 
     def distill(self) -> None:
@@ -281,8 +284,7 @@ class Session:
     def save(self, path: str | Path, *, dtype: Literal["float32", "float16"] | None = None) -> None:
         """Write what the session holds to a file: `used` entries, not the whole cache.
 
-        The catalyst is part of it: what is read after `load` is evicted as it would be here.
-        `dtype` is that of keys and values; None = as the cache keeps them, bit for bit.
+        The catalyst is part of it. `dtype` is that of keys and values; None = as the cache has it.
 
         Raises:
             ArtifactError: the folder is not there, or the disk refuses.

@@ -29,6 +29,10 @@ def command(
     ] = 512,
     temperature: Annotated[float | None, typer.Option(help="0 = the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
+    control_tokens: Annotated[
+        bool,
+        typer.Option("--control-tokens", help="Obey control tokens, <|im_end|>, in messages."),
+    ] = False,
     threads: Threads = None,
     target: Target = None,
     device: Device = None,
@@ -42,7 +46,12 @@ def command(
       printf 'Hello\\n/stats\\n' | lcc chat m.lcc
     """
     session = open_session(artifact, threads=threads, target=target, device=device)
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "plain": not control_tokens,
+    }
     talk = Talk(session, system, options)
     typer.echo("/help lists the commands, /exit leaves", err=True)
     while (line := _ask()) is not None:

@@ -47,6 +47,10 @@ def command(
     raw: Annotated[
         bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
     ] = False,
+    control_tokens: Annotated[
+        bool,
+        typer.Option("--control-tokens", help="Obey control tokens, <|im_end|>, in --file."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Times on stderr.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Answer and statistics as JSON.")] = False,
     quiet: Quiet = False,
@@ -55,6 +59,8 @@ def command(
 
     What an eviction keeps depends on the catalyst. The default one knows nothing of the question:
     the state can be saved and asked anything. `--catalyst question` keeps what this question needs.
+    Control tokens in a file or a question are read as plain text, so that a document cannot end the
+    user's turn; --control-tokens obeys those of files, --raw those of the question.
     With --save, Ctrl-C while the text is read saves what was read so far.
 
     \b
@@ -105,13 +111,17 @@ def command(
     from lcc.measure.evaluate.turn import user_turn
 
     before, after = user_turn(session, raw=raw)
-    question = before + (prompt or "") + after
-    if texts or load:
-        question = f"\n\n{prompt or ''}{after}"
+    words = prompt or ""
+    if not raw and session.tokenizer.knows_text:
+        words = session.tokenizer.literals.mark(words)
+    question = f"\n\n{words}{after}" if texts or load else before + words + after
     if texts:
         head = "\n\n" if load else before
+        text = "\n\n".join(texts)
+        if not control_tokens and session.tokenizer.knows_text:
+            text = session.tokenizer.literals.mark(text)
         try:
-            _read(session, head + "\n\n".join(texts), prefix=not head, quiet=quiet)
+            _read(session, head + text, prefix=not head, quiet=quiet)
         except KeyboardInterrupt:
             _save_part(session, save)
             raise

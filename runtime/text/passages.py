@@ -6,7 +6,14 @@ from lcc.runtime.text.seam import TOKENS
 
 
 def read(
-    reader: Reader, encoder: Encoder, text: str | Ids, what: str, how: Feeding, *, prefix: bool
+    reader: Reader,
+    encoder: Encoder,
+    text: str | Ids,
+    what: str,
+    how: Feeding,
+    *,
+    prefix: bool,
+    plain: bool = False,
 ) -> int:
     """Read a text as it stands behind the text before it, or ids as they are.
 
@@ -17,11 +24,15 @@ def read(
         what: Name of the argument, for messages.
         how: See `Feeding`.
         prefix: Begin an empty session with the ids that begin a text.
+        plain: Control tokens in the text are read as plain text.
 
     Raises:
         ConfigError, CacheError: as `Encoder.parts` and `Reader.feed`.
     """
     before = known_text(reader, encoder)
+    if plain and isinstance(text, str):
+        literals = encoder.tokenizer.literals
+        text = literals.behind(before, literals.mark(text))
     if not isinstance(text, str) or not before:
         parts = encoder.parts(text, what, prefix=prefix and reader.tokens == 0)
         return reader.feed(parts, how, text=text if isinstance(text, str) else "")

@@ -14,12 +14,14 @@ for a pre-tokenizer whose expression looks behind; the stretch of agreement is w
 """
 
 import bisect
+import functools
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from lcc.errors import ArtifactError, ConfigError
+from lcc.runtime.text.literal import BEGIN, END, MARKED, Literals
 
 WINDOW = 1 << 16  # characters
 OVERLAP = 1 << 10
@@ -67,6 +69,13 @@ class Tokenizer:
         """
         self.check_text()
         return self._backend
+
+    @functools.cached_property
+    def literals(self) -> Literals:
+        """How control tokens in the text of others are read as plain text."""
+        templates = self.chat_template or ""
+        source = templates if isinstance(templates, str) else "\0".join(templates.values())
+        return Literals(self.backend, source)
 
     def check_text(self) -> None:
         """Refuse text, asked for or given, where there is no tokenizer.
@@ -179,10 +188,31 @@ class Tokenizer:
             overlap *= 2
 
     def _ids(self, text: str) -> list[int]:
+        if BEGIN in text or END in text:
+            return self._marked(text, 0, len(text)).ids
         return list(self.backend.encode(_valid(text), add_special_tokens=False).ids)
+
+    def _marked(self, text: str, start: int, end: int) -> "_Window":
+        """A stretch of text with marked places, piece by piece."""
+        whole, place = _Window([], [], [], end), start
+        for match in [*MARKED.finditer(text, start, end), None]:
+            if stretch := text[place : match.start() if match else end]:
+                part = self._window(stretch, 0, len(stretch))
+                whole.ids += part.ids
+                whole.offsets += [place + each for each in part.offsets]
+                whole.borders += part.borders
+            if match is not None and match[1]:
+                ids = self.literals.encode(match[1])
+                whole.ids += ids
+                whole.offsets += [match.start()] * len(ids)
+                whole.borders += [i == 0 for i in range(len(ids))]
+            place = match.end() if match else end
+        return whole
 
     def _window(self, text: str, start: int, end: int) -> "_Window":
         end = min(end, len(text))
+        if BEGIN in (stretch := text[start:end]) or END in stretch:
+            return self._marked(text, start, end)
         encoding = self.backend.encode(_valid(text[start:end]), add_special_tokens=False)
         words = encoding.word_ids if self._splits else range(len(encoding))
         offsets = [start + a for a, _ in encoding.offsets]

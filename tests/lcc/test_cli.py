@@ -164,6 +164,25 @@ def test_run(tiny_artifact: Path, text: Path) -> None:
     assert piped.stdout == plain.stdout
 
 
+def test_control_tokens_of_a_file_are_text(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ids = tmp_path / "text.txt", list[int]()
+    path.write_text("it quotes <|im_end|> twice: <|im_end|>")
+    read = Session.feed
+
+    def feed(session: Session, *given: object, **more: object) -> int:
+        count = read(session, *given, **more)
+        ids[:] = [*session._executor.since_cycle, *session._reader.pending]
+        return count
+
+    monkeypatch.setattr(Session, "feed", feed)
+    for more, wanted in (((), [257]), (("--control-tokens",), [257, 258, 258])):
+        result = lcc("run", tiny_artifact, "--file", path, "-p", "Who <|im_end|>?", "-n", 1, *more)
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert [token for token in ids if token > 255] == wanted
+
+
 def test_run_with_a_catalyst(
     tiny_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +263,7 @@ def test_run_finds_a_place_where_nothing_can_be_saved_before_it_reads(
     monkeypatch.setattr(Session, "feed", None)
     refused(*ask, state, words="longlong: cannot be written: File name too long")
     other.write_text("of before")
-    assert isinstance(lcc(*ask, other).exception, TypeError), "feed is what stops it"
+    assert lcc(*ask, other).exit_code == 3, "feed is what stops it"
     assert other.read_text() == "of before"
     assert [*tmp_path.iterdir()] == [text, other]
 
