@@ -44,9 +44,11 @@ def verify_files(
     if level not in ("full", "size"):
         raise ConfigError(f'verify is {level!r}, wanted "full" or "size"')
     root, stamps = Path(folder).resolve(), Stamps()
+    trees = [root, *_blobs(root)]
     for name, entry in sorted(manifest.files.items()):
         path = root / name
-        if not path.resolve().is_relative_to(root):
+        real = path.resolve()
+        if not any(real.is_relative_to(tree) for tree in trees):
             raise ArtifactError(f"{path}: a link that leaves the artifact's folder")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; copy the whole folder, or compile anew")
@@ -61,6 +63,12 @@ def verify_files(
                     f"{path}: changed since it was written (sha256 differs); copy it anew"
                 )
     return stamps
+
+
+def _blobs(root: Path) -> list[Path]:
+    """Where the links of a hub's cache lead: blobs/, beside the snapshots/ that `root` lies in."""
+    above = [parent for parent in root.parents if parent.name == "snapshots"]
+    return [parent.with_name("blobs") for parent in above[:1]]
 
 
 def check_unchanged(stamps: Mapping[Path, tuple[int, int, int, int]]) -> None:

@@ -340,6 +340,32 @@ def test_never_replaces_what_is_no_artifact(tmp_path):
         assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
 
+def as_a_hub_keeps_it(artifact: Path, snapshot: Path) -> None:
+    """Links to files that are named by their hash, in `blobs` beside `snapshots`."""
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.mkdir(parents=True)
+    for i, path in enumerate(sorted(p for p in artifact.rglob("*") if p.is_file())):
+        link = snapshot / path.relative_to(artifact)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        (blobs / f"{i:040}").write_bytes(path.read_bytes())
+        link.symlink_to(blobs / f"{i:040}")
+
+
+def test_an_artifact_of_links_is_read_and_one_that_leaves_the_cache_is_not(artifact, tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "f00"
+    as_a_hub_keeps_it(artifact, snapshot)
+    verify_files(snapshot, read_manifest(snapshot))
+    weights = snapshot / "data" / "weights.bin"
+    content = weights.read_bytes()
+    weights.unlink()
+    for place in (tmp_path / "secret", tmp_path / "models--a--b" / "refs", snapshot.parent / "x"):
+        place.write_bytes(content)
+        weights.symlink_to(place)
+        with pytest.raises(ArtifactError, match=r"weights\.bin: a link that leaves"):
+            verify_files(snapshot, read_manifest(snapshot))
+        weights.unlink()
+
+
 def test_links_are_not_written(tmp_path):
     def links(folder: Path) -> Manifest:
         manifest = fill(folder)
