@@ -9,6 +9,7 @@ from lcc.runtime.core import state
 from lcc.runtime.text.catalyst import Catalyst
 from lcc.runtime.text.conversation import Conversation
 from lcc.runtime.text.reading import Reader
+from lcc.runtime.text.seam import Passage
 from lcc.runtime.text.talking import Talk
 
 
@@ -48,5 +49,6 @@ def load_state(path: str | Path, reader: Reader, talk: Talk, catalyst: Catalyst)
     notes = state.load(path, reader.executor, Notes)
     reader.epoch += 1
     reader.pending, talk.conversation = notes.pending, notes.conversation
+    reader.passage = Passage("", 0)
     if notes.catalyst is not None:
         catalyst.set(notes.catalyst)

@@ -254,11 +254,7 @@ class Session:
         return self._executor.kept_tokens(layer)
 
     def rewind(self, count: int) -> None:
-        """Take back the newest `count` tokens, fed or generated.
-
-        Raises:
-            CacheError: some of them were read before the last cycle; says how far one can go.
-        """
+        """Take back the newest tokens; CacheError where some were read before the last cycle."""
         self._reader.rewind(count)
         self._talk.conversation = None
 

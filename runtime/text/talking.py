@@ -1,7 +1,7 @@
 """Chat: answers to a conversation, of which a session reads only what is new."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lcc.runtime.text.chat import ChatTemplate, Message, now
@@ -90,12 +90,9 @@ class Talk:
         it was given out, unless another call has moved the session meanwhile.
         """
         told, prompt = rendered.told, rendered.prompt
-        text, drop = self._to_read(told, prompt) if known else (told + prompt, 0)
         chosen: list[int] = []
-        alone = text == told + prompt  # a conversation of its own
-        ids = self._writer.ids(text, options, prefix=False, drop=drop, alone=alone)
-        ids = _noted(ids, chosen)
-        answer, before = "", self._reader.tokens
+        ids, drop = self._ids(told, prompt, options, known=known)
+        ids, answer, before = _noted(ids, chosen), "", self._reader.tokens - drop
         epoch = self._reader.epoch + 1  # of this call
         talk = None
 
@@ -115,10 +112,18 @@ class Talk:
             if self._reader.epoch > epoch:
                 pass  # another call has moved the session since
             elif not chosen:  # the prompt was not read to its end
-                self._take_back(self._reader.tokens - before)
+                self._take_back(self._reader.tokens - before, drop)
             else:
                 ended = chosen[-1] in self._ends
                 note(self._tokenizer.decode([chosen[-1]], special=True) if ended else None)
+
+    def _ids(
+        self, told: str, prompt: str, options: Options, *, known: bool
+    ) -> tuple[Iterator[int], int]:
+        """The ids of the answer, before which what is new is read, and the tokens it drops."""
+        text, drop = self._to_read(told, prompt) if known else (told + prompt, 0)
+        alone = text == told + prompt  # a conversation of its own
+        return self._writer.ids(text, options, prefix=False, drop=drop, alone=alone), drop
 
     def _to_read(self, told: str, prompt: str) -> tuple[str | list[int] | None, int]:
         """What is to be read of a conversation, and the newest tokens to take back before.
@@ -177,12 +182,18 @@ class Talk:
                 return self._reader.tokens - answer - count
         return None
 
-    def _take_back(self, count: int) -> None:
-        """Undo a message read in part, so that it is not read twice; a cycle cannot be undone."""
+    def _take_back(self, count: int, dropped: int) -> None:
+        """Undo a message read in part, so that it is not read twice; a cycle cannot be undone.
+
+        Tokens dropped before it are gone: the conversation then ends before them.
+        """
         if count > self._reader.rewindable or self._reader.executor.broken:
             self.conversation = None
-        elif count > 0:
+            return
+        if count > 0:
             self._reader.rewind(count)
+        if dropped and self.conversation is not None:
+            self.conversation = replace(self.conversation, end=self._reader.tokens)
 
 
 def _noted(ids: Iterator[int], chosen: list[int]) -> Iterator[int]:

@@ -179,3 +179,27 @@ def test_turns_have_the_ids_of_the_conversation(kind: str, template: str, sessio
     whole = session.model.template().render(talk)
     wanted = tokenizer.encode(whole, add_special_tokens=False).ids
     assert session._executor.since_cycle[: len(wanted)] == wanted
+
+
+def test_a_message_interrupted_behind_an_answer_that_was_dropped(session_of, monkeypatch) -> None:
+    session, tokenizer = session_of("metaspace first"), library("metaspace first")
+    ids = iter([*tokenizer.encode("Hello", add_special_tokens=False).ids, 2])
+    session._executor.logits = lambda: np.eye(260, dtype=np.float32)[next(ids)]
+    talk = [{"role": "user", "content": "Hi"}]
+    talk += [{"role": "assistant", "content": "".join(session.chat(talk, eos=[2]))}]
+    talk += [{"role": "user", "content": "Bye"}]
+    read, calls = session._executor.read, []
+
+    def interrupted(tokens: list[int]) -> None:
+        calls.append(tokens)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        read(tokens)
+
+    monkeypatch.setattr(session._executor, "read", interrupted)
+    session._executor.logits = lambda: np.eye(260, dtype=np.float32)[5]
+    with pytest.raises(KeyboardInterrupt):
+        next(session.chat(talk, eos=[2]))
+    next(session.chat(talk, eos=[2]))
+    wanted = tokenizer.encode(session.model.template().render(talk), add_special_tokens=False).ids
+    assert session._executor.since_cycle[: len(wanted)] == wanted
