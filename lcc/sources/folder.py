@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lcc.errors import ModelError
+from lcc.sources.config_fields import check_fields
 from lcc.sources.weights import check_weights
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -27,6 +28,7 @@ def folder_config(source: str, name: str) -> tuple[Any, Path]:
     _check_page(page, path.parent, name)
     config = transformers.AutoConfig.from_pretrained(source, **NO_CODE)
     check_architecture(config, name)
+    check_fields(page, config, name)
     quantization = getattr(config, "quantization_config", None)
     if quantization:
         method = dict(quantization).get("quant_method", "an unknown method")

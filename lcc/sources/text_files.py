@@ -10,19 +10,8 @@ from typing import Any
 
 from lcc.errors import ModelError
 from lcc.sources.folder import NO_CODE
+from lcc.sources.generation import generation_page
 
-GENERATION_KEYS = (
-    "bos_token_id",
-    "do_sample",
-    "max_new_tokens",
-    "min_p",
-    "pad_token_id",
-    "repetition_penalty",
-    "stop_strings",
-    "temperature",
-    "top_k",
-    "top_p",
-)
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -42,16 +31,16 @@ def folder_text_files(source: str, folder: Path, module: Any, name: str) -> dict
     tokenizer = None
     here = [path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)]
     if here or not Path(source).is_dir():
-        tokenizer = _tokenizer(source, name)
-    files = {"generation_config.json": json_bytes(_generation(module, tokenizer))}
+        tokenizer = _tokenizer(source, name, whole=(folder / "tokenizer.json").is_file())
+    page = generation_page(module.generation_config, module.config, tokenizer, name)
+    files = {"generation_config.json": json_bytes(page)}
     if tokenizer is None:
         return files
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{name}: {type(tokenizer).__name__} has no tokenizer.json form")
     own = folder / "tokenizer.json"
     files["tokenizer.json"] = own.read_bytes() if own.is_file() else _converted(tokenizer)
-    page: dict[str, Any] = dict(sorted(tokenizer.special_tokens_map.items()))
-    return files | template_files(tokenizer.chat_template, page)
+    return files | template_files(tokenizer.chat_template, dict(tokenizer.special_tokens_map))
 
 
 def template_files(
@@ -78,17 +67,23 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _tokenizer(source: str, name: str) -> Any:
+def _tokenizer(source: str, name: str, *, whole: bool) -> Any:
+    """The tokenizer of transformers: special tokens, template, and files of other forms.
+
+    whole   there is a tokenizer.json: then its class needs not be known
+    """
     import transformers
 
     try:
         return transformers.AutoTokenizer.from_pretrained(source, **NO_CODE)
-    except ValueError as error:
+    except (ValueError, ImportError, AttributeError) as error:
+        if whole:
+            return transformers.PreTrainedTokenizerFast.from_pretrained(source, **NO_CODE)
         if "trust_remote_code" not in str(error):
             raise
         raise ModelError(
             f"{name}: its tokenizer needs code of the model's own folder, and lcc runs none; "
-            "wanted a tokenizer.json and a tokenizer_class that transformers has"
+            "wanted a tokenizer.json, or a tokenizer_class that transformers has"
         ) from None
 
 
@@ -97,15 +92,3 @@ def _converted(tokenizer: Any) -> bytes:
     with tempfile.TemporaryDirectory() as saved:
         tokenizer.save_pretrained(saved)
         return Path(saved, "tokenizer.json").read_bytes()
-
-
-def _generation(module: Any, tokenizer: Any) -> dict[str, Any]:
-    """The defaults of generation; `eos_token_id` lists every token that ends an answer."""
-    defaults = module.generation_config
-    ends: set[int] = set()
-    for owner in (defaults, module.config.get_text_config(), tokenizer):
-        end = getattr(owner, "eos_token_id", None)
-        ends.update([end] if isinstance(end, int) else end or [])
-    found = {key: getattr(defaults, key, None) for key in GENERATION_KEYS}
-    found = {key: value for key, value in found.items() if value is not None}
-    return {**found, "eos_token_id": sorted(ends)}

@@ -17,7 +17,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 ANGLES = re.compile(r"(^|\.)rotary_emb\.inv_freq$")  # the configuration says them; compared with it
 # The causal mask as the first GPT-2 and GPT-NeoX checkpoints have it: [1, 1, n, n], and its number.
-MASK = re.compile(r"(^|\.)(attn|crossattention|attention)\.(bias|masked_bias)$")
+MASK = re.compile(r"(^|\.)(attn|crossattention|attention)\.(bias|masked_bias|causal_mask)$")
 POSITIONS = re.compile(r"(^|\.)position_ids$")  # 0, 1, 2, ...
 # Layers that guess the tokens after the next one: no part of the next one's logits.
 FURTHER = re.compile(r"^(model\.)?mtp(_layers)?\.")

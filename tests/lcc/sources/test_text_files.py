@@ -62,3 +62,18 @@ def test_templates_by_name_travel_with_their_names(tmp_path: Path) -> None:
     assert {each["name"]: each["template"] for each in found} == templates
     assert "chat_template.jinja" not in files
     text_facts(files, vocab_size=260, catalyst=None, catalyst_size=0)
+
+
+@pytest.mark.parametrize("code", [None, {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}])
+def test_a_class_that_nobody_knows_beside_a_tokenizer_json(
+    tmp_path: Path, code: dict[str, list[str]] | None
+) -> None:
+    save_tiny(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('it ran')")
+    path = tmp_path / "tokenizer_config.json"
+    page = json.loads(path.read_text()) | {"tokenizer_class": "MineTokenizer"}
+    path.write_text(json.dumps(page | ({"auto_map": code} if code else {})))
+    files = load_model(tmp_path).files
+    assert files["tokenizer.json"] == (tmp_path / "tokenizer.json").read_bytes()
+    assert json.loads(files["tokenizer_config.json"])["eos_token"] == "<|im_end|>"
+    assert "chat_template.jinja" in files

@@ -24,7 +24,7 @@ class Eager:
 
         torch.set_num_threads(request.threads)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            request.source, dtype=torch.float32, local_files_only=True
+            request.source, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         ).eval()
         self.cache: Any = None
 
