@@ -21,6 +21,7 @@ PERMUTED = {"llama", "granite", "granitemoe", "smollm3", "mistral3", "arcee", "o
 NORMS_OF_ONE = {"gemma", "gemma2", "gemma3", "nemotron"}
 # Names inside a layer that the package's maps lack.
 EXTRA = {
+    "mlp.e_score_correction_bias": "exp_probs_b.bias",
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "self_attn.sinks": "attn_sinks.weight",
     "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
@@ -43,7 +44,8 @@ def converted(
     names = _names(architecture, config.get_text_config().num_hidden_layers)
     for name, value in _parts(key, array, architecture, config, latent_apart):
         layer, _, rest = name.removeprefix("model.layers.").partition(".")
-        short = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        known = name.removeprefix("transformer.") if architecture == "bloom" else name
+        short = names.get_name(known, try_suffixes=(".weight", ".bias"))
         if rest in EXTRA:
             short = f"blk.{layer}.{EXTRA[rest]}"
         if short is None and name.startswith("blk."):

@@ -64,7 +64,8 @@ def _scaling(own: Any, window: int, length: int, tensors: Mapping[str, Any]) -> 
         "type": kind,
         "factor": 1.0 if kind == "none" else factor,
         "original": original,
-        "attention": attention * own("scaling.yarn_attn_factor", 1.0),
+        "attention": attention,
+        "grown": own("scaling.yarn_attn_factor"),
         "divide": None if divide is None else _numbers(divide),
         "fast": own("scaling.yarn_beta_fast", 32.0),
         "slow": own("scaling.yarn_beta_slow", 1.0),
@@ -100,6 +101,8 @@ def _angles(
         angles.append(theta / factor * (1 - share) + theta * share)
     if not yarn:
         return angles, scaling.get("attention", 1.0)
+    if scaling["grown"] is not None:
+        return angles, scaling["grown"] * scaling["attention"]
     grown = 1 + 0.1 * math.log(factor)
     if scaling["log"]:  # the quotient of two growths: of one where they are the same
         log = scaling["log"] if architecture != "deepseek2" else None

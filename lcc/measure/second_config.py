@@ -24,7 +24,7 @@ MODELS = {
     **{"gpt2": "gpt2", "starcoder": "gpt_bigcode", "starcoder2": "starcoder2"},
     **{"stablelm": "stablelm", "nemotron": "nemotron", "falcon": "falcon"},
     **{"gptneox": "gpt_neox", "deepseek2": "deepseek_v3", "glm4moe": "glm4_moe"},
-    "gpt-oss": "gpt_oss",
+    **{"gpt-oss": "gpt_oss", "bloom": "bloom", "dots1": "dots1", "minimax-m2": "minimax_m2"},
 }
 ATTRIBUTES = {
     Keys.LLM.CONTEXT_LENGTH: ("max_position_embeddings", "n_positions"),
@@ -69,6 +69,7 @@ PRESENT = {
     "mlp_bias": ("blk.0.ffn_up.bias",),
     "use_qk_norm": ("blk.0.attn_q_norm.weight",),
 }
+PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
 PERIODS = {"gemma2": 2, "gemma3": 6, "cohere2": 4, "olmo2": 4, "exaone4": 4, "gpt-oss": 2}
 
 
@@ -128,13 +129,12 @@ def _particular(
     more: dict[str, Any] = {
         "num_hidden_layers": layers,
         "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
+            **PLAIN,
             "partial_rotary_factor": own("rope.dimension_count", size) / size,
         },
         "sliding_window": own("attention.sliding_window") or None,
     }
-    if architecture not in ("deepseek2", "gpt2", "starcoder", "falcon"):
+    if architecture not in ("deepseek2", "gpt2", "starcoder", "falcon", "bloom"):
         more["num_key_value_heads"] = own("attention.head_count_kv", heads)
         more["head_dim"] = size
     if (period := PERIODS.get(architecture)) and more["sliding_window"]:
@@ -159,22 +159,7 @@ def _particular(
 def _constants(architecture: str, own: Any, names: Collection[str], heads: int) -> dict[str, Any]:
     """What an architecture is, beside its sizes."""
     if architecture == "deepseek2":
-        rotated = own("rope.dimension_count")
-        queries = own("attention.key_length_mla", own("attention.key_length"))
-        return {
-            "qk_rope_head_dim": rotated,
-            "qk_nope_head_dim": queries - rotated,
-            "v_head_dim": own("attention.value_length_mla", own("attention.value_length")),
-            "num_key_value_heads": heads,
-            "head_dim": rotated,
-            "q_lora_rank": own("attention.q_lora_rank"),
-            "n_group": own("expert_group_count", 1),
-            "topk_group": own("expert_group_used_count", 1),
-            "norm_topk_prob": own("expert_weights_norm", False),
-            "routed_scaling_factor": own("expert_weights_scale", 1.0),
-            "topk_method": "greedy" if own("expert_group_count", 1) < 2 else "group_limited_greedy",
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-        }
+        return _latent(own, heads)
     if architecture == "falcon":
         kv, two = own("attention.head_count_kv", 1), "blk.0.attn_norm_2.weight" in names
         return {
@@ -183,26 +168,43 @@ def _constants(architecture: str, own: Any, names: Collection[str], heads: int) 
             "new_decoder_architecture": two or kv not in (1, heads),
             "num_ln_in_parallel_attn": 2 if two else 1,
         }
+    if architecture == "mistral3":
+        original = own("rope.scaling.original_context_length", own("context_length"))
+        beta = own("attention.temperature_scale", 0.0)
+        angles = {"llama_4_scaling_beta": beta, "original_max_position_embeddings": original}
+        return {"rope_parameters": {**PLAIN, **angles}}
     first = own("rope.scaling.type") == "linear" and own("rope.scaling.factor") == 1
     table: dict[str, dict[str, Any]] = {
         "starcoder": {"multi_query": own("attention.head_count_kv", 1) == 1},
         "stablelm": {"use_parallel_residual": "blk.0.ffn_norm.weight" not in names},
-        "bitnet": {"hidden_act": "silu" if first else "relu2"},
+        "bitnet": {"hidden_act": own("hidden_activation", "silu" if first else "relu2")},
         "qwen2moe": {"norm_topk_prob": False},
         "qwen3moe": {"norm_topk_prob": True},
         "olmoe": {"norm_topk_prob": False},
         "glm4moe": {"n_group": own("expert_group_count", 1), "topk_group": 1},
         "gpt-oss": {"intermediate_size": own("expert_feed_forward_length")},
+        "dots1": {"layer_types": ["full_attention"] * own("block_count")},
+        "minimax-m2": {"intermediate_size": own("expert_feed_forward_length")},
         "phi3": {"original_max_position_embeddings": own("context_length")},
     }
-    if architecture == "mistral3":
-        original = own("rope.scaling.original_context_length", own("context_length"))
-        return {
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10_000.0,
-                "llama_4_scaling_beta": own("attention.temperature_scale", 0.0),
-                "original_max_position_embeddings": original,
-            }
-        }
     return table.get(architecture, {})
+
+
+def _latent(own: Any, heads: int) -> dict[str, Any]:
+    """Heads that a latent vector is unfolded into, and the router beside them."""
+    rotated, groups = own("rope.dimension_count"), own("expert_group_count", 1)
+    queries = own("attention.key_length_mla", own("attention.key_length"))
+    return {
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": queries - rotated,
+        "v_head_dim": own("attention.value_length_mla", own("attention.value_length")),
+        "num_key_value_heads": heads,
+        "head_dim": rotated,
+        "q_lora_rank": own("attention.q_lora_rank"),
+        "n_group": groups,
+        "topk_group": own("expert_group_used_count", 1),
+        "norm_topk_prob": own("expert_weights_norm", False),
+        "routed_scaling_factor": own("expert_weights_scale", 1.0),
+        "topk_method": "greedy" if groups < 2 else "group_limited_greedy",
+        "rope_parameters": dict(PLAIN),
+    }

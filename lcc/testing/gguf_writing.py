@@ -21,7 +21,6 @@ def write(
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
     *,
-    drop: tuple[str, ...] = (),
     tokenizer: Mapping[str, Any] | None = None,
     quantize: Callable[[str, np.ndarray], gguf.GGMLQuantizationType | None] | None = None,
     **options: Any,
@@ -31,18 +30,16 @@ def write(
     metadata    fields besides the usual ones, without the architecture's name where they begin
                 with a dot
     tensors     besides the module's
-    drop        fields that are left out
     quantize    type of a tensor; None = float32
     """
     writer = gguf.GGUFWriter(path, architecture, **options)
     config = module.config
     page = sizes(config) | dict(metadata or {})
     for key, value in page.items():
-        if key not in drop and value is not None:
+        if value is not None:
             field(writer, f"{architecture}{key}" if key.startswith(".") else key, value)
     for key, value in (byte_tokenizer() if tokenizer is None else tokenizer).items():
-        if key not in drop:
-            field(writer, f"tokenizer.{key}", value)
+        field(writer, f"tokenizer.{key}", value)
     apart = ".attention.key_length_mla" in page
     own = converted(architecture, module, latent_apart=apart)
     for name, array in (own | dict(tensors or {})).items():
@@ -163,6 +160,9 @@ def built(model_type: str, **fields: Any) -> Any:
         module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         for parameter in module.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
+        for name, buffer in module.named_buffers():
+            if "correction" in name:  # of a router: zeros would hide a mistake
+                buffer.add_(torch.randn_like(buffer))
     return module.eval().requires_grad_(False)
 
 

@@ -29,6 +29,14 @@ from lcc.sources.from_gguf.layouts import (
 
 ROUTED: dict[str, Layout] = {"model.layers.*.mlp.experts.gate_up_proj": gate_and_up}
 COUNTS = {"expert_used_count": "num_experts_per_tok"}
+DEEP = {
+    **RMS,
+    **COUNTS,
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_count": "n_routed_experts",
+    "expert_shared_count": "n_shared_experts",
+    "expert_feed_forward_length": "moe_intermediate_size",
+}
 SHARED = {
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -135,12 +143,7 @@ EXPERT_ARCHITECTURES: dict[str, Architecture] = {
             **in_layers({**LATENT, **GATED, **NORMS, **EXPERTS, **SHARED, **CORRECTION}),
         },
         fields={
-            **RMS,
-            **COUNTS,
-            "leading_dense_block_count": "first_k_dense_replace",
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-            "expert_feed_forward_length": "moe_intermediate_size",
+            **DEEP,
             "attention.q_lora_rank": "q_lora_rank",
             "attention.kv_lora_rank": "kv_lora_rank",
         },
@@ -156,18 +159,33 @@ EXPERT_ARCHITECTURES: dict[str, Architecture] = {
             **in_layers({**QK_NORMS, **EXPERTS, **SHARED, **CORRECTION}),
             **in_layers({"post_attention_layernorm": "post_attention_norm"}),
         },
-        fields={
-            **RMS,
-            **COUNTS,
-            "leading_dense_block_count": "first_k_dense_replace",
-            "expert_count": "n_routed_experts",
-            "expert_shared_count": "n_shared_experts",
-            "expert_feed_forward_length": "moe_intermediate_size",
-        },
+        fields=DEEP,
         layouts=ROUTED,
         flags={**BIASES, "use_qk_norm": "blk.0.attn_q_norm.weight"},
         partial=True,
         adapt=irregular_experts.glm4moe,
+    ),
+    "dots1": Architecture(
+        model_type="dots1",
+        tensors={
+            **DECODER,
+            **in_layers({**QK_NORMS, **EXPERTS, **SHARED, **CORRECTION}),
+        },
+        fields=DEEP,
+        layouts=ROUTED,
+        flags=BIASES,
+        adapt=irregular_experts.dots1,
+    ),
+    "minimax-m2": Architecture(
+        model_type="minimax_m2",
+        tensors={
+            **DECODER,
+            **in_layers({**QK_NORMS, **EXPERTS, "mlp.e_score_correction_bias": "exp_probs_b.bias"}),
+        },
+        fields={**RMS, **COUNTS, "expert_count": "num_local_experts"},
+        layouts=ROUTED,
+        partial=True,
+        adapt=irregular_experts.minimax,
     ),
     "gpt-oss": Architecture(
         model_type="gpt_oss",

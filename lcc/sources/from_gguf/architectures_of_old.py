@@ -51,7 +51,7 @@ OLD_ARCHITECTURES: dict[str, Architecture] = {
         tensors=GPT,
         fields=GPT_SIZES,
         layouts={f"transformer.h.*.{name}": transposed for name in CONVOLUTIONS},
-        adapt=irregular.gpt2,
+        adapt=irregular.all_heads,
     ),
     "starcoder": Architecture(
         model_type="gpt_bigcode", tensors=GPT, fields=GPT_SIZES, adapt=irregular.starcoder
@@ -116,6 +116,32 @@ OLD_ARCHITECTURES: dict[str, Architecture] = {
         },
         layouts={"transformer.h.*.self_attention.query_key_value": falcon_rows},
         adapt=irregular.falcon,
+    ),
+    "bloom": Architecture(
+        model_type="bloom",
+        tensors={
+            "transformer.word_embeddings": "token_embd",
+            "transformer.word_embeddings_layernorm": "token_embd_norm",
+            "transformer.ln_f": "output_norm",
+            "lm_head": "output",
+            **in_layers(
+                {
+                    **BLOCK,
+                    "post_attention_layernorm": "ffn_norm",
+                    "self_attention.query_key_value": "attn_qkv",
+                    "self_attention.dense": "attn_output",
+                },
+                "transformer.h",
+            ),
+        },
+        fields={
+            "embedding_length": "hidden_size",
+            "block_count": "n_layer",
+            "attention.head_count": "n_head",
+            "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        },
+        layouts={"transformer.h.*.self_attention.query_key_value": neox_rows},
+        adapt=irregular.bloom,
     ),
     "gptneox": Architecture(
         model_type="gpt_neox",

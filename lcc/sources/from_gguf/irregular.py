@@ -113,10 +113,10 @@ def every_fourth_full(source: Source, config: Config) -> None:
 
 
 def bitnet(source: Source, config: Config) -> None:
-    """Two families share the name, and the file does not say the activation.
+    """Two families share the name, and older files do not say the activation.
 
-    The converter of the first one, with SiLU, writes a linear scaling by 1; the second one, which
-    transformers calls bitnet, has squared ReLU.
+    Their converter wrote a linear scaling by 1 for the first family, with SiLU; the second one,
+    which transformers calls bitnet, has squared ReLU.
     """
     kind = source.fields.own("rope.scaling.type")
     factor = source.fields.own("rope.scaling.factor")
@@ -164,11 +164,25 @@ def phi3(source: Source, config: Config) -> None:
     config["original_max_position_embeddings"] = original or config["max_position_embeddings"]
 
 
-def gpt2(source: Source, config: Config) -> None:
+def all_heads(source: Source, config: Config) -> None:
     """As many heads of keys as of queries."""
     kv = source.fields.own("attention.head_count_kv", config["n_head"])
     if kv != config["n_head"]:
-        raise ModelError(f"gpt2: attention.head_count_kv is {kv}, wanted {config['n_head']}")
+        raise ModelError(
+            f"{source.fields.architecture}: attention.head_count_kv is {kv}, wanted "
+            f"{config['n_head']}"
+        )
+
+
+def bloom(source: Source, config: Config) -> None:
+    """The MLP is four times as wide as the model, and biases grow with the distance."""
+    all_heads(source, config)
+    inner, wanted = source.fields.need("feed_forward_length"), 4 * config["hidden_size"]
+    if inner != wanted:
+        raise ModelError(f"bloom: feed_forward_length is {inner}, wanted {wanted}")
+    steepest = source.fields.own("attention.max_alibi_bias", 8.0)
+    if steepest != 8:
+        raise ModelError(f"bloom: attention.max_alibi_bias is {steepest}, wanted 8")
 
 
 def starcoder(source: Source, config: Config) -> None:

@@ -58,8 +58,28 @@ def deepseek(source: Source, config: Config) -> None:
 
 def glm4moe(source: Source, config: Config) -> None:
     """GLM 4.5: a sigmoid decides."""
-    if _router(source, config) != SIGMOID:
-        raise ModelError("glm4moe: expert_gating_func is 1 (softmax), wanted 2 (sigmoid)")
+    _wants_sigmoid(source, _router(source, config))
+
+
+def dots1(source: Source, config: Config) -> None:
+    """dots.llm1: a sigmoid decides, all layers are full."""
+    _wants_sigmoid(source, _router(source, config))
+    kinds = ["full_attention"] * config["num_hidden_layers"]
+    config |= {"sliding_window": None, "layer_types": kinds}
+
+
+def minimax(source: Source, config: Config) -> None:
+    """MiniMax M2: a sigmoid decides; the size of experts is said twice."""
+    _wants_sigmoid(source, int(source.fields.own("expert_gating_func", SIGMOID)))
+    inner = source.fields.own("expert_feed_forward_length")
+    config["intermediate_size"] = inner or config["intermediate_size"]
+
+
+def _wants_sigmoid(source: Source, kind: int) -> None:
+    if kind != SIGMOID:
+        raise ModelError(
+            f"{source.fields.architecture}: expert_gating_func is {kind}, wanted 2 (sigmoid)"
+        )
 
 
 def gpt_oss(source: Source, config: Config) -> None:

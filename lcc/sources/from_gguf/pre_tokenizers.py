@@ -52,60 +52,44 @@ class Split:
     composed: bool = False
 
 
-def _table() -> dict[str, Split]:
-    gpt2, digits = Split((GPT2,)), Split((DIGIT, GPT2))
-    llama3 = Split((LLAMA3,), ignore_merges=True, begins=True)
-    qwen2 = Split((QWEN2,), composed=True)
-    deepseek3 = Split((UP_TO_THREE, HAN_KANA, DEEPSEEK3))
-    threes = Split((LLAMA3,))
-    gpt4o, bloom = Split((GPT4O,)), Split((BLOOM,))
-    named = {
-        gpt2: "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum "
-        "jina-es jina-de jina-v2-es jina-v2-de modern-bert",
-        digits: "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
-        llama3: "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
-        threes: "dbrx smaug-bpe chatglm-bpe glm4",
-        qwen2: "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez",
-        Split((QWEN2,)): "stablelm2 hunyuan solar-open grok-2",
-        deepseek3: "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
-        gpt4o: "gpt-4o llama4 kanana2 talkie minimax-m2",
-        bloom: "bloom poro-chat gpt3-finnish",
-    }
-    return {name: split for split, names in named.items() for name in names.split()} | {
-        "default": Split((PUNCTUATION, GPT2, r"\p{N}+", THREES)),
-        "falcon": Split((PUNCTUATION, GPT2, THREES)),
-        "viking": Split((BLOOM, DIGIT)),
-        "tekken": Split((TEKKEN,), ignore_merges=True, begins=True),
-        "deepseek-llm": Split(
-            ("[\r\n]", LETTERS, r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", HAN, DIGIT)
-        ),
-        "deepseek-coder": Split(("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", HAN, DIGIT)),
-        "tiny_aya": Split((r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O)),
-        "qwen35": Split(
-            (
-                rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
-                rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{ENDS}",
-            ),
-            composed=True,
-        ),
-        "seed-coder": Split(
-            (rf"{CONTRACTIONS}|{WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{ENDS}",)
-        ),
-        "bailingmoe": Split((_BAILING,)),
-        "bailingmoe2": Split((_BAILING,)),
-        "llada-moe": Split((_BAILING,)),
-        "exaone-moe": Split(
-            (
-                rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+"
-                r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
-            )
-        ),
-    }
-
-
 _BAILING = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"
     r"|\s+(?!\S)|\s+"
 )
-SPLITS = _table()
+_QWEN35 = (
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{ENDS}"
+)
+_SEED = rf"{CONTRACTIONS}|{WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{ENDS}"
+_EXAONE_MOE = (
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_DEEPSEEK = ("[\r\n]", LETTERS, r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", HAN, DIGIT)
+
+NAMED: dict[Split, str] = {
+    Split((GPT2,)): "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 "
+    "mellum jina-es jina-de jina-v2-es jina-v2-de modern-bert",
+    Split((DIGIT, GPT2)): "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
+    Split((LLAMA3,), ignore_merges=True, begins=True): "llama3 llama-v3 llama-bpe falcon3 "
+    "falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+    Split((LLAMA3,)): "dbrx smaug-bpe chatglm-bpe glm4",
+    Split((QWEN2,), composed=True): "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez",
+    Split((QWEN2,)): "stablelm2 hunyuan solar-open grok-2",
+    Split((_QWEN35,), composed=True): "qwen35",
+    Split((UP_TO_THREE, HAN_KANA, DEEPSEEK3)): "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
+    Split(_DEEPSEEK): "deepseek-llm",
+    Split(("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", HAN, DIGIT)): "deepseek-coder",
+    Split((GPT4O,)): "gpt-4o llama4 kanana2 talkie minimax-m2",
+    Split((r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O)): "tiny_aya",
+    Split((TEKKEN,), ignore_merges=True, begins=True): "tekken",
+    Split((BLOOM,)): "bloom poro-chat gpt3-finnish",
+    Split((BLOOM, DIGIT)): "viking",
+    Split((PUNCTUATION, GPT2, r"\p{N}+", THREES)): "default",
+    Split((PUNCTUATION, GPT2, THREES)): "falcon",
+    Split((_SEED,)): "seed-coder",
+    Split((_BAILING,)): "bailingmoe bailingmoe2 llada-moe",
+    Split((_EXAONE_MOE,)): "exaone-moe",
+}
+SPLITS = {name: split for split, names in NAMED.items() for name in names.split()}
 """`tokenizer.ggml.pre` -> how its texts are split."""

@@ -35,7 +35,6 @@ def rope_parameters(fields: Fields, read: Read, *, window: int) -> Angles:
     angles: Angles = {"rope_theta": float(fields.own("rope.freq_base", BASE))}
     kind = fields.own("rope.scaling.type")
     factor = float(fields.own("rope.scaling.factor", 0) or fields.own("rope.scale_linear", 0) or 1)
-    fields.own("rope.scaling.finetuned")  # whether it was trained so: for people
     original = int(fields.own("rope.scaling.original_context_length", window))
     attention = float(fields.own("rope.scaling.attn_factor", 1.0))
     freqs = read("rope_freqs.weight")
@@ -88,13 +87,13 @@ def _longrope(
 
 
 def _yarn(fields: Fields, factor: float, original: int, attention: float) -> Angles:
-    """YaRN; cosine and sine are multiplied by 1 + 0.1 ln(factor), times what the file says."""
+    """YaRN; cosine and sine are multiplied by 1 + 0.1 ln(factor), or by what the file says."""
     share = fields.own("rope.scaling.yarn_ext_factor", 1.0)
     if share != 1:
         raise ModelError(
             f"{fields.architecture}: rope.scaling.yarn_ext_factor is {share}, wanted 1 or nothing"
         )
-    attention *= float(fields.own("rope.scaling.yarn_attn_factor", 1.0))
+    said = fields.own("rope.scaling.yarn_attn_factor")
     angles: Angles = {
         "rope_type": "yarn",
         "factor": factor,
@@ -102,8 +101,9 @@ def _yarn(fields: Fields, factor: float, original: int, attention: float) -> Ang
         "beta_fast": float(fields.own("rope.scaling.yarn_beta_fast", 32.0)),
         "beta_slow": float(fields.own("rope.scaling.yarn_beta_slow", 1.0)),
     }
-    if attention != 1:
-        angles["attention_factor"] = attention * (1 + 0.1 * math.log(factor))
+    if said is not None or attention != 1:
+        usual = 1 + 0.1 * math.log(factor)
+        angles["attention_factor"] = attention * float(usual if said is None else said)
     return angles
 
 

@@ -85,15 +85,17 @@ def text_files(file: GgufFile, fields: Fields) -> dict[str, bytes]:
         raise ModelError(f"{file.path.name}: {error}") from None
     kinds = fields.take(f"{PREFIX}token_type") or [NORMAL] * len(tokens)
     ends = {fields.take(PREFIX + name) for name in END_FIELDS} - {None}
-    control = {token for token, sort in zip(tokens, kinds, strict=True) if sort == CONTROL}
+    own = (CONTROL, USER_DEFINED)  # files of some age have ends among the latter
+    control = {token for token, sort in zip(tokens, kinds, strict=True) if sort in own}
     ends |= {i for i, token in enumerate(tokens) if token in ENDS and token in control}
     ends -= _no_ends(tokens, control)
     files = {"generation_config.json": json_bytes(_generation(fields, sorted(ends)))}
     page = _special_texts(tokens, fields)
     templates = _templates(file, fields)
+    whole = fields.take("tokenizer.huggingface.json")  # few files have it
     if tokenizer is None:
         return files
-    files["tokenizer.json"] = (tokenizer.to_str(pretty=True) + "\n").encode()
+    files["tokenizer.json"] = (whole or tokenizer.to_str(pretty=True) + "\n").encode()
     return files | template_files(templates, page)
 
 

@@ -273,7 +273,7 @@ def test_smollm2() -> None:
         load_model("smollm2").files, vocab_size=49152, catalyst="beginning", catalyst_size=64
     )
     name = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    assert (found.prefix, found.ends, found.special) == ((), (2,), tuple(range(17)))
+    assert (found.prefix, found.ends, found.special) == ((), (0, 2), tuple(range(17)))
     assert found.turns == Turns(
         system=CHATML.system,
         user=CHATML.user,

@@ -138,6 +138,7 @@ def test_none_is_none_whatever_the_factor(tmp_path: Path) -> None:
         ({}, {}),
         ({"beta_fast": 16.0, "beta_slow": 2.0}, {".rope.scaling.yarn_beta_fast": 16.0}),
         ({"attention_factor": 0.5 * (1 + 0.1 * math.log(4))}, {".rope.scaling.attn_factor": 0.5}),
+        ({"attention_factor": 1.5}, {".rope.scaling.yarn_attn_factor": 1.5}),
     ],
     ids=str,
 )
