@@ -65,7 +65,8 @@ class SharedRotations:
         found = find_rotation(self.graph, rotated, self.positions, self.texts)
         if found is None:
             return Turned(node)
-        if norm is None and self._is_idle(found):  # as a scale that begins behind the cache
+        # As a scale that begins behind the cache. Of one position nothing can be said.
+        if norm is None and self.table_size > 1 and self._is_idle(found):
             return Turned(found.source)
         if norm is not None and abs(found.scale - 1) > TOLERANCE:
             raise PassError(
