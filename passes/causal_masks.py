@@ -50,7 +50,8 @@ def read_mask(graph: ModelGraph, biases: Sequence[Bias], capacity: int, heads: i
     longest = _length_that_shows(graph, biases, capacity)
     allowed = small
     if table is not None:  # [Hq, length, length] of floats: no longer than is needed
-        table = _by_slot(graph, biases, min(capacity, _end(graph, biases)), heads)
+        slots = max(capacity, SMALL_LENGTH)  # a graph for training asks for one
+        table = _by_slot(graph, biases, min(slots, _end(graph, biases)), heads)
     elif longest > SMALL_LENGTH:
         allowed, _ = _seen(graph, biases, longest, heads)
     return Mask(_window(biases, allowed), table)

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from lcc.ir.plan import BlockSparse, Full, Kind
 from lcc.passes.graph import ModelGraph, is_call, shape
 from lcc.passes.programs.split import head_module, last_linear
-from lcc.train.layer_states import attend
+from lcc.train.layer_states import attend, plain_arguments
 from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
 ROWS = 256  # whose logits exist at once
@@ -139,7 +139,8 @@ class _Walk(fx.Interpreter):
         if node not in self.starts:
             return super().run_node(node)
         kind = self.plan[self.sites.index(node)]
-        (q, k, v, scale, window, softcap, _), _ = self.fetch_args_kwargs_from_env(node)
+        args, _ = self.fetch_args_kwargs_from_env(node)
+        q, k, v, scale, window, softcap = plain_arguments(args, self.sites.index(node))
         if isinstance(kind, Full):
             return attend(q, k, v, scale, window, softcap)
         if isinstance(kind, BlockSparse):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lcc.errors import ModelError
+from lcc.capture.refusals import refusal
+from lcc.errors import CaptureError, ModelError
 from lcc.sources.config_fields import check_fields
 from lcc.sources.weights import check_weights
 
@@ -61,7 +62,12 @@ def load_folder(source: str, config: Any, folder: Path, name: str) -> Any:
 
 
 def check_architecture(config: Any, name: str) -> None:
-    """Refuse what is no decoder, before its weights are read."""
+    """Refuse what is no decoder, or no model that lcc compiles, before its weights are read.
+
+    Raises:
+        ModelError: it is no decoder language model.
+        CaptureError: lcc knows that it cannot compile it, and why.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
 
     kind = config.model_type
@@ -74,6 +80,8 @@ def check_architecture(config: Any, name: str) -> None:
             f"{name}: {kind}{shown} is not a decoder language model; "
             "lcc compiles decoders (Llama, Qwen, Mistral, Gemma, Phi, SmolLM, GPT-2, ...)"
         )
+    if reason := refusal(config):
+        raise CaptureError(f"{name}: {reason}")
 
 
 def _page(path: Path, name: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcc.env import needs_extra
-from lcc.errors import ConfigError, ModelError
+from lcc.errors import CaptureError, ConfigError, ModelError
 from lcc.sources.locate import Located, locate
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _explained(name: str) -> Iterator[None]:
     """Turn what transformers says about a bad model into one line that names the model."""
     try:
         yield
-    except (ModelError, MemoryError):
+    except (ModelError, CaptureError, MemoryError):
         raise
     except Exception as error:  # transformers raises whatever its readers do
         words = " ".join(str(error).split()) or type(error).__name__

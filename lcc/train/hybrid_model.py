@@ -16,7 +16,7 @@ from lcc.passes.graph import ModelGraph, is_call
 from lcc.passes.programs.split import head_module, last_linear
 from lcc.passes.rotation import rotate as rotate_pairs
 from lcc.train.documents import IGNORED
-from lcc.train.layer_states import attend
+from lcc.train.layer_states import attend, plain_arguments
 from lcc.train.recompute import recomputed
 from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
@@ -112,7 +112,7 @@ class HybridModel(nn.Module):
 
         Raises:
             ConfigError: the plan is for another number of layers, or makes a layer sparse that has
-                a window of its own.
+                a window of its own; a layer has sinks or a bias; there are experts.
         """
         super().__init__()
         self.head = head_module(graph, last_linear(graph))
@@ -172,12 +172,16 @@ def _documents(graph: ModelGraph, plan: tuple[Kind, ...]) -> ModelGraph:
     sites = graph.calls(torch.ops.lcc.attention.default)
     if len(sites) != len(plan):
         raise ConfigError(f"plan: {len(plan)} layers, the model has {len(sites)}")
+    if graph.calls(torch.ops.lcc.experts.default):
+        raise ConfigError(
+            "the model is a mixture of experts, which lcc compiles but does not train"
+        )
     with graph.graph.inserting_after(graph.placeholder("position_ids")):
         lengths = graph.graph.placeholder("lengths")
     for node in graph.calls(torch.ops.lcc.rotate.default):
         node.target = rotate
     for i, (site, kind) in enumerate(zip(sites, plan, strict=True)):
-        q, k, v, scale, window, softcap, _ = site.args
+        q, k, v, scale, window, softcap = plain_arguments(site.args, i)
         if window and not isinstance(kind, Full):
             raise ConfigError(
                 f"plan: layer {i} has a window of its own ({window} tokens), which it keeps; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from lcc.errors import ConfigError
 from lcc.passes.graph import ModelGraph
 from lcc.train.recompute import recomputed
 
@@ -72,7 +73,7 @@ class _Walker(fx.Interpreter):
             return rotated
         if target is not torch.ops.lcc.attention.default:
             return super().call_function(target, args, kwargs)
-        q, k, v, scale, window, softcap, _ = args
+        q, k, v, scale, window, softcap = plain_arguments(args, self.layer)
         before = [self.sources[id(x)][1] if id(x) in self.sources else x for x in (q, k)]
         features = torch.cat([x[0].flatten(1) for x in (*before, v)], dim=1)
         self.sources.clear()
@@ -81,6 +82,22 @@ class _Walker(fx.Interpreter):
         if self.layer == self.layers:
             raise _Done
         return attend(q, k, v, scale, window, softcap)
+
+
+def plain_arguments(args: Sequence[Any], layer: int) -> tuple[Any, ...]:
+    """q, k, v, scale, window and softcap of `lcc::attention`, in a layer that has no more.
+
+    Raises:
+        ConfigError: the layer has attention sinks, or a bias by distance.
+    """
+    plain, more = tuple(args[:6]), args[7:]
+    if any(each is not None for each in more):
+        what = "attention sinks" if more[0] is not None else "a bias by distance (ALiBi)"
+        raise ConfigError(
+            f"layer {layer} has {what}, with which lcc compiles models but neither trains them nor "
+            "searches for plans; wanted a model without"
+        )
+    return plain
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:

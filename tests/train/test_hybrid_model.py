@@ -14,12 +14,13 @@ from lcc.errors import ConfigError
 from lcc.ir.plan import BlockSparse, Full, SinkWindow, Sparse, parse_plan
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import ModelGraph
+from lcc.search.plan_meter import Meter
 from lcc.testing.oracles import sees
 from lcc.testing.tiny import ARCHITECTURES, tiny_model
 from lcc.train import hybrid_model, sparse_attention
 from lcc.train.documents import IGNORED
 from lcc.train.hybrid_model import HybridModel
-from lcc.train.layer_states import attend
+from lcc.train.layer_states import attend, visit_layers
 from lcc.train.sparse_attention import attend_blocks, attend_window, sink_positions
 
 IDS = torch.randint(0, 256, (1, 60), generator=torch.Generator().manual_seed(3))
@@ -252,3 +253,22 @@ def test_the_whole_model_is_dense_for_a_while() -> None:
 def test_layers_that_have_a_window_keep_it() -> None:
     with pytest.raises(ConfigError, match="layer 0 has a window of its own"):
         hybrid("0-1: sink_window(sink=2, window=8)", "mistral")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("granite_swa", "layer 0 has attention sinks, with which"),
+        ("bloom", r"layer 0 has a bias by distance \(ALiBi\)"),
+        ("mixtral", "a mixture of experts, which lcc compiles but does not train"),
+    ],
+)
+def test_what_is_compiled_but_not_trained_is_refused_by_name(architecture: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        hybrid("dense", architecture)
+    if architecture != "mixtral":
+        graph = captured(architecture)[1]
+        with pytest.raises(ConfigError, match=words):
+            visit_layers(graph, IDS, lambda states: None)
+        with pytest.raises(ConfigError, match=words):
+            Meter(graph, [IDS[0].tolist()], skip=1)

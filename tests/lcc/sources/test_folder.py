@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lcc.errors import ModelError
+from lcc.errors import CaptureError, ModelError
 from lcc.sources.models import load_empty, load_model
 from lcc.testing.tiny import save_tiny
 
@@ -96,3 +96,11 @@ def test_a_model_type_that_is_not_said_is_not_guessed(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(page))
     with pytest.raises(ModelError, match="model_type is None, wanted an architecture"):
         load_model(folder)
+
+
+def test_what_cannot_be_compiled_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    kinds = ["conv", "full_attention"]
+    page = {"model_type": "lfm2", "layer_types": kinds, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(page))  # and there are no weights
+    with pytest.raises(CaptureError, match=r"its conv layers keep a state .*; use a model"):
+        load_model(tmp_path)
