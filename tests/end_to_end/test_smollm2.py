@@ -123,7 +123,8 @@ def test_tvm_is_the_model_and_keeps_and_writes_what_onnxruntime_does(
 def test_it_is_read_as_it_was_trained(model: LoadedModel) -> None:
     assert (model.architecture, model.trained_window) == ("llama", 8192)
     assert model.module.lm_head.weight is model.module.model.embed_tokens.weight
-    assert json.loads(model.files["generation_config.json"])["eos_token_id"] == [2]
+    # The end of a text, and of a turn.
+    assert json.loads(model.files["generation_config.json"])["eos_token_id"] == [0, 2]
     tokenizer = Tokenizer.from_str(model.files["tokenizer.json"].decode())
     # Digits are split before spaces are joined: "  42" is two spaces, then two digits.
     assert tokenizer.encode("a  42").tokens == ["a", "ĠĠ", "4", "2"]
