@@ -185,7 +185,10 @@ def _simplify(node: fx.Node) -> None:
 def _without_empty(cat: fx.Node) -> None:
     """Parts of no width are left out, as what a rotation of all channels lets pass."""
     axis = cat.args[1] if len(cat.args) > 1 else 0
-    parts = [part for part in cat.args[0] if part.meta["val"].shape[axis] != 0]
+    shapes = {part: part.meta["val"].shape for part in cat.args[0]}
+    # PyTorch takes an empty row for a part of any number of axes.
+    axes = max(len(shape) for shape in shapes.values())
+    parts = [p for p in cat.args[0] if len(shapes[p]) == axes and shapes[p][axis] != 0]
     if len(parts) == 1:
         cat.replace_all_uses_with(parts[0])
         cat.graph.erase_node(cat)

@@ -113,9 +113,9 @@ def compiled(
     return build
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def unchecked() -> Iterator[None]:
-    """The passes are checked elsewhere."""
+    """The passes are checked elsewhere, by tests that may run after these."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LCC_CHECK", "0")
         yield

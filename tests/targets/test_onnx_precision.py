@@ -128,8 +128,13 @@ def test_what_is_no_matrix_of_weights_stays() -> None:
     assert [each.op_type for each in model.graph] == ["Gather"]
 
 
-@pytest.mark.parametrize("precision", LOW)
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "phi3", "gemma3_text"])
+@pytest.mark.parametrize(
+    ("architecture", "precision"),  # which layers are found does not depend on the bits
+    [
+        *((name, "int8") for name in ("llama", "gpt2", "phi3", "gemma3_text")),
+        *((name, "int4") for name in ("llama", "gpt2")),
+    ],
+)
 def test_every_architecture(
     architecture: str,
     precision: Precision,

@@ -303,9 +303,7 @@ def test_two_processes_learn_the_same(
 BLOCKS = "block_sparse(block=4, stride=3, local=2, reach=12, shift=1)"
 
 
-@pytest.mark.parametrize(
-    "plan", [PLAN, f"0: {BLOCKS}; 1: full", f"0: sink_window(sink=4, window=16); 1: {BLOCKS}"]
-)
+@pytest.mark.parametrize("plan", [PLAN, f"0: sink_window(sink=4, window=16); 1: {BLOCKS}"])
 def test_the_command_and_what_comes_of_it(
     plan: str, data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
