@@ -2,11 +2,11 @@
 
     fp32        com.microsoft.MoE
     int8, int4  com.microsoft.QMoE, blocks of 32 weights of a row, each with a scale
-    others      a loop over the experts that some token chose (`onnx_expert_loop.py`), where the
-                gate is none of the kernels'
+    others      a loop over the experts that some token chose (`onnx_expert_loop.py`): where the
+                gate is none of the kernels', or where shares may be negative, for which the
+                kernels are wrong
 
-In all of them a token costs the experts that it chose, and no others. The kernels take shares that
-are not negative, as a softmax or a sigmoid gives them; the loop takes any.
+In all of them a token costs the experts that it chose, and no others.
 """
 
 import math
@@ -67,8 +67,7 @@ class _Site:
 
     def lowered(self) -> ir.Value:
         """What takes the place of the node."""
-        kernels_own = self.attributes.get_string("activation") == "silu"
-        if not kernels_own:
+        if self.attributes.get_string("activation") != "silu" or not not_negative(self.shares):
             return self._loop()
         return self._float() if self.precision == "fp32" else self._low_bits()
 
@@ -187,6 +186,43 @@ def array_of(value: ir.Value) -> np.ndarray:
     for start, end, axis in zip(*(each.tolist() for each in others[:3]), strict=True):
         cut[axis] = slice(start, end)
     return first[tuple(cut)]
+
+
+# Operators that give no negative number, and those that give none where they are given none.
+_POSITIVE = frozenset({"Softmax", "Sigmoid", "Relu", "Abs", "Exp", "Sqrt", "Softplus"})
+_KEEPS = frozenset(
+    {
+        *("Add", "Mul", "Div", "Max", "Min", "Sum", "ReduceSum", "ReduceMax", "ReduceMean"),
+        *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Cast", "Identity"),
+        *("Gather", "GatherElements", "GatherND", "Slice", "TopK", "Concat", "Split"),
+    }
+)
+_PLACES = frozenset(  # of which only the first input holds numbers, the others say which
+    {
+        *("Reshape", "Squeeze", "Unsqueeze", "Expand", "ReduceSum", "ReduceMax", "ReduceMean"),
+        *("Gather", "GatherElements", "GatherND", "Slice", "TopK", "Split"),
+    }
+)
+
+
+def not_negative(value: ir.Value | None) -> bool:
+    """Whether a value is known to hold no negative number, as the shares of a usual router."""
+    if value is None:
+        return True
+    if value.const_value is not None:
+        return bool((value.const_value.numpy() >= 0).all())
+    node = value.producer()
+    if node is None:
+        return False
+    if node.op_type == "Where":
+        return all(not_negative(each) for each in node.inputs[1:])
+    if node.op_type == "Clip":
+        least = node.inputs[1] if len(node.inputs) > 1 else None
+        return not_negative(node.inputs[0]) or (least is not None and not_negative(least))
+    if node.op_type not in _KEEPS:
+        return node.op_type in _POSITIVE
+    inputs = node.inputs[:1] if node.op_type in _PLACES else node.inputs
+    return all(not_negative(each) for each in inputs)
 
 
 def _routers(value: ir.Value | None) -> set[ir.Node]:

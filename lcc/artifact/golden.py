@@ -80,15 +80,28 @@ class Reader(Protocol):
     reads_catalyst: bool
 
     @property
-    def counters(self) -> dict[str, int]: ...  # noqa: D102
+    def counters(self) -> dict[str, int]:
+        """The counters of the manifest, as they are now."""
+
     @property
-    def used(self) -> int: ...  # noqa: D102
+    def used(self) -> int:
+        """Entries per KV head of the full layers."""
+
     @property
-    def tokens(self) -> int: ...  # noqa: D102
-    def read(self, ids: Sequence[int]) -> None: ...  # noqa: D102
-    def evict(self, catalyst: Sequence[int], left: int = -1) -> object: ...  # noqa: D102
-    def logits(self) -> np.ndarray: ...  # noqa: D102
-    def kept_tokens(self, layer: int) -> np.ndarray: ...  # noqa: D102
+    def tokens(self) -> int:
+        """Tokens read so far."""
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read token ids into free slots."""
+
+    def evict(self, catalyst: Sequence[int], left: int = -1) -> object:
+        """Run a cycle; `left`: tokens still to be read after a text's last one."""
+
+    def logits(self) -> np.ndarray:
+        """[V] float32 for the next token."""
+
+    def kept_tokens(self, layer: int) -> np.ndarray:
+        """[Hkv, used] int64: the token position of every entry of a layer."""
 
 
 class Transcript(NamedTuple):

@@ -239,7 +239,7 @@ def _check_header(header: _Header) -> None:
 
 def check(manifest: Manifest) -> None:
     """Refuse a manifest whose parts do not fit together, with an `ArtifactError`."""
-    from lcc.artifact.check_schedule import check_schedule  # imports of the runtime need it not
+    from lcc.artifact.check_schedule import check_schedule  # not before one is read
 
     for name, entry in manifest.files.items():
         _check_path(name)

@@ -32,8 +32,12 @@ GATES = {  # what the kernels have, and what they have not
 class Layer(nn.Module):
     """Experts with biases; what nobody chooses (expert 2) is not a number."""
 
-    def __init__(self, kind: str, inner: int = 96, *, biased: bool = True) -> None:
+    def __init__(
+        self, kind: str, inner: int = 96, *, biased: bool = True, signed: bool = False
+    ) -> None:
+        """`signed`: shares are as given; otherwise their absolute values."""
         super().__init__()
+        self.signed = signed
         draw = torch.Generator().manual_seed(0)
         self.up = nn.Parameter(torch.randn(EXPERTS, 2 * inner, WIDTH, generator=draw) * 0.2)
         self.down = nn.Parameter(torch.randn(EXPERTS, WIDTH, inner, generator=draw) * 0.2)
@@ -49,12 +53,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
         up = self.up.transpose(1, 2) if self.turned else self.up
+        shares = shares if self.signed else shares.abs()
         return torch.ops.lcc.experts(x, chosen, shares, up, self.down, *self.biases, *self.numbers)
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(1)
-    shares = torch.rand(TOKENS, 2, generator=draw) * 1.5
+    shares = torch.rand(TOKENS, 2, generator=draw) * 3 - 1.5
+    assert (shares < 0).any()
     return torch.randn(TOKENS, WIDTH, generator=draw), shares, CHOSEN
 
 
@@ -101,6 +107,17 @@ def test_float32_is_the_operator(kind: str) -> None:
         got, operators = run(layer, "fp32")
     np.testing.assert_allclose(got, wanted.numpy(), atol=2e-5)
     assert ("MoE" if layer.numbers[0] == "silu" else "Loop") in operators
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_shares_that_may_be_negative_are_left_to_the_loop(precision: Precision) -> None:
+    layer = Layer("swiglu", signed=True)
+    with torch.no_grad():
+        wanted = layer(*inputs()).numpy()
+    got, operators = run(layer, precision)
+    few = {"fp32": 1e-5, "int8": 0.02, "int4": 0.2}[precision]
+    np.testing.assert_allclose(got, wanted, atol=few * np.abs(wanted).max())
+    assert "Loop" in operators
 
 
 @pytest.mark.parametrize("kind", ["swiglu", "gpt_oss", "gelu"])

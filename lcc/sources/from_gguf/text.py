@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from lcc.sources.from_gguf.tokenizer import (
     split_of,
 )
 from lcc.sources.text_files import json_bytes, template_files
+
+log = logging.getLogger(__name__)
 
 PREFIX = "tokenizer.ggml."
 NONE = (None, "none", "no_vocab")
@@ -168,7 +171,12 @@ def _around(
 
 def _special_texts(tokens: Sequence[str], fields: Fields) -> dict[str, Any]:
     ids = {name: fields.take(PREFIX + key) for name, key in SPECIAL.items()}
-    return {name: tokens[i] for name, i in ids.items() if i is not None and i < len(tokens)}
+    for name, i in ids.items():
+        if i is not None and not 0 <= i < len(tokens):
+            raise ModelError(
+                f"tokenizer.ggml.{SPECIAL[name]} is {i}, wanted 0 to {len(tokens) - 1}"
+            )
+    return {name: tokens[i] for name, i in ids.items() if i is not None}
 
 
 def _templates(file: GgufFile, fields: Fields) -> str | dict[str, str] | None:
@@ -187,7 +195,8 @@ def _templates(file: GgufFile, fields: Fields) -> str | dict[str, str] | None:
 def _generation(fields: Fields, ends: Sequence[int]) -> dict[str, Any]:
     start = "general.sampling."
     for name in OTHER_SAMPLING:
-        fields.take(start + name)
+        if fields.take(start + name) is not None:
+            log.warning("%s%s is in the file, which lcc has not; it answers without", start, name)
     said = {name: fields.take(start + key) for key, name in SAMPLING.items()}
     drawn = {name: value for name, value in said.items() if value is not None}
     ids = {name: i for name, i in special_ids(fields).items() if i is not None}
