@@ -4,6 +4,8 @@
     int8        MatMulInteger, 8 bits a weight and, token by     8 bits, in blocks of 32
                 token, 8 bits an input
     int4        MatMulNBits, 4 bits a weight, in blocks of 32    the same
+    given       MatMulNBits, in the levels that the checkpoint   the same, where its levels are
+                has, 4 or 8 bits; float32 where it has none      about zero
 
 Why these, and not others of the same size, was measured: docs/precision.md. Activations between the
 operators, norms, attention and the cache stay float32.
@@ -16,7 +18,9 @@ import onnx_ir as ir
 
 from lcc.config import Precision
 from lcc.errors import TargetError
-from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
+from lcc.ir.lazy_tensor import Latest
+from lcc.targets.low_bits import BLOCK
+from lcc.targets.onnx_matrix import Matrix
 from lcc.targets.onnx_rewriter import MICROSOFT, Rewriter
 
 _BYTES_OF_INPUTS = 4  # MatMulNBits multiplies inputs of 8 bits, rounded block by block
@@ -35,21 +39,31 @@ def lower_precision(
     Raises:
         TargetError: one cannot be replaced, so that the model would not be what its name says.
     """
-    layer: dict[str, Callable] = {"int8": _integer_product, "int4": _blocked_product}
-    graph = Rewriter(model)
+    layer: dict[str, Callable] = {
+        "int8": _integer_product,
+        "int4": _blocked_product,
+        "given": _given_product,
+    }
+    graph, latest = Rewriter(model), Latest()
     count = 0
     for node in list(model.graph):
         new = None
         if node in exact:
             continue
         if node.op_type == "Gather" and _of_tokens(node):
-            new = _table_rows(graph, node)
-        elif node.op_type == "MatMul" and (table := _transposed(node)) is not None:
-            new = _table_product(graph, node, table)
-        elif node.op_type in ("MatMul", "Gemm") and (weight := _weight(node)) is not None:
-            if len(weight) < BLOCK:
+            table = Matrix(node.inputs[0], latest, is_table=True)
+            if precision != "given" or table.is_about_zero:
+                new = _table_rows(graph, node, table)
+        elif node.op_type == "MatMul" and (value := _transposed(node)) is not None:
+            table = Matrix(value, latest, is_table=True)
+            if precision != "given" or table.is_about_zero:
+                new = _table_product(graph, node, table)
+        elif node.op_type in ("MatMul", "Gemm") and (weight := _weight(node, latest)):
+            if weight.shape[0] < BLOCK:
                 continue
-            new = layer[precision](graph, node.inputs[0], weight, node.inputs[1].name)
+            if precision == "given" and weight.rounded is None:
+                continue
+            new = layer[precision](graph, node.inputs[0], weight)
             new = _with_bias(graph, node, new)
         if new is not None:
             graph.put_in_place_of(node, new)
@@ -58,31 +72,32 @@ def lower_precision(
     return count
 
 
-def _integer_product(graph: Rewriter, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+def _integer_product(graph: Rewriter, x: ir.Value, weight: Matrix) -> ir.Value:
     """[.., Q, K] float32 -> [.., Q, N]: each token and each column of weights has its own scale."""
-    levels, scales = columns_of_8_bits(weight)
+    inputs, outputs = weight.shape
+    levels, scales = weight.columns_of_8_bits()
     sizes = None
     if x.meta.get("rank", len(x.shape or ())) > 3:  # one row after the other, and back
         sizes = graph.add("Shape", (x,), end=-1)
         if ("rows", x) not in graph.shared:
-            rows = graph.constant(f"rows_of_{len(weight)}", np.array([-1, len(weight)], np.int64))
+            rows = graph.constant(f"rows_of_{inputs}", np.array([-1, inputs], np.int64))
             graph.shared["rows", x] = graph.add("Reshape", (x, rows))
         x = graph.shared["rows", x]
     if ("int8", x) not in graph.shared:
         graph.shared["int8", x] = _tokens_of_8_bits(graph, x)
     x_levels, x_scales = graph.shared["int8", x]
-    inputs = (
+    given = (
         x_levels,
-        graph.constant(f"{name}.int8", levels),
+        graph.constant_of(levels),
         graph.constant("one", np.array(1, np.float32)),
-        graph.constant(f"{name}.scales", scales),
+        graph.constant_of(scales),
         graph.constant("middle", np.array(128, np.uint8)),
     )
-    product = graph.add("MatMulIntegerToFloat", inputs, MICROSOFT)
+    product = graph.add("MatMulIntegerToFloat", given, MICROSOFT)
     product = graph.add("Mul", (product, x_scales))
     if sizes is None:
         return product
-    width = graph.constant(f"{name}.outputs", np.array([weight.shape[1]], np.int64))
+    width = graph.constant(f"{weight.name}.outputs", np.array([outputs], np.int64))
     return graph.add("Reshape", (product, graph.add("Concat", (sizes, width), axis=0)))
 
 
@@ -102,85 +117,101 @@ def _tokens_of_8_bits(graph: Rewriter, x: ir.Value) -> tuple[ir.Value, ir.Value]
     return graph.add("QuantizeLinear", (x, flat, middles), axis=-2), scales
 
 
-def _blocked_product(graph: Rewriter, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+def _blocked_product(graph: Rewriter, x: ir.Value, weight: Matrix) -> ir.Value:
     """[.., Q, K] float32 -> [.., Q, N].
 
     What a block's levels are off zero, times the sum of its inputs, is a product of its own: a
     thirty-second of the work. The operator's own zero points are whole levels: of SmolLM2, whose
     weights had 16 levels before, they raise the perplexity by a quarter (docs/precision.md).
     """
-    inputs, outputs = weight.shape
-    levels, scales, offsets = blocks_of_4_bits(weight)
-    product = _n_bits(graph, x, levels, scales, f"{name}.int4", inputs, outputs, 4)
-    if ("sums", x) not in graph.shared:
-        ones = np.kron(np.eye(scales.shape[1]), np.ones((BLOCK, 1)))[:inputs].astype(np.float32)
-        graph.shared["sums", x] = graph.add(
-            "MatMul", (x, graph.constant(f"blocks_of_{inputs}", ones))
-        )
-    assert offsets is not None
-    more = (graph.shared["sums", x], graph.constant(f"{name}.offsets", offsets))
+    levels, scales, offsets = weight.blocks_of_4_bits()
+    product = _n_bits(graph, x, levels, scales, weight.shape, 4)
+    return _with_offsets(graph, x, product, weight, offsets, BLOCK)
+
+
+def _given_product(graph: Rewriter, x: ir.Value, weight: Matrix) -> ir.Value:
+    """The numbers that the checkpoint has, in as many bits as it has them: 4, or 5 to 8 in 8."""
+    assert weight.rounded is not None
+    if weight.rounded.bits == 4:
+        return _blocked_product(graph, x, weight)
+    levels, scales, offsets = weight.known_blocks()
+    product = _n_bits(graph, x, levels, scales, weight.shape, 8, weight.rounded.block)
+    if offsets is None:
+        return product
+    return _with_offsets(graph, x, product, weight, offsets, weight.rounded.block)
+
+
+def _with_offsets(
+    graph: Rewriter,
+    x: ir.Value,
+    product: ir.Value,
+    weight: Matrix,
+    offsets: ir.TensorProtocol,
+    block: int,
+) -> ir.Value:
+    inputs, count = weight.shape[0], int(offsets.shape[0])
+    if ("sums", x, block) not in graph.shared:
+        ones = np.kron(np.eye(count), np.ones((block, 1)))[:inputs].astype(np.float32)
+        name = f"blocks_of_{inputs}" if block == BLOCK else f"blocks_of_{inputs}_{block}"
+        graph.shared["sums", x, block] = graph.add("MatMul", (x, graph.constant(name, ones)))
+    more = (graph.shared["sums", x, block], graph.constant_of(offsets))
     return graph.add("Add", (product, graph.add("MatMul", more)))
 
 
 def _n_bits(
     graph: Rewriter,
     x: ir.Value,
-    levels: np.ndarray,
-    scales: np.ndarray,
-    name: str,
-    inputs: int,
-    outputs: int,
+    levels: ir.TensorProtocol,
+    scales: ir.TensorProtocol,
+    shape: tuple[int, int],
     bits: int,
+    block: int = BLOCK,
 ) -> ir.Value:
     return graph.add(
         "MatMulNBits",
-        (x, graph.constant(name, levels), graph.constant(f"{name}.scales", scales)),
+        (x, graph.constant_of(levels), graph.constant_of(scales)),
         MICROSOFT,
-        K=inputs,
-        N=outputs,
+        K=shape[0],
+        N=shape[1],
         bits=bits,
-        block_size=BLOCK,
+        block_size=block,
         accuracy_level=_BYTES_OF_INPUTS,
     )
 
 
-def _table_product(graph: Rewriter, node: ir.Node, table: ir.Value) -> ir.Value:
+def _table_product(graph: Rewriter, node: ir.Node, table: Matrix) -> ir.Value:
     """Logits, from a table [V, K] that is perhaps the embedding too."""
-    levels, scales, _ = rows_of_8_bits(_table(table))
+    _check_rows(table)
+    levels, scales = table.rows_of_8_bits()
     x = node.inputs[0]
     assert x is not None
-    vocabulary, inputs = _numbers(table).shape
-    return _n_bits(graph, x, levels, scales, f"{table.name}.int8", inputs, vocabulary, 8)
+    vocabulary, inputs = table.shape
+    return _n_bits(graph, x, levels, scales, (inputs, vocabulary), 8, int(levels.shape[2]))
 
 
-def _table_rows(graph: Rewriter, node: ir.Node) -> ir.Value:
+def _table_rows(graph: Rewriter, node: ir.Node, table: Matrix) -> ir.Value:
     """Rows of a table [V, K]: the same bytes as those of `_table_product`."""
-    table, tokens = node.inputs
-    assert table is not None
+    _check_rows(table)
+    tokens = node.inputs[1]
     assert tokens is not None
-    levels, scales, _ = rows_of_8_bits(_table(table))
-    flat = levels.reshape(len(levels), -1)
-    name = f"{table.name}.int8"
+    levels, scales = table.rows_of_8_bits(flat=True)
     return graph.add(
         "GatherBlockQuantized",
-        (graph.constant(name, flat), tokens, graph.constant(f"{name}.scales", scales)),
+        (graph.constant_of(levels), tokens, graph.constant_of(scales)),
         MICROSOFT,
         bits=8,
-        block_size=BLOCK,
+        block_size=int(levels.shape[1] // scales.shape[1]),
         gather_axis=0,
         quantize_axis=1,
     )
 
 
-def _table(value: ir.Value) -> np.ndarray:
-    """[V, K] float32 of an embedding or LM head."""
-    array = _numbers(value)
-    if array.shape[1] % BLOCK:
+def _check_rows(table: Matrix) -> None:
+    if table.shape[1] % BLOCK:
         raise TargetError(
-            f"{value.name}: rows of {array.shape[1]} numbers, --precision int8 and int4 want a "
+            f"{table.name}: rows of {table.shape[1]} numbers, --precision int8 and int4 want a "
             f"multiple of {BLOCK}; leave --precision out"
         )
-    return array
 
 
 def _with_bias(graph: Rewriter, node: ir.Node, product: ir.Value) -> ir.Value:
@@ -188,18 +219,20 @@ def _with_bias(graph: Rewriter, node: ir.Node, product: ir.Value) -> ir.Value:
     return product if bias is None else graph.add("Add", (product, bias))
 
 
-def _weight(node: ir.Node) -> np.ndarray | None:
+def _weight(node: ir.Node, latest: Latest) -> Matrix | None:
     """[K, N] float32 of a layer; None = it multiplies something else."""
     value = node.inputs[1]
     if value is None or value.const_value is None or len(value.const_value.shape) != 2:
         return None
-    array = _numbers(value)
+    transposed = False
     if node.op_type == "Gemm":
         numbers = {name: node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")}
         if node.attributes.get_int("transA", 0) or set(numbers.values()) != {1.0}:
             raise TargetError(f"{value.name}: its Gemm scales or transposes what it multiplies")
-        array = array.T if node.attributes.get_int("transB", 0) else array
-    return array if array.dtype == np.float32 else None
+        transposed = bool(node.attributes.get_int("transB", 0))
+    if value.const_value.dtype != ir.DataType.FLOAT:
+        return None
+    return Matrix(value, latest, transposed=transposed)
 
 
 def _transposed(node: ir.Node) -> ir.Value | None:
@@ -224,8 +257,3 @@ def _of_tokens(node: ir.Node) -> bool:
             return False
         value = producer.inputs[0]
     return value is not None and value.name == "tokens"
-
-
-def _numbers(value: ir.Value) -> np.ndarray:
-    assert value.const_value is not None
-    return value.const_value.numpy()

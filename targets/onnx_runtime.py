@@ -3,20 +3,19 @@
 What the `lcc::` operators become is in `onnx_operators.py`.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
-from torch.export import ExportedProgram
+from onnxscript import optimizer
+from onnxscript.rewriter import onnx_fusions
 
 from lcc.config import KvPrecision, Precision
 from lcc.errors import TargetError, first_cause
+from lcc.ir.lazy_tensor import traced
 from lcc.ir.program import HEAD, Program
 from lcc.ir.roles import Role
 from lcc.passes import ops  # noqa: F401 - defines lcc::
@@ -24,22 +23,23 @@ from lcc.passes.graph import is_call, shape
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
 from lcc.targets.onnx_experts import lower_experts
+from lcc.targets.onnx_exporter import decomposed_once
 from lcc.targets.onnx_half_cache import attend_in_half
 from lcc.targets.onnx_precision import lower_precision
+from lcc.targets.onnx_weights import WeightsFile, refer_to_weights, transpose_weights
 
 WEIGHTS_FILE = "weights.bin"
-_INLINE_BYTES = 1024  # smaller constants stay in the graph file
 _SMALL = 100_000  # numbers of a constant that may be the same as another, and not a weight
 _OF_LAYERS = (Role.QUERIES, Role.ENTRY_SCORE)  # outputs that nothing of the step reads
-_ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped
 
 
 class OnnxRuntime(Target):
     """Target `onnxruntime:cpu`: one `.onnx` file a program, one file of weights for all."""
 
     name = "onnxruntime:cpu"
-    precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
+    precisions: tuple[Precision, ...] = ("fp32", "int8", "int4", "given")
     kv_precisions: tuple[KvPrecision, ...] = ("fp32", "fp16")
+    streams_weights = True
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Besides what it lacks, heads that the kernel of attention does not take."""
@@ -58,7 +58,8 @@ class OnnxRuntime(Target):
 
     def _model(self, program: Program) -> ir.Model:
         model = to_onnx(program)
-        routers = lower_experts(model, self.precision)
+        # Experts have no kernel for levels of every kind: they are widened.
+        routers = lower_experts(model, "fp32" if self.precision == "given" else self.precision)
         if self.precision != "fp32":
             lower_precision(model, self.precision, exact=routers)
         return model
@@ -66,7 +67,7 @@ class OnnxRuntime(Target):
 
 def write_models(models: Iterable[tuple[Program, ir.Model]], folder: Path) -> dict[str, str]:
     """One file each, and their weights once, beside them; returns program name -> file name."""
-    weights = _Weights(folder / WEIGHTS_FILE)
+    weights = WeightsFile(folder / WEIGHTS_FILE)
     files: dict[str, str] = {}
     for program, model in models:
         weights.move_out(model)
@@ -93,41 +94,44 @@ def to_onnx(
     lowered     what each operator becomes; None = ONNX Runtime's own kernels
     """
     lowered = onnx_operators.lowerings() if lowered is None else lowered
-    exported = program.exported
-    operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
-    if any(name.startswith("lcc.") for name in operators):  # a trace of the whole graph
-        exported = exported.run_decompositions(lowered)
-    try:
-        converted = _exported(program, exported, opset)
-    except Exception as error:  # the exporter raises many types, and wraps them
-        raise TargetError(
-            f"{program.file_stem}: it cannot be written as ONNX ({first_cause(error)}); compile "
-            "for another target: lcc targets"
-        ) from error
-    assert converted is not None  # it is None only for the old exporter
-    _drop_reshapes(converted.model)
-    if attend_in_half(converted.model):
-        passes.RemoveUnusedNodesPass()(converted.model)
+    with traced(program.exported) as made, decomposed_once(lowered):
+        try:
+            model = _exported(program, opset)
+        except Exception as error:  # the exporter raises many types, and wraps them
+            raise TargetError(
+                f"{program.file_stem}: it cannot be written as ONNX ({first_cause(error)}); "
+                "compile for another target: lcc targets"
+            ) from error
+        refer_to_weights(model, made)
+    if HEAD not in program.names:
+        transpose_weights(model)  # else the optimizer does, and keeps all of them in memory
+        optimizer.optimize_ir(model)
+        onnx_fusions.fuse(model)
+    _drop_reshapes(model)
+    if attend_in_half(model):
+        passes.RemoveUnusedNodesPass()(model)
     if HEAD not in program.names:  # masks are the same in all layers of a kind
-        passes.DeduplicateInitializersPass(size_limit=_SMALL)(converted.model)
-        passes.CommonSubexpressionEliminationPass()(converted.model)
+        passes.DeduplicateInitializersPass(size_limit=_SMALL)(model)
+        passes.CommonSubexpressionEliminationPass()(model)
     if program.is_step:
-        _hand_out_early(converted.model, program)
-    _name_stably(converted.model)
-    return converted.model
+        _hand_out_early(model, program)
+    _name_stably(model)
+    return model
 
 
-def _exported(program: Program, exported: ExportedProgram, opset: int) -> Any:
+def _exported(program: Program, opset: int) -> ir.Model:
     with torch.no_grad():
-        return torch.onnx.export(
-            exported,
+        converted = torch.onnx.export(
+            program.exported,
             dynamo=True,
             opset_version=opset,
             input_names=program.input_names,
             output_names=program.output_names,
-            optimize=HEAD not in program.names,  # it would store a tied embedding transposed again
+            optimize=False,  # by us, and of the head nothing: its table would be stored twice
             verbose=False,
         )
+    assert converted is not None  # it is None only for the old exporter
+    return converted.model
 
 
 def _drop_reshapes(model: ir.Model) -> None:
@@ -199,50 +203,3 @@ def _name_stably(model: ir.Model) -> None:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-
-
-class _Weights:
-    """The weights file: every distinct tensor once, whichever programs and targets use it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offsets: dict[bytes, int] = {}
-        if not path.exists():
-            path.write_bytes(b"")
-        for file in path.parent.glob("*.onnx"):  # of another target
-            for value in ir.load(file).graph.initializers.values():
-                tensor = value.const_value
-                if isinstance(tensor, ir.ExternalTensor) and tensor.location == path.name:
-                    assert tensor.offset is not None
-                    self.offsets[_digest(tensor)] = tensor.offset
-
-    def move_out(self, model: ir.Model) -> None:
-        """Replace a model's large constants by references into the file."""
-        with self.path.open("ab") as file:
-            for value in model.graph.initializers.values():
-                tensor = value.const_value
-                if tensor is None or tensor.nbytes < _INLINE_BYTES:
-                    continue
-                key = _digest(tensor)
-                if key not in self.offsets:
-                    file.seek(0, 2)
-                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                    self.offsets[key] = file.tell()
-                    file.write(_content(tensor))  # not tofile: it hides why a disk refused
-                value.const_value = ir.ExternalTensor(
-                    self.path.name,
-                    self.offsets[key],
-                    tensor.nbytes,
-                    tensor.dtype,
-                    shape=tensor.shape,
-                    name=value.name,
-                    base_dir=self.path.parent,
-                )
-
-
-def _content(tensor: ir.TensorProtocol) -> memoryview:
-    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
-
-
-def _digest(tensor: ir.TensorProtocol) -> bytes:
-    return hashlib.blake2b(_content(tensor)).digest()

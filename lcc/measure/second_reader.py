@@ -2,7 +2,8 @@
 
 A GGUF file is read by the gguf package: its reader, its names, its dequantization. The module is
 filled by running the converter backwards, and angles are computed here, one by one. A folder is
-read by transformers alone, and each of its safetensors is compared with the module.
+read by transformers alone, and each of its safetensors is compared with the module; weights in few
+bits are unpacked by code of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lcc.errors import ArtifactError
 from lcc.measure.gguf_conversion import converted
 from lcc.measure.second_angles import set_angles
 from lcc.measure.second_config import second_config
+from lcc.measure.second_unpacking import unpack_again
 from lcc.sources.locate import locate
 
 
@@ -90,6 +92,9 @@ def _numbers(tensors: dict[str, Any], name: str, shape: Any) -> np.ndarray:
 def _folder(source: str) -> nn.Module:
     import transformers
 
+    config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if getattr(config, "quantization_config", None):
+        return _unpacked(Path(source), config)
     module: Any = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, trust_remote_code=False
     ).eval()
@@ -97,6 +102,31 @@ def _folder(source: str) -> nn.Module:
     if Path(source).is_dir():
         _compare(Path(source), weights)
     return module.requires_grad_(False)
+
+
+def _unpacked(folder: Path, config: Any) -> nn.Module:
+    """The module of a folder whose weights are in few bits."""
+    import transformers
+    from safetensors.torch import load_file
+
+    page = config.quantization_config
+    page = page if isinstance(page, dict) else page.to_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(path)
+    arrays = unpack_again(
+        tensors,
+        page | {"quant_method": getattr(page["quant_method"], "value", page["quant_method"])},
+    )
+    del config.quantization_config
+    kind = transformers.AutoModelForCausalLM._model_mapping[type(config)]
+    module: Any = kind.from_pretrained(
+        None,
+        config=config,
+        dtype=torch.float32,
+        state_dict={name: torch.from_numpy(np.array(array)) for name, array in arrays.items()},
+    )
+    return module.eval().requires_grad_(False)
 
 
 def _compare(folder: Path, weights: dict[str, torch.Tensor]) -> None:

@@ -60,7 +60,8 @@ def check_fields(page: Mapping[str, Any], config: Any, name: str) -> None:
         parts.append((inner, text))
     for fields, owner in parts:
         kind = type(owner)
-        known = _names(kind) | set(getattr(kind, "attribute_map", {}))
+        other_names = getattr(kind, "attribute_map", {})
+        known = _names(kind) | set(other_names) | set(other_names.values())
         for key in sorted(MEANINGFUL.keys() & fields.keys() - known):
             value = fields[key]
             if hasattr(kind, key) or value is None or value in MEANINGFUL[key]:
@@ -75,7 +76,12 @@ def check_fields(page: Mapping[str, Any], config: Any, name: str) -> None:
 
 
 def _names(kind: Any) -> set[str]:
-    """Fields of a class of configurations: a dataclass, in older versions a plain class."""
+    """Fields of a class of configurations, and what it makes of them."""
     if dataclasses.is_dataclass(kind):
-        return {field.name for field in dataclasses.fields(kind)}
-    return set(inspect.signature(kind.__init__).parameters)
+        names = {field.name for field in dataclasses.fields(kind)}
+    else:  # older versions of transformers
+        names = set(inspect.signature(kind.__init__).parameters)
+    try:
+        return names | vars(kind()).keys()
+    except (TypeError, ValueError):  # one that has no defaults
+        return names

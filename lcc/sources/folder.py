@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from lcc.capture.refusals import refusal
 from lcc.errors import CaptureError, ModelError
 from lcc.sources.config_fields import check_fields
+from lcc.sources.quantized import as_page, method_of, unpacked
+from lcc.sources.stored import safetensors_of
 from lcc.sources.weights import check_weights
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -19,7 +23,8 @@ def folder_config(source: str, name: str) -> tuple[Any, Path]:
     """The configuration of a model, and the folder that its files lie in.
 
     Raises:
-        ModelError: it is no decoder, needs code of its own, or its weights are quantized.
+        ModelError: it is no decoder, needs code of its own, or its weights are quantized in a way
+            that lcc does not read.
     """
     import transformers
     from transformers.utils import cached_file
@@ -30,18 +35,14 @@ def folder_config(source: str, name: str) -> tuple[Any, Path]:
     config = transformers.AutoConfig.from_pretrained(source, **NO_CODE)
     check_architecture(config, name)
     check_fields(page, config, name)
-    quantization = getattr(config, "quantization_config", None)
-    if quantization:
-        method = dict(quantization).get("quant_method", "an unknown method")
-        raise ModelError(
-            f"{name}: its weights are quantized ({method}); "
-            "give the unquantized checkpoint or a GGUF file"
-        )
+    method_of(config, name)
     return config, path.parent
 
 
 def load_folder(source: str, config: Any, folder: Path, name: str) -> Any:
-    """The module with its weights in float32; every tensor of the checkpoint is in it.
+    """The module with its weights in float32, lazy where the files are of safetensors.
+
+    Every tensor of the checkpoint is in it.
 
     Raises:
         ModelError: a tensor is missing, left over, or not finite.
@@ -49,16 +50,44 @@ def load_folder(source: str, config: Any, folder: Path, name: str) -> Any:
     import torch
     import transformers
 
-    module, info = transformers.AutoModelForCausalLM.from_pretrained(
-        source,
-        config=config,
-        dtype=torch.float32,
-        output_loading_info=True,
-        weights_only=True,
-        **NO_CODE,
-    )
+    page = None
+    if method_of(config, name):
+        page = as_page(config.quantization_config)
+        del config.quantization_config  # else transformers wants the package of each format
+    with _lazy_tensors(page, name):
+        module, info = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            weights_only=True,
+            **NO_CODE,
+        )
     check_weights(module, info, folder, name)
     return module
+
+
+@contextlib.contextmanager
+def _lazy_tensors(page: Mapping[str, Any] | None, name: str) -> Iterator[None]:
+    """Let transformers' loader, which renames, stacks and cuts tensors, do so to lazy ones.
+
+    page    how they are quantized
+    """
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel._load_pretrained_model
+
+    def with_lazy_ones(model: Any, tensors: Any, files: Any, how: Any, *more: Any) -> Any:
+        if tensors is None and files and all(f.endswith(".safetensors") for f in files):
+            tensors = {k: each for f in files for k, each in safetensors_of(Path(f)).items()}
+            if page is not None:
+                tensors = unpacked(tensors, page, name)
+        elif page is not None:
+            raise ModelError(f"{name}: quantized weights in pickled files; wanted .safetensors")
+        return load(model, tensors, files, how, *more)
+
+    with mock.patch.object(PreTrainedModel, "_load_pretrained_model", with_lazy_ones):
+        yield
 
 
 def check_architecture(config: Any, name: str) -> None:

@@ -54,9 +54,11 @@ def model_fingerprint(weights: dict[str, Tensor]) -> str:
     """
     import hashlib
 
+    from lcc.ir.lazy_tensor import whole
+
     parts = []
     for tensor in weights.values():
-        flat = tensor.detach().reshape(-1)
+        flat = whole(tensor.detach()).reshape(-1)
         few = flat[:: max(1, flat.numel() // 64)][:64].double().numpy()
         parts.append(repr(tuple(tensor.shape)).encode() + few.astype("<f4").tobytes())
     return hashlib.sha256(b"".join(sorted(set(parts)))).hexdigest()[:16]

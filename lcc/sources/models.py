@@ -39,7 +39,11 @@ class LoadedModel:
 
 
 def load_model(
-    source: str | Path, *, rope_base: float | None = None, window: int | None = None
+    source: str | Path,
+    *,
+    rope_base: float | None = None,
+    window: int | None = None,
+    lazy: bool = False,
 ) -> LoadedModel:
     """Load a decoder language model.
 
@@ -48,6 +52,8 @@ def load_model(
             `package:NAME` for a GGUF file inside an installed package, or `smollm2`.
         rope_base: base of its rotary angles, in place of the configuration's.
         window: tokens it will be trained to read, if the configuration says fewer.
+        lazy: weights are read each time that something is computed with them, and not kept
+            (`LazyTensor`); of a checkpoint in pickled files they are read at once.
 
     Raises:
         ModelError: no model, no decoder, weights missing; or a base where there is none to set.
@@ -57,8 +63,12 @@ def load_model(
         import gguf  # noqa: F401
         import torch  # noqa: F401
         import transformers  # noqa: F401
+    from lcc.ir.lazy_tensor import materialize
+
     with _explained(located.name), quiet_transformers():
         config, module, files = _loaded(located, rope_base, window)
+        if not lazy:
+            materialize(module)
     text_config = config.get_text_config()
     return LoadedModel(
         module=module.eval().requires_grad_(False),
@@ -164,14 +174,16 @@ def _explained(name: str) -> Iterator[None]:
         raise ModelError(f"{name}: cannot be loaded: {words[:MOST_WORDS]}") from error
 
 
-def loaded_model(source: str | Path | LoadedModel | nn.Module) -> LoadedModel:
+def loaded_model(
+    source: str | Path | LoadedModel | nn.Module, *, lazy: bool = False
+) -> LoadedModel:
     """What `compile_model` takes, loaded: a name or folder, a loaded model, or a plain module."""
     from lcc.sources.weights import check_finite
 
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, str | Path):
-        return load_model(source)
+        return load_model(source, lazy=lazy)
     name = type(source).__name__
     check_finite(source, name)
     config: Any = getattr(source, "config", None)

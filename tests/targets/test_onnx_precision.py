@@ -9,18 +9,27 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import lcc.runtime
+from lcc.artifact.cpu import adds_byte_products
 from lcc.artifact.manifest import read_manifest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, Precision
 from lcc.errors import ConfigError, TargetError
+from lcc.ir.program import Input, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.measure.verify import verify
 from lcc.passes.specialize import Specialized
 from lcc.sources.models import LoadedModel
+from lcc.sources.quantized import unpacked
+from lcc.sources.stored import safetensors_of
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_precision import lower_precision
 from lcc.targets.onnx_runtime import to_onnx
+from lcc.testing.quantized_writing import compressed_int8, gptq
 
 DRAW = np.random.default_rng(0)
 LOW: tuple[Precision, ...] = ("int8", "int4")
@@ -41,8 +50,10 @@ def model_of(*nodes: ir.Node, inputs: list[ir.Value], weights: list[ir.Value]) -
 
 
 def run(model: ir.Model, **feeds: np.ndarray) -> np.ndarray:
-    content = ir.to_proto(model).SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    content, options = ir.to_proto(model).SerializeToString(), onnxruntime.SessionOptions()
+    # As the engine does, where a sum of two products of bytes would be cut off at 16 bits.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (out,) = session.run(None, feeds)
     return np.asarray(out)
 
@@ -234,7 +245,79 @@ def test_cpus_that_cut_byte_products_off_get_exact_ones(
         with contextlib.suppress(RuntimeError):  # it has no such entry
             asked.append(options.get_session_config_entry("session.x64quantprecision"))
     assert asked == ["1"]
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
+    if adds_byte_products():  # else the first ones were cut off
+        np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
+
+
+def test_weights_that_were_in_4_bits_stay_what_they_are(tmp_path: Path) -> None:
+    """Blocks that do not use all of their levels, too: rounded anew they would change."""
+    packed, meant = gptq(DRAW, (48, 64))
+    packed[".qweight"] &= 0x77777777  # levels 0 .. 7
+    level = (packed[".qweight"].numpy()[:, None] >> np.arange(0, 32, 4)[:, None]) & 7
+    zero = (packed[".qzeros"].numpy()[..., None] >> np.arange(0, 32, 4) & 15) + 1
+    scale, zero = packed[".scales"].float().numpy(), zero.reshape(2, 48)
+    meant = ((level.reshape(2, 32, 48) - zero[:, None]) * scale[:, None]).reshape(64, 48)
+    save_file({f"x{suffix}": each for suffix, each in packed.items()}, tmp_path / "m.safetensors")
+    page = {"quant_method": "gptq", "bits": 4}
+    tensors = unpacked(safetensors_of(tmp_path / "m.safetensors"), page, "m")
+    layer = torch.nn.Linear(64, 48, bias=False)
+    layer._parameters["weight"] = torch.nn.Parameter(tensors["x.weight"], requires_grad=False)
+    rows = {1: ("tokens", torch.export.Dim("tokens", min=1, max=8))}
+    ports = Port("x", Role.HIDDEN), Port("y", Role.HIDDEN)
+    x = torch.eye(64)[None, :8]
+    program = export(layer, ("step",), [Input(ports[0], x, rows)], [ports[1]])
+    for rounded_anew in (False, True):
+        if rounded_anew:
+            layer.weight.rounded = None
+        model = to_onnx(program)
+        assert lower_precision(model, "int4") == 1
+        stored = {name: each.const_value.numpy() for name, each in model.graph.initializers.items()}
+        (bits,) = (each for each in stored.values() if each.dtype == np.uint8)
+        (scales,) = (each for name, each in stored.items() if name.endswith(".scales"))
+        (offsets,) = (each for name, each in stored.items() if name.endswith(".offsets"))
+        levels = np.stack((bits & 15, bits >> 4), axis=-1).reshape(48, 2, 32)
+        made = (levels - 8.0) * scales[..., None] + offsets.T[..., None]
+        error = np.abs(made.reshape(48, 64) - meant.T).max()
+        assert (error > 1e-4) == rounded_anew, error
+
+
+KINDS_OF_LINEAR = {
+    "gptq": (gptq, {}, {"quant_method": "gptq", "bits": 4}),
+    "gptq, 8 bits": (gptq, {"bits": 8}, {"quant_method": "gptq", "bits": 8}),
+    "int8": (
+        compressed_int8,
+        {},
+        {"quant_method": "compressed-tensors", "format": "int-quantized"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KINDS_OF_LINEAR)
+def test_given_is_what_the_checkpoint_has(case: str, tmp_path: Path) -> None:
+    """Products with rows of the identity are the weights: rounding inputs leaves those alone."""
+    write, how, page = KINDS_OF_LINEAR[case]
+    packed, meant = write(np.random.default_rng(7), (48, 64), **how)
+    save_file({f"x{suffix}": each for suffix, each in packed.items()}, tmp_path / "m.safetensors")
+    tensors = unpacked(safetensors_of(tmp_path / "m.safetensors"), page, "m")
+    layer = torch.nn.Linear(64, 48, bias=False)
+    layer._parameters["weight"] = torch.nn.Parameter(tensors["x.weight"], requires_grad=False)
+    rows = {1: ("tokens", torch.export.Dim("tokens", min=1, max=99))}
+    ports = Port("x", Role.HIDDEN), Port("y", Role.HIDDEN)
+    program = export(layer, ("step",), [Input(ports[0], torch.eye(64)[None], rows)], [ports[1]])
+    model = to_onnx(program)
+    assert lower_precision(model, "given") == 1
+    assert "MatMulNBits" in Counter(node.op_type for node in model.graph)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    (y,) = session.run(None, {"x": np.eye(64, dtype=np.float32)[None]})
+    np.testing.assert_allclose(y[0].T, meant, rtol=1e-5, atol=1e-5 * np.abs(meant).max())
+
+
+def test_given_leaves_what_was_not_rounded(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(64, 48)
+    rows = {1: ("tokens", torch.export.Dim("tokens", min=1, max=99))}
+    ports = Port("x", Role.HIDDEN), Port("y", Role.HIDDEN)
+    program = export(layer, ("step",), [Input(ports[0], torch.eye(64)[None], rows)], [ports[1]])
+    assert lower_precision(to_onnx(program), "given") == 0
 
 
 def test_a_target_without_it_refuses(tiny_folder: Path, tmp_path: Path, cache: CacheConfig) -> None:

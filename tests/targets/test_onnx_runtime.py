@@ -15,14 +15,17 @@ import torch
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import TargetError
+from lcc.ir import lazy_tensor
+from lcc.ir.lazy_tensor import LazyTensor
 from lcc.ir.program import Input, export
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.measure.verify import verify
 from lcc.passes.specialize import Specialized
-from lcc.sources.models import LoadedModel
+from lcc.sources.models import LoadedModel, load_model
 from lcc.targets import onnx_runtime
-from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, _Weights, to_onnx
+from lcc.targets.onnx_runtime import WEIGHTS_FILE, OnnxRuntime, to_onnx
+from lcc.targets.onnx_weights import WeightsFile
 from lcc.testing.tiny import ARCHITECTURES, tiny_model
 
 
@@ -96,9 +99,44 @@ def test_what_a_layer_gives_is_given_where_it_is(
     assert asked == ["Squeeze", "GroupQueryAttention"] * layers
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_weights_that_are_streamed_make_the_same_artifact(
+    precision: Precision,
+    tiny_folder: Path,
+    tmp_path: Path,
+    cache: CacheConfig,
+    convert: Callable[..., ir.Model],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As weights that were loaded before: byte for byte, however small the blocks are."""
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"), precision=precision)
+    monkeypatch.setattr(onnx_runtime, "to_onnx", convert)  # each time anew
+    compile_model(load_model(tiny_folder), tmp_path / "loaded.lcc", config)
+    monkeypatch.setattr(lazy_tensor, "SMALL_BYTES", 0)
+    monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 1000)
+    wholes = []
+    read = LazyTensor.whole
+    monkeypatch.setattr(LazyTensor, "whole", lambda self: wholes.append(self) or read(self))
+    compile_model(tiny_folder, tmp_path / "streamed.lcc", config)
+    assert wholes
+    files = sorted(path.name for path in (tmp_path / "loaded.lcc").iterdir())
+    assert sorted(path.name for path in (tmp_path / "streamed.lcc").iterdir()) == files
+    for name in files:
+        if name == "golden.json":  # products in blocks round differently
+            continue
+        content = [(tmp_path / f"{how}.lcc" / name).read_bytes() for how in ("loaded", "streamed")]
+        if name == "manifest.json":
+            pages = [json.loads(each) for each in content]
+            for page in pages:
+                del page["files"]["golden.json"]
+            assert pages[0] == pages[1]
+        else:
+            assert content[0] == content[1], name
+
+
 def test_weights_of_equal_address_but_other_content_are_two(tmp_path: Path) -> None:
     """Temporaries reuse memory: an address says nothing about what a tensor holds."""
-    weights = _Weights(tmp_path / WEIGHTS_FILE)
+    weights = WeightsFile(tmp_path / WEIGHTS_FILE)
     buffer = np.zeros(1024, np.float32)
     offsets = []
     for filling in (1.0, 2.0, 1.0):

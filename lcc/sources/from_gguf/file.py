@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from lcc.errors import ModelError
+from lcc.ir.lazy_tensor import Levels, Rounded
 from lcc.sources.from_gguf.header import Stored, read_header
+from lcc.sources.from_gguf.levels import KINDS, levels_of
 from lcc.sources.locate import PART
 
 SPLIT = ("split.no", "split.count", "split.tensors.count")
@@ -61,16 +63,38 @@ class GgufFile:
                 f"{self.path}: its {count} files hold {len(self.tensors)} tensors, wanted {wanted}"
             )
 
-    def value(self, name: str) -> torch.Tensor:
-        """A tensor in float32, whatever its type in the file."""
+    def value(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """A tensor, or rows of it, in float32, whatever its type in the file."""
         stored = self.tensors[name]
-        data = np.memmap(stored.path, np.uint8, "r", stored.start, stored.size)
+        shape = stored.shape
         if not stored.size:
-            return torch.empty(stored.shape)
+            return torch.empty(shape)
+        if shape and stop is not None:
+            shape = (stop - start, *shape[1:])
+        data = self._data(stored, start, stop)
         if stored.kind in PLAIN:
-            numbers = torch.frombuffer(bytearray(data), dtype=PLAIN[stored.kind])
-            return numbers.float().reshape(stored.shape)
-        return _dequantized(data, stored).reshape(stored.shape)
+            return torch.from_numpy(data).view(PLAIN[stored.kind]).float().reshape(shape)
+        return _dequantized(data, stored).reshape(shape)
+
+    def rounded(self, name: str) -> Rounded | None:
+        """How a matrix was rounded; None = not by levels in blocks."""
+        stored = self.tensors[name]
+        if stored.kind not in KINDS or len(stored.shape) != 2:
+            return None
+        kind = KINDS[stored.kind]
+
+        def rows(start: int, stop: int) -> Levels:
+            return levels_of(stored.kind, self._data(stored, start, stop), stored.shape[1])
+
+        return Rounded(rows, kind.bits, kind.block, kind.about_zero)
+
+    def _data(self, stored: Stored, start: int, stop: int | None) -> np.ndarray:
+        """The bytes of some rows."""
+        begin, size = stored.start, stored.size
+        if stored.shape and stop is not None:
+            row = size // stored.shape[0]
+            begin, size = begin + start * row, (stop - start) * row
+        return np.fromfile(stored.path, np.uint8, size, offset=begin)
 
 
 def _dequantized(data: np.ndarray, stored: Stored) -> torch.Tensor:
@@ -78,12 +102,12 @@ def _dequantized(data: np.ndarray, stored: Stored) -> torch.Tensor:
     from transformers.integrations.gguf.dequant import GGML_BLOCK, dequantize
 
     if stored.kind in GGML_BLOCK:
-        return dequantize(torch.from_numpy(np.array(data)), stored.kind, torch.float32)
+        return dequantize(torch.from_numpy(data), stored.kind, torch.float32)
     import gguf
 
     kind = gguf.GGMLQuantizationType(stored.kind)
     try:
-        return torch.from_numpy(gguf.quants.dequantize(np.array(data), kind).astype(np.float32))
+        return torch.from_numpy(gguf.quants.dequantize(data, kind).astype(np.float32))
     except NotImplementedError:
         raise ModelError(
             f"{stored.path}: tensor {stored.name} is of type {kind.name}, which lcc cannot read"

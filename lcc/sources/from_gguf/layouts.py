@@ -33,6 +33,10 @@ def _halves_apart(rows: Tensor, heads: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows.shape)
 
 
+ROWS_ONLY = (as_it_is, query_rows, key_rows)
+"""Layouts that move whole rows, whatever these hold."""
+
+
 def one_less(parts: Sequence[Tensor], config: Any) -> Tensor:
     """The weight of a norm that multiplies by 1 + weight: the file has the sum."""
     return parts[0] - 1

@@ -46,7 +46,7 @@ class GgufModel:
         check_architecture(self.config, name)
 
     def module(self) -> Any:
-        """The module with its weights in float32."""
+        """The module with its weights in float32, as lazy tensors."""
         import torch
         import transformers
         from transformers.initialization import no_init_weights

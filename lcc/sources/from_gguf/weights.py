@@ -1,4 +1,4 @@
-"""Tensors of a GGUF file -> the module's weights; each tensor of the file has its place."""
+"""Tensors of a GGUF file -> the module's lazy weights; each tensor of the file has its place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lcc.errors import ModelError
+from lcc.ir.lazy_tensor import LazyTensor, Levels
 from lcc.sources.from_gguf.architecture import Architecture
 from lcc.sources.from_gguf.file import GgufFile
-from lcc.sources.from_gguf.layouts import as_it_is
+from lcc.sources.from_gguf.layouts import ROWS_ONLY, as_it_is
 from lcc.sources.weights import check_finite
 
 # What rope.py has read, and what belongs to no weight.
@@ -23,7 +24,7 @@ SUFFIX = re.compile(r"\.(weight|bias)$")
 
 
 def load_weights(module: Any, file: GgufFile, row: Architecture, name: str) -> None:
-    """Fill a module, one tensor at a time.
+    """Give a module its weights, as lazy tensors.
 
     A bias that the file has not is zero. Tied weights are read once.
 
@@ -32,18 +33,17 @@ def load_weights(module: Any, file: GgufFile, row: Architecture, name: str) -> N
     """
     used, tied = set(ANGLES), set(getattr(module, "all_tied_weights_keys", None) or ())
     missing = []
-    with torch.no_grad():
-        for key, weight in module.state_dict().items():
-            if key in tied:
-                continue
-            names = _names(key, file, row)
-            if names:
-                used.update(names)
-                weight.copy_(_value(key, names, file, row, module, weight))
-            elif key.endswith(".bias") and _names(key.removesuffix("bias") + "weight", file, row):
-                weight.zero_()
-            else:
-                missing.append(key)
+    for key, weight in module.state_dict().items():
+        if key in tied:
+            continue
+        names = _names(key, file, row)
+        if names:
+            used.update(names)
+            _set(module, key, _lazy(key, names, file, row, module.config, weight.shape))
+        elif key.endswith(".bias") and _names(key.removesuffix("bias") + "weight", file, row):
+            weight.zero_()
+        else:
+            missing.append(key)
     if missing:
         raise ModelError(
             f"{name}: {len(missing)} weights are not in the file, the first is {missing[0]} "
@@ -82,31 +82,57 @@ def _wanted(key: str, row: Architecture) -> str:
     return " and ".join(names) if names else "no name in the table"
 
 
-def _value(
+def _set(module: nn.Module, key: str, tensor: LazyTensor) -> None:
+    path, _, name = key.rpartition(".")
+    owner = module.get_submodule(path)
+    if name in owner._buffers:
+        owner._buffers[name] = tensor
+    else:
+        owner._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+
+
+def _lazy(
     key: str,
     names: Sequence[str],
     file: GgufFile,
     row: Architecture,
-    module: nn.Module,
-    weight: Tensor,
-) -> Tensor:
+    config: Any,
+    wanted: torch.Size,
+) -> LazyTensor:
+    """A tensor of the module, which is made of tensors of the file when it is read."""
     place = IN_LAYER.match(key)
     general = f"{place['begin']}*{place['rest']}" if place else key
     layout = row.layouts.get(general, row.layouts.get(SUFFIX.sub("", general), as_it_is))
     if len(names) == 1 and names == _in_table(key, row.instead):
         layout = as_it_is
-    config: Any = module.config
-    value = layout([file.value(each) for each in names], config)
-    if value.shape != weight.shape and value.numel() == weight.numel():
-        kept = [size for size in value.shape if size > 1]
-        if kept == [size for size in weight.shape if size > 1]:
-            value = value.reshape(weight.shape)  # dimensions of size one, which GGUF leaves out
-    if value.shape != weight.shape:
+    empty = [torch.empty(file.tensors[each].shape, device="meta") for each in names]
+    given = layout(empty, config).shape
+    kept = [size for size in given if size > 1]
+    # Dimensions of size one are those that GGUF leaves out.
+    if given != wanted and kept != [size for size in wanted if size > 1]:
         raise ModelError(
-            f"{file.path.name}: {' and '.join(names)} give {list(value.shape)}, wanted "
-            f"{list(weight.shape)} for {key}"
+            f"{file.path.name}: {' and '.join(names)} give {list(given)}, wanted "
+            f"{list(wanted)} for {key}"
         )
-    return value
+
+    def read(start: int, stop: int) -> Tensor:
+        if layout is as_it_is and given == wanted:
+            return file.value(names[0], start, stop)
+        value = layout([file.value(each) for each in names], config).reshape(wanted)
+        return value[start:stop] if wanted else value
+
+    weight = LazyTensor(wanted, torch.float32, read, (str(file.path), *names, key))
+    rounded = file.rounded(names[0]) if layout in ROWS_ONLY and given == wanted else None
+    if rounded is not None and layout is as_it_is:
+        weight.rounded = rounded
+    elif rounded is not None:
+
+        def moved(start: int, stop: int) -> Levels:
+            every = rounded.rows(0, wanted[0])
+            return Levels(*(layout([each], config)[start:stop] for each in every))
+
+        weight.rounded = rounded._replace(rows=moved)
+    return weight
 
 
 def _check_left(file: GgufFile, used: set[str], module: Any, name: str) -> None:

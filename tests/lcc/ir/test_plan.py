@@ -15,6 +15,7 @@ def test_ranges_name_every_layer() -> None:
     assert plan == (NARROW, NARROW, Full(), *(SinkWindow(sink=0, window=8),) * 3)
     assert parse_plan(show_plan(plan), 6) == plan
     assert show_plan(plan).startswith("0-1: sink_window(sink=4, window=512); 2: full; 3-5: ")
+    assert parse_plan(show_plan(()), 0) == ()
     assert parse_plan("0-5: sink_window\n", 6) == (NARROW,) * 6
 
 

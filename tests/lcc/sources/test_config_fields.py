@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lcc.errors import ModelError
+from lcc.sources.config_fields import check_fields
 from lcc.sources.generation import OTHERS, unheeded
 from lcc.sources.models import load_model
 from lcc.testing.tiny import ARCHITECTURES, save_tiny
@@ -60,6 +63,15 @@ def test_what_changes_nothing_is_passed_over(tmp_path: Path) -> None:
 def test_no_field_of_its_own_is_refused(architecture: str, tmp_path: Path) -> None:
     save_tiny(tmp_path, architecture)
     load_model(tmp_path)
+
+
+def test_no_configuration_of_transformers_is_refused_as_it_is_saved() -> None:
+    others = {"gemma4_assistant", "musicgen", "musicgen_melody"}  # none without more than defaults
+    decoders = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() & CONFIG_MAPPING.keys()) - others
+    assert len(decoders) > 100
+    for name in sorted(decoders):
+        made = CONFIG_MAPPING[name]()
+        check_fields(made.to_dict(), made, name)
 
 
 def test_generation_that_lcc_has_not_is_reported(

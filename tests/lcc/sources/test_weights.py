@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lcc.errors import ModelError
 from lcc.sources.models import load_model, loaded_model
+from lcc.sources.weights import check_finite
 from lcc.testing.tiny import tiny_model
 
 Tensors = dict[str, torch.Tensor]
@@ -121,6 +122,17 @@ def test_numbers_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     module.model.norm.weight.data[0] = float("nan")
     with pytest.raises(ModelError, match=r"LlamaForCausalLM: model\.norm\.weight holds"):
         loaded_model(module)
+
+
+def test_parts_for_other_input_may_have_bounds_without_end() -> None:
+    """As Gemma 4's sound tower has them."""
+    module = tiny_model("llama")
+    module.model.audio_tower = torch.nn.Module()
+    module.model.audio_tower.register_buffer("input_min", torch.tensor(-float("inf")))
+    check_finite(module, "m")
+    module.model.register_buffer("input_min", torch.tensor(-float("inf")))
+    with pytest.raises(ModelError, match=r"model\.input_min holds"):
+        check_finite(module, "m")
 
 
 def test_a_pickle_of_tensors_is_read_and_one_of_code_is_not(tmp_path: Path) -> None:
