@@ -126,6 +126,17 @@ def _llama4(name: str, module: Any) -> Callable:
     return forward
 
 
+def _nemotron_h(name: str, module: Any) -> Callable:
+    """NemotronHExperts: no gate."""
+    numbers = _plain_gate(name, module.act_fn)
+
+    def forward(self: Any, x: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+        weights, shares = (self.up_proj, self.down_proj), shares.to(x.dtype)
+        return torch.ops.lcc.experts(x, chosen, shares, *weights, None, None, *numbers)
+
+    return forward
+
+
 def _longcat(name: str, module: Any) -> Callable:
     """LongcatFlashExperts: the last ones give what they are given."""
     numbers, count = _plain_gate(name, module.act_fn), module.num_routed_experts
@@ -157,4 +168,5 @@ _OTHERS: dict[str, Callable] = {
     "DbrxExperts": _dbrx,
     "Llama4TextMoe": _llama4,
     "LongcatFlashExperts": _longcat,
+    "NemotronHExperts": _nemotron_h,
 }

@@ -10,8 +10,10 @@ from torch.export import ExportedProgram
 from lcc.capture.experts import experts_as_operators
 from lcc.capture.frozen_angles import frozen_angles
 from lcc.capture.latent_attention import latents_as_entries
-from lcc.capture.refusals import refuse
+from lcc.capture.recurrences import recurrences_as_operators
+from lcc.capture.refusals import refuse, unknown_recurrence, unknown_state
 from lcc.errors import CaptureError, first_line
+from lcc.ir.lazy_tensor import stand_ins
 from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call
 
 EXAMPLE_LENGTH = 24
@@ -22,6 +24,12 @@ _CASTS = (
     aten.to.other,
     aten.type_as.default,
     aten._to_copy.default,
+)
+_LOOK_BACK = (  # at tokens before, which are not there in the next chunk
+    aten.conv1d.default,
+    aten.convolution.default,
+    aten.lstm.input,
+    aten.gru.input,
 )
 _OURS = re.compile(
     r"(tokens|positions|query_rows|tokens_read|lengths|(used|kept|key|value|token_position_block_sparse)(_\d+)?)"
@@ -72,10 +80,11 @@ def capture(model: nn.Module, *, max_length: int = 1 << 20) -> ModelGraph:
     with (
         latents_as_entries(model),
         experts_as_operators(model),
+        recurrences_as_operators(model),
         frozen_angles(model) as positions_end,
     ):
-        exported = _exported(function_of(model).eval(), name, (ids, positions), length)
-    _check_graph(exported, name)
+        exported = _exported(model, name, (ids, positions), length)
+    _check_graph(exported, name, model)
     module = exported.module(check_guards=False)
     for node in list(module.graph.nodes):
         _simplify(node)
@@ -98,7 +107,19 @@ def _check_weights(model: nn.Module, name: str) -> None:
             )
 
 
-def _check_graph(exported: ExportedProgram, name: str) -> None:
+def _width(node: fx.Node) -> int:
+    """Tokens that a convolution looks at; 0 of what is none."""
+    kernel = node.args[1]
+    return int(kernel.meta["val"].shape[-1]) if isinstance(kernel, fx.Node) else 0
+
+
+def _check_graph(exported: ExportedProgram, name: str, model: nn.Module) -> None:
+    for node in exported.graph.nodes:
+        if is_call(node, *_LOOK_BACK) and _width(node) != 1:
+            path, _ = [*node.meta["nn_module_stack"].values()][-1]
+            inner = path.removeprefix("model.") if function_of(model) is not model else path
+            module = dict(model.named_modules()).get(inner, model)
+            raise CaptureError(f"{name}: {unknown_state(inner, module)}")
     if changed := exported.graph_signature.buffers_to_mutate:
         raise CaptureError(
             f"{name}: the model changes {', '.join(sorted(changed.values()))} while it reads; lcc "
@@ -110,17 +131,21 @@ def _check_graph(exported: ExportedProgram, name: str) -> None:
 
 
 def _exported(
-    function: nn.Module, name: str, examples: tuple[torch.Tensor, ...], length: Any
+    model: nn.Module, name: str, examples: tuple[torch.Tensor, ...], length: Any
 ) -> ExportedProgram:
-    """The graph of a function of tokens and positions, whose length is left to the call."""
+    """The graph of a model of tokens and positions, whose length is left to the call."""
+    function = function_of(model).eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), stand_ins(function) as made:
             exported = torch.export.export(
                 function, examples, dynamic_shapes=({1: length}, {1: length})
             )
             if not all(_is_plain(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # a trace of everything, so not always
+            made.put_back(exported)
     except Exception as error:  # torch.export raises many types, its own and the model's
+        if reason := unknown_recurrence(model):
+            raise CaptureError(f"{name}: {reason} ({first_line(error)})") from error
         raise CaptureError(
             f"{name}: torch.export failed: {first_line(error)}; the model must map (input_ids, "
             "position_ids), both [1, Q] int64, to logits without branching on their values"

@@ -1,18 +1,22 @@
-"""Angles that a model changes with the length of the text, frozen where a cache never gets there.
+"""What a model changes with the length of the text, frozen where a cache never gets there.
 
 LongRoPE has one set of frequencies for texts up to the length that the model was first trained on,
-and one for longer texts; dynamic NTK scaling begins behind the trained length. Positions follow
-slots, so in a cache of no more slots the first set is all that is ever used.
+and one for longer texts; dynamic NTK scaling begins behind the trained length. Queries of Llama 4
+and Ministral 3 are scaled by the logarithm of the position, in steps: up to the first step by 1.
+Positions follow slots, so in a cache of no more slots the first of each is all that is ever used.
 """
 
 import contextlib
 import inspect
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
+_SCALE = "get_llama_4_attn_scale"  # of queries, by position: a function of Ministral 3's module
 _BEGINS = {  # kind of rotary embedding -> field with the length behind which it changes
     "longrope": "original_max_position_embeddings",
     "dynamic": "max_position_embeddings",
@@ -39,11 +43,41 @@ def frozen_angles(model: nn.Module) -> Iterator[int | None]:
                 module.forward = types.MethodType(  # type: ignore[method-assign]
                     inspect.unwrap(type(module).forward), module
                 )
-        yield min(ends, default=None)
+        with _queries_as_they_are(model) as steps:
+            yield min([*ends, *steps], default=None)
     finally:
         for module, buffers in changed:
             del module.__dict__["forward"]
             module._buffers.update(buffers)
+
+
+@contextlib.contextmanager
+def _queries_as_they_are(model: nn.Module) -> Iterator[list[int]]:
+    """Scale no queries by their positions; yields for how many of these that is the same."""
+    ends: list[int] = []
+    switched: list[Any] = []
+    replaced: dict[Any, Any] = {}
+    each: Any
+    for each in model.modules():
+        home = sys.modules[type(each).__module__]
+        if getattr(each, "attn_temperature_tuning", False) and hasattr(each, "floor_scale"):
+            if not getattr(each, "use_rope", False):
+                switched.append(each)
+                ends.append(int(each.floor_scale) - 1)  # log(1 + floor((position + 1) / scale))
+        elif type(each).__name__.endswith("Attention") and hasattr(home, _SCALE):
+            replaced.setdefault(home, getattr(home, _SCALE))
+            ends.append(int(each.config.rope_parameters["original_max_position_embeddings"]))
+    try:
+        for module in switched:
+            module.attn_temperature_tuning = False
+        for home in replaced:
+            setattr(home, _SCALE, lambda *_: torch.ones(()))
+        yield ends
+    finally:
+        for module in switched:
+            module.attn_temperature_tuning = True
+        for home, function in replaced.items():
+            setattr(home, _SCALE, function)
 
 
 def _lengths(module: nn.Module) -> list[int]:

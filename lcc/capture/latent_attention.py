@@ -5,9 +5,9 @@
                     latent, and the rotated channels that all heads share -> one KV head
                     shares times latents -> the value matrix of every head
 
-Both are the same numbers, for a product may be taken in any order: q (W c) = (q W) c. An entry of
-DeepSeek V3 has 2 * 576 numbers then instead of 128 * (192 + 128), and a policy ranks it for all
-heads at once. Keys and values are kept apart, as everywhere, although both are the latent.
+Both are the same numbers, for a product may be taken in any order: q (W c) = (q W) c. The value is
+a part of the key, which `ShareLatents` makes use of: an entry of DeepSeek V3 has 576 numbers then
+instead of 128 * (192 + 128), and a policy ranks it for all heads at once.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class LatentQueries(nn.Module):
 class LatentOutput(nn.Module):
     """Each head's value matrix, and behind it the projection of what is attended.
 
-    x           [1, Q, H * (R + r)]     of each head a latent, and nothing in r channels
+    x           [1, Q, H * (r + R)]     of each head r channels that mean nothing, and a latent
     """
 
     def __init__(self, project: nn.Module, value: Tensor) -> None:
@@ -76,14 +76,17 @@ class LatentOutput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         heads, rank = self.value.shape[:2]
-        latent = x.unflatten(-1, (heads, -1))[..., :rank].transpose(1, 2)  # [1, H, Q, R]
+        latent = x.unflatten(-1, (heads, -1))[..., -rank:].transpose(1, 2)  # [1, H, Q, R]
         return self.project((latent @ self.value).transpose(1, 2).flatten(2))
 
 
 def _expand_kv(latent: Tensor, rotated: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values [1, 1, Q, R + r] of one KV head, in the place of those of every head."""
+    """Keys and values [1, 1, Q, R + r] of one KV head, in the place of those of every head.
+
+    Rotated channels come first in what `FindAttention` makes of the keys, and so in the values.
+    """
     nothing = latent.new_zeros(*latent.shape[:-1], rotated.shape[-1])
-    return torch.cat((latent, rotated), dim=-1), torch.cat((latent, nothing), dim=-1)
+    return torch.cat((latent, rotated), dim=-1), torch.cat((nothing, latent), dim=-1)
 
 
 def _attend_over_latents(module: Any) -> None:

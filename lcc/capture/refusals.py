@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from lcc.capture.recurrences import knows
 from lcc.errors import CaptureError
 
 _STATE = (
-    "keep a state from token to token besides keys and values, which lcc does not compile yet; use "
-    "a model in which every layer attends, such as Qwen 3, Gemma 3 or Llama 3"
+    "carry a state from token to token in a way that lcc does not know; use a model with Mamba, "
+    "gated delta rule or short convolutions as transformers writes them, such as Qwen 3.5 or LFM2"
 )
 _INDEXED = (
     "choose by the tokens themselves which keys a query sees, so that no cache of a fixed size can "
@@ -27,16 +28,20 @@ _EXPERT_HEADS = (
     "send each token to query heads of its own, of which lcc wants a fixed set; use a model whose "
     "experts are behind the attention, such as Qwen 3 MoE"
 )
+_PROMPTS = (
+    "put places of their own before the text and add to attention what depends on buckets of "
+    "distance, so that entries cannot move in a cache; use a model with rotary positions, such as "
+    "MiniCPM3"
+)
+_RECURRENT = re.compile("Mamba|Recurr|Rwkv|LSTM|GRU|Delta|Lightning|LinearAtt|SSM|ShortConv|WKV")
 # Kind of a layer in `layer_types`, and class of a module, and what such ones do.
 _KINDS = {
-    r"linear_attention|mamba2?|conv|recurrent|hybrid(_sliding)?": _STATE,
     r"indexed_attention|.*compressed.*": _INDEXED,
 }
 _MODULES = {
-    r".*(Mamba\d?|Bamba|FalconH1)(Mixer|Layer)|.*(Delta|Lightning|Rwkv\w*)(Net|Attention)": _STATE,
-    r".*(ShortConv|ShortConvolution|RecurrentBlock|Rglru)|xLSTMLayer": _STATE,
     r".*(Indexer|Compressor)": _INDEXED,
     r"DogeAttention": _BY_VALUES,
+    r"CpmAntSegmentPositionEmbedding": _PROMPTS,
     r"JetMoeMoA": _EXPERT_HEADS,
 }
 
@@ -64,3 +69,19 @@ def refuse(model: nn.Module) -> None:
     """Raise CaptureError for a model that lcc cannot compile, with the reason."""
     if reason := refusal(getattr(model, "config", None), model.modules()):
         raise CaptureError(f"{type(model).__name__}: {reason}")
+
+
+def unknown_state(name: str, module: nn.Module) -> str:
+    """What is wrong with a module that looks back in the text in a way of its own."""
+    return f"{name} ({type(module).__name__}) is one of the modules that {_STATE}"
+
+
+def unknown_recurrence(model: nn.Module) -> str | None:
+    """What is wrong with the first module that is recurrent by its name, and that no operator has.
+
+    None where there is no such module.
+    """
+    for name, module in model.named_modules():
+        if _RECURRENT.search(type(module).__name__) and not knows(module):
+            return unknown_state(name, module)
+    return None

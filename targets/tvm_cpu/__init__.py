@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lcc.artifact.weights_index import StoredTensor, weights_files
 from lcc.ir.program import Program
-from lcc.targets.base import EXPERTS, Target
+from lcc.passes.programs.base import ProgramPass
+from lcc.targets.base import Target
 from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
 
 
@@ -20,8 +21,6 @@ class TvmCpu(Target):
     cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs; the best one that is
             known of the place, unless it is set
     """
-
-    lacks = (EXPERTS,)
 
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
@@ -41,6 +40,12 @@ class TvmCpu(Target):
         if linker := missing_linker(self.platform):
             reasons.append(f"{linker} is not on this machine; install a cross compiler")
         return reasons
+
+    def passes(self) -> list[ProgramPass]:
+        """Weights that are computed of others, computed once."""
+        from lcc.targets.tvm_cpu.fold_weights import FoldWeights
+
+        return [FoldWeights()]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the library and the weights; returns program name -> file name."""

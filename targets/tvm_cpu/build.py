@@ -27,7 +27,7 @@ def build_library(
     from tvm.target import Target
 
     tiles = TILES[level]
-    target = Target(_description(level, platform))
+    target = Target(describe(level, platform))
     with target:
         parts = []
         for program in programs:
@@ -43,7 +43,8 @@ def build_library(
         library.export_library(str(path), fcompile=cc.cross_compiler(platform.linker))
 
 
-def _description(level: str, platform: Platform) -> dict:
+def describe(level: str, platform: Platform) -> dict:
+    """TVM's target for a level of CPU."""
     if level == "generic":
         return {"kind": "llvm", "mtriple": platform.triple or "aarch64-linux-gnu"}
     return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}

@@ -12,7 +12,7 @@ from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
-from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of
+from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of, weights_of_experts
 
 
 def import_program(
@@ -24,7 +24,7 @@ def import_program(
 
     one_token   for steps of one token: what has as many rows as there are tokens has one
     """
-    packed = {weight.name: weight.sizes for weight in weights if weight.turned is not None}
+    packed = {weight.name: weight.sizes for weight in weights if weight.sizes is not None}
     shapes = {weight.name: weight.shape(tiles) for weight in weights}
     counted = program.with_role(Role.TOKENS, Role.ROWS) if one_token else []
     names = [program.input_node(spec.name).name for spec in counted]
@@ -100,11 +100,10 @@ def unknown_operators(programs: list[Program]) -> list[str]:
             reasons.append(f"{program.file_stem}: no kernel for {', '.join(strange)}")
         products = [n for n in nodes if str(n.target) in PRODUCTS and n.op == "call_function"]
         factors = {n.args[PRODUCTS[str(n.target)][0]].name for n in products}
-        factors &= {
-            weight.name
-            for weight in weights[program.file_stem]
-            if weight.turned is None and weight.tensor.dim() == 2  # others are not packed
-        }
+        unpacked = {w.name: w.tensor.dim() for w in weights[program.file_stem] if not w.layout}
+        factors = {name for name in factors if unpacked.get(name) == 2}  # others are not packed
+        experts = weights_of_experts(program.exported.graph, packed=True)
+        factors |= {node.name for node in experts} & set(unpacked)
         reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
         values = [n.meta["val"] for n in nodes if n.op == "placeholder"]
         kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}

@@ -1,5 +1,6 @@
 """Matrix products: by packed weights, between two activations, and rows of a packed table."""
 
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 
@@ -37,6 +38,40 @@ def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(count, tiles.columns, k).transpose(0, 2, 1))
 
 
+def add_products(
+    rows: list,
+    sums: list,
+    k: int,
+    left: Callable[[int, Any], Any],
+    right: Callable[[Any, Any], Any],
+    tiles: Tiles,
+) -> None:
+    """sums[i][:] = sum over d < k of left(i, d) * right(d, column), DEPTH products at a time.
+
+    rows, sums  in registers, [tiles.columns] each; what is in `rows` is lost
+    left        (i, d) -> number
+    right       (d, first column) -> vector
+    """
+    T, width, lanes = script(), tiles.columns, tiles.lanes
+    depth = max((d for d in range(DEPTH // 2, DEPTH + 1) if k % d == 0), default=DEPTH)
+    clear(sums, width=width, lanes=lanes)
+    with T.serial(0, ceil(k / depth)) as part:
+        begin = part * depth
+        clear(rows, width=width, lanes=lanes)
+        multiply_add(
+            rows,
+            T.min(k - begin, depth) if k % depth else depth,
+            lambda i, d: left(i, begin + d),
+            lambda d, column: right(begin + d, column),
+            width=width,
+            lanes=lanes,
+        )
+        for row, total in zip(rows, sums, strict=True):
+            for column in range(0, width, lanes):
+                place = span(column, lanes)
+                store(total, [place], total[place] + row[place])
+
+
 def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
     """Kernel (x, packed, [bias,] out): out = x @ weight.T + bias.
 
@@ -50,7 +85,6 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
     there is, is read or written.
     """
     T, one = script(), (1,) * (rank - 2)
-    depth = max((d for d in range(DEPTH // 2, DEPTH + 1) if k % d == 0), default=DEPTH)
     zero = (0,) * (rank - 2)
     lanes, width, whole = tiles.lanes, tiles.columns, n // tiles.columns
     with kernel(f"linear_{n}_{k}") as made:
@@ -79,23 +113,15 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
         def product(
             count: int, first: Any, tile: Any, registers: list, totals: list, edge: Any
         ) -> None:
-            rows, sums = registers[:count], totals[:count]
-            clear(sums, width=width, lanes=lanes)
-            with T.serial(0, ceil(k / depth)) as part:
-                begin = part * depth
-                clear(rows, width=width, lanes=lanes)
-                multiply_add(
-                    rows,
-                    T.min(k - begin, depth) if k % depth else depth,
-                    lambda i, d: x[(*zero, first + i, begin + d)],
-                    lambda d, column: w[tile, begin + d, span(column, lanes)],
-                    width=width,
-                    lanes=lanes,
-                )
-                for row, total in zip(rows, sums, strict=True):
-                    for column in range(0, width, lanes):
-                        place = span(column, lanes)
-                        store(total, [place], total[place] + row[place])
+            sums = totals[:count]
+            add_products(
+                registers[:count],
+                sums,
+                k,
+                lambda i, d: x[(*zero, first + i, d)],
+                lambda d, column: w[tile, d, span(column, lanes)],
+                tiles,
+            )
             put(sums, first, tile, edge)
 
         def column_tile(tile: Any, edge: Any) -> None:

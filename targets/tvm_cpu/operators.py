@@ -13,8 +13,13 @@ from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
 from lcc.targets.tvm_cpu.attention_rows import SLOTS
+from lcc.targets.tvm_cpu.causal_conv import causal_conv
+from lcc.targets.tvm_cpu.experts import Experts, experts
+from lcc.targets.tvm_cpu.linear_attention import linear_attention
+from lcc.targets.tvm_cpu.linear_attention_parts import Recurrence, decay_of
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
-from lcc.targets.tvm_cpu.repairs import REPAIRS, sizes
+from lcc.targets.tvm_cpu.part_repairs import sizes
+from lcc.targets.tvm_cpu.repairs import REPAIRS, highest
 from lcc.targets.tvm_cpu.tir import Tiles
 
 
@@ -35,8 +40,12 @@ def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Cal
         "cached_attention.default": kernels.cached_attention,
         "cached_sink_window.default": kernels.cached_sink_window,
         "cached_block_sparse.default": kernels.cached_block_sparse,
+        "causal_conv.default": kernels.causal_conv,
+        "linear_attention.default": kernels.linear_attention,
+        "experts.default": kernels.experts,
         "softmax.int": kernels.softmax,
         "log_softmax.int": kernels.log_softmax,
+        "topk.default": kernels.topk,
         "gather.default": kernels.gather,
         **REPAIRS,
     }
@@ -157,6 +166,47 @@ class _Kernels:
         call = relax.op.call_tir_inplace(name, args, [-1, place, place + 1], types)
         return builder.emit(call)
 
+    def causal_conv(self, node: fx.Node, importer: Any) -> Any:
+        """Sums over the newest numbers of each channel, those before the text's step in a state."""
+        x, weight, bias, state = node.args
+        channels, size = sizes(weight)
+        function = causal_conv(channels, size, self.tiles, bias=bias is not None)
+        return self._recurrence(importer, function, [x, weight, bias, state], x)
+
+    def linear_attention(self, node: fx.Node, importer: Any) -> Any:
+        """What queries read of the states of heads, which keys and values change in place."""
+        q, k, v, decay, beta, state, scale = node.args
+        heads, values = sizes(v)[2:]
+        groups, keys = sizes(q)[2:]
+        kind = None if decay is None else decay_of(sizes(decay)[3])
+        rule = Recurrence(heads, groups, keys, values, scale, kind, beta is not None)
+        function = linear_attention(rule, self.tiles)
+        return self._recurrence(importer, function, [q, k, v, decay, beta, state], v)
+
+    def _recurrence(
+        self, importer: Any, function: Any, nodes: list[fx.Node | None], like: fx.Node
+    ) -> Any:
+        """Call a kernel whose last argument is a state; it gives one as `like`, and the state."""
+        from tvm import relax
+
+        builder = importer.block_builder
+        name = builder.add_func(function, function.attrs["lcc.kernel"])
+        args = [importer.env[node] for node in nodes if node is not None]
+        places, types = [-1, len(args) - 1], [importer.env[like].ty, args[-1].ty]
+        return builder.emit(relax.op.call_tir_inplace(name, args, places, types))
+
+    def experts(self, node: fx.Node, importer: Any) -> Any:
+        """Each token through the experts that it chose."""
+        x, chosen, shares, up, down, up_bias, down_bias, *gate, _ = node.args
+        count, width, inner = sizes(down)
+        biased = up_bias is not None, down_bias is not None
+        gated = sizes(up)[1] != inner
+        layer = Experts(count, sizes(chosen)[1], width, inner, *gate, *biased, gated)  # type: ignore[call-arg]
+        function = experts(layer, self.tiles)
+        nodes = (x, chosen, shares, up, down, up_bias, down_bias)
+        args = [importer.env[each] for each in nodes if each is not None]
+        return self._call(importer, function, args, list(args[0].ty.shape.values), "float32")
+
     def softmax(self, node: fx.Node, importer: Any) -> Any:
         """Along the last axis."""
         x, axis = node.args[:2]
@@ -173,6 +223,20 @@ class _Kernels:
         assert axis in (-1, len(sizes(x)) - 1)
         value = importer.env[x]
         return importer.block_builder.emit(relax.op.subtract(value, self._log_sum(x, importer)))
+
+    def topk(self, node: fx.Node, importer: Any) -> Any:
+        """The k highest of each row, in order, and where they were."""
+        from tvm import relax
+
+        x, k, *axis = node.args
+        if not isinstance(k, int) or k > rows.FEW:
+            return highest(node, importer)
+        assert not axis or axis[0] in (-1, len(sizes(x)) - 1)
+        value, builder = importer.env[x], importer.block_builder
+        shape = [*value.ty.shape.values[:-1], k]
+        name = builder.add_func(rows.highest(sizes(x), k), "highest")
+        types = [relax.TensorType(shape, dtype) for dtype in ("float32", "int64")]
+        return builder.emit(relax.call_tir(name, [value], types))
 
     def _log_sum(self, x: fx.Node, importer: Any) -> Any:
         value = importer.env[x]

@@ -3,17 +3,13 @@
 Each function takes a node of the exported graph and the importer, and returns a Relax value.
 """
 
-import sys
+from math import prod
 from typing import Any
 
 from torch import fx
 
+from lcc.targets.tvm_cpu.part_repairs import PART_REPAIRS, part, sizes
 from lcc.targets.tvm_cpu.tir import exp
-
-
-def sizes(node: fx.Node) -> list:
-    """Shape of a node's value, numbers; None = known when it runs."""
-    return [size if isinstance(size, int) else None for size in node.meta["val"].shape]
 
 
 def _to(node: fx.Node, importer: Any) -> Any:
@@ -45,7 +41,44 @@ def _silu(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit_te(silu, importer.env[node.args[0]])
 
 
-def _topk(node: fx.Node, importer: Any) -> Any:
+def _log_sigmoid(node: fx.Node, importer: Any) -> Any:
+    """min(x, 0) - log(1 + exp(-|x|)), in which nothing overflows."""
+    from tvm import relax
+
+    x, emit = importer.env[node.args[0]], importer.block_builder.emit
+    zero, one = (relax.const(value, _kind(node)) for value in (0.0, 1.0))
+    small = emit(relax.op.exp(emit(relax.op.negative(emit(relax.op.abs(x))))))
+    rest = emit(relax.op.log(emit(relax.op.add(one, small))))
+    return emit(relax.op.subtract(emit(relax.op.minimum(x, zero)), rest))
+
+
+def _variance(node: fx.Node, importer: Any) -> Any:
+    """Of n numbers; unbiased, their squares are divided by n - 1."""
+    from tvm import relax
+
+    args: list = list(importer.retrieve_args(node))
+    defaults: list = [None, None, True, False]
+    x, axes, unbiased, keep = args + defaults[len(args) :]
+    emit = importer.block_builder.emit
+    mean = emit(relax.op.mean(x, axes, keepdims=True))
+    away = emit(relax.op.subtract(x, mean))
+    value = emit(relax.op.mean(emit(relax.op.multiply(away, away)), axes, keepdims=keep))
+    if not unbiased:
+        return value
+    known = sizes(node.args[0])
+    count = prod(known[axis] for axis in axes)
+    return emit(relax.op.multiply(value, relax.const(count / (count - 1), _kind(node))))
+
+
+def _concatenate(node: fx.Node, importer: Any) -> Any:
+    """Another name of cat."""
+    from tvm import relax
+
+    parts, *axis = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.concat(parts, axis=axis[0] if axis else 0))
+
+
+def highest(node: fx.Node, importer: Any) -> Any:
     """The k highest, in order, k known when it runs; nobody asks where they were."""
     from tvm import relax
 
@@ -54,30 +87,7 @@ def _topk(node: fx.Node, importer: Any) -> Any:
     users = [user for user in node.users if user.users]
     assert all(user.args[1] == 0 for user in users), "topk: only its values are compiled"
     ordered = emit(relax.op.sort(x, axis, descending=True))
-    return _part(importer, ordered, axis % x.ty.ndim, 0, lambda _: k), None
-
-
-def _slice(node: fx.Node, importer: Any) -> Any:
-    """Consecutive rows; TVM's own forgets how many they are where the size is no number."""
-    args: list = list(importer.retrieve_args(node))
-    defaults: list = [None, 0, None, None, 1]
-    x, axis, start, end, step = args + defaults[len(args) :]
-    assert step == 1
-    axis = axis % x.ty.ndim
-    start = 0 if start is None else start
-    end = None if end is None or (isinstance(end, int) and end >= sys.maxsize) else end
-
-    def count(size: Any) -> Any:
-        known = sizes(node)[axis]
-        last = size if end is None else size + end if isinstance(end, int) and end < 0 else end
-        return last - _from_front(start, size) if known is None else known
-
-    return _part(importer, x, axis, start, count)
-
-
-def _from_front(start: Any, size: Any) -> Any:
-    """Where a part begins; a negative number counts from the end, a size is never negative."""
-    return size + start if isinstance(start, int) and start < 0 else start
+    return part(importer, ordered, axis % x.ty.ndim, 0, lambda _: k), None
 
 
 def _size(node: fx.Node, importer: Any) -> Any:
@@ -116,23 +126,6 @@ def _pad(node: fx.Node, importer: Any) -> Any:
         return te.compute(shape, at, name="pad")
 
     return importer.block_builder.emit_te(pad, x)
-
-
-def _part(importer: Any, x: Any, axis: int, start: Any, count: Any) -> Any:
-    """Rows along an axis, from `start` on, a number or a size; `count`: size -> how many."""
-    from tvm import te
-
-    def part(source: Any) -> Any:
-        size = source.shape[axis]
-        first = _from_front(start, size)
-        shape = [count(size) if i == axis else size for i, size in enumerate(source.shape)]
-
-        def at(*index: Any) -> Any:
-            return source(*(each + first if i == axis else each for i, each in enumerate(index)))
-
-        return te.compute(shape, at, name="part")
-
-    return importer.block_builder.emit_te(part, x)
 
 
 def _view(node: fx.Node, importer: Any) -> Any:
@@ -190,6 +183,14 @@ def _scatter_add(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit(call)
 
 
+def _repeat_interleave(node: fx.Node, importer: Any) -> Any:
+    """Each row of an axis as often as a number says, one behind the other."""
+    from tvm import relax
+
+    x, count, axis = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.repeat(x, count, axis % x.ty.ndim))
+
+
 def _where(node: fx.Node, importer: Any) -> Any:
     """One of the two is a number."""
     from tvm import relax
@@ -232,26 +233,6 @@ def _rsub(node: fx.Node, importer: Any) -> Any:
     return emit(relax.op.astype(emit(out), kind))
 
 
-def _select(node: fx.Node, importer: Any) -> Any:
-    """One row of an axis, as an expression that fuses."""
-    from tvm import te
-
-    x, axis, place = importer.retrieve_args(node)
-    axis = axis % x.ty.ndim
-    size = x.ty.shape.values[axis]
-    place = size + place if isinstance(place, int) and place < 0 else place
-
-    def select(source: Any) -> Any:
-        shape = [size for i, size in enumerate(source.shape) if i != axis]
-
-        def at(*index: Any) -> Any:
-            return source(*index[:axis], place, *index[axis:])
-
-        return te.compute(shape, at, name="select")
-
-    return importer.block_builder.emit_te(select, x)
-
-
 def _norm(node: fx.Node, importer: Any) -> Any:
     """The Euclidean one, without powers."""
     from tvm import relax
@@ -265,13 +246,15 @@ def _norm(node: fx.Node, importer: Any) -> Any:
 
 
 REPAIRS = {
+    **PART_REPAIRS,
     "_unsafe_view.default": _view,
     "silu.default": _silu,
+    "log_sigmoid.default": _log_sigmoid,
+    "var.dim": _variance,
+    "concatenate.default": _concatenate,
     "to.dtype": _to,
     "_to_copy.default": _to,
-    "topk.default": _topk,
     "sym_size.int": _size,
-    "slice.Tensor": _slice,
     "pad.default": _pad,
     "amax.default": _amax,
     "clamp.default": _clamp,
@@ -280,8 +263,8 @@ REPAIRS = {
     "masked_fill.Scalar": _masked_fill,
     "pow.Tensor_Scalar": _pow,
     "rsub.Scalar": _rsub,
-    "select.int": _select,
     "scatter_add.default": _scatter_add,
+    "repeat_interleave.self_int": _repeat_interleave,
     "where.ScalarSelf": _where,
     "where.ScalarOther": _where,
     "linalg_vector_norm.default": _norm,

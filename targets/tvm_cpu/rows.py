@@ -1,4 +1,4 @@
-"""Kernels that work on rows: rotation, softmax, the logarithm of a sum of exponentials."""
+"""Kernels that work on rows: rotation, softmax, the logarithm of a sum, the highest numbers."""
 
 from math import prod
 from typing import Any
@@ -121,12 +121,18 @@ class _Row:
         self._each(multiply)
 
 
-def _all_rows(shape: list[int | None], names: tuple[str, ...]) -> tuple[list, list, Any, Any]:
-    """Sizes, parameters, and number -> index of the row."""
+def _all_rows(
+    shape: list[int | None], *outputs: tuple[str, int | None, str]
+) -> tuple[list, list, Any, Any]:
+    """Sizes, parameters, and number -> index of the row.
+
+    outputs     name, last size (None = as that of x) and dtype of each
+    """
     T = script()
     sizes = [T.int64() if size is None else size for size in shape]
-    last = [*sizes[:-1], 1] if names[-1] == "total" else sizes
-    buffers = [parameter(names[0], sizes), parameter(names[1], last)]
+    buffers = [parameter("x", sizes)]
+    for name, last, dtype in outputs:
+        buffers.append(parameter(name, [*sizes[:-1], last or sizes[-1]], dtype))
     count = prod(sizes[:-1], start=T.int64(1))
 
     def index(row: Any) -> list:
@@ -143,7 +149,7 @@ def softmax(tiles: Tiles, shape: list[int | None]) -> Any:
     """Kernel (x, out) along the last axis; -inf gives exactly 0. None in `shape` = any size."""
     T = script()
     with kernel("softmax") as made:
-        sizes, (x, out), count, index = _all_rows(shape, ("x", "out"))
+        sizes, (x, out), count, index = _all_rows(shape, ("out", None, "float32"))
 
         def of_row(number: Any) -> None:
             row = _Row(tiles, x, [T.bind(i) for i in index(number)], sizes[-1])
@@ -158,7 +164,7 @@ def log_sum(tiles: Tiles, shape: list[int | None]) -> Any:
     """Kernel (x, total): log(sum(exp(x))) along the last axis, which becomes 1."""
     T = script()
     with kernel("log_sum") as made:
-        sizes, (x, out), count, index = _all_rows(shape, ("x", "total"))
+        sizes, (x, out), count, index = _all_rows(shape, ("total", 1, "float32"))
 
         def of_row(number: Any) -> None:
             row = _Row(tiles, x, [T.bind(i) for i in index(number)], sizes[-1])
@@ -167,4 +173,38 @@ def log_sum(tiles: Tiles, shape: list[int | None]) -> Any:
 
         with T.parallel(0, count) as number:
             of_row(number)
+    return made[0]
+
+
+def highest(shape: list[int | None], k: int) -> Any:
+    """Kernel (x, values, places): the k highest along the last axis, in order, k at most its size.
+
+    values      [.., k] float32
+    places      [.., k] int64; of equal numbers, the first ones
+    """
+    T = script()
+    with kernel("highest") as made:
+        outputs = ("values", k, "float32"), ("places", k, "int64")
+        sizes, (x, values, places), count, index = _all_rows(shape, *outputs)
+
+        def of_row(number: Any) -> None:
+            row = [T.bind(i) for i in index(number)]
+            held = T.alloc_buffer((1,), "int64")  # of the highest so far, -1 = none yet
+            with T.serial(0, k) as rank:
+                store(held, [0], T.int64(-1))
+                with T.serial(0, sizes[-1]) as i:
+                    value = T.bind(x[(*row, i)])
+                    best = T.bind(x[(*row, T.max(held[0], T.int64(0)))])
+                    # Behind the one of the rank before: lower, or as high and later.
+                    last = T.max(T.cast(rank, "int64") - T.int64(1), T.int64(0))
+                    before, place = T.bind(values[(*row, last)]), T.bind(places[(*row, last)])
+                    later = T.And(value == before, T.cast(i, "int64") > place)
+                    behind = T.Or(rank == 0, T.Or(value < before, later))
+                    with T.If(T.And(behind, T.Or(held[0] < 0, value > best))), T.Then():
+                        store(held, [0], T.cast(i, "int64"))
+                found = T.bind(T.max(held[0], T.int64(0)))
+                store(places, [*row, rank], found)
+                store(values, [*row, rank], x[(*row, found)])
+
+        _shared(count, of_row)
     return made[0]

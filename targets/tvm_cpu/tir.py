@@ -95,6 +95,38 @@ def lanes_of(width: int, lanes: int) -> int:
     return gcd(width, lanes)
 
 
+def part_of(width: int, most: int, step: int) -> int:
+    """The largest part, of `most` numbers at most and in steps of `step`, that divides `width`."""
+    return max(part for part in range(step, max(most, step) + 1, step) if width % part == 0)
+
+
+def shared(count: Any, body: Callable[[Any], None], *, worth: Any = True) -> None:
+    """Call body(task) for every task, among threads where it is worth waking them."""
+    T = script()
+    if worth is True:
+        with T.parallel(0, count) as task:
+            body(task)
+        return
+    with T.If(worth):
+        with T.Then(), T.parallel(0, count) as task:
+            body(task)
+        with T.Else(), T.serial(0, count) as task:
+            body(task)
+
+
+def total(x: Any, lanes: int) -> Any:
+    """The sum of the numbers of a float32 vector."""
+    T = script()
+    while lanes > 2:
+        lanes, x = lanes // 2, T.bind(x)
+        kind = f"float32x{lanes}"
+        x = T.vectorlow(kind, x) + T.vectorhigh(kind, x)
+    if lanes == 1:
+        return x
+    x = T.bind(x)
+    return T.Shuffle([x], [0]) + T.Shuffle([x], [1])
+
+
 def multiply_add(
     rows: list,
     depth: Any,
@@ -154,3 +186,20 @@ def exp(x: Any, lanes: int, *, bind: bool = True) -> Any:
 def tanh(x: Any, lanes: int) -> Any:
     """Hyperbolic tangent of a float32 vector, within 1e-7."""
     return fill(1.0, lanes) - fill(2.0, lanes) / (exp(x + x, lanes) + fill(1.0, lanes))
+
+
+def erf(x: Any, lanes: int) -> Any:
+    """The error function of a float32 vector, within 3e-7 (Abramowitz and Stegun, 7.1.26)."""
+    T = script()
+
+    def number(value: float) -> Any:
+        return fill(value, lanes)
+
+    x = T.bind(x)
+    size = T.bind(T.max(x, number(0.0) - x))
+    t = T.bind(number(1.0) / (number(1.0) + number(0.3275911) * size))
+    y = number(1.061405429)
+    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        y = y * t + number(c)
+    y = T.bind(number(1.0) - y * t * exp(number(0.0) - size * size, lanes))
+    return T.bind(T.Select(x < number(0.0), number(0.0) - y, y))

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.export.graph_signature import InputKind
 
 from lcc.artifact.weights_index import ALIGNMENT, StoredTensor
 from lcc.ir.program import Program
+from lcc.targets.tvm_cpu.expert_weights import down_shape, pack_down, pack_up, up_shape
 from lcc.targets.tvm_cpu.matmul import pack, packed_shape
 from lcc.targets.tvm_cpu.tir import Tiles
 
@@ -26,6 +28,23 @@ PRODUCTS = {
     "aten.matmul.default": (1, True),
 }
 _TABLE = "aten.embedding.default"
+_EXPERTS = "lcc.experts.default"
+_UP, _DOWN, _UP_BIAS, _DOWN_BIAS = 3, 4, 5, 6  # where it has them; the last is not packed
+
+
+class Layout(StrEnum):
+    """How a weight lies in the file, if not as the model has it; see `matmul` and `experts`."""
+
+    PACKED = "packed"  # of [N, K]
+    TURNED = "turned"  # of [K, N]
+    UP = "up"  # of the first product of experts: one half, then the other
+    UP_IN_TURN = "up in turn"  # the same of a row of each in turn
+    UP_BIAS = "up bias"
+    UP_BIAS_IN_TURN = "up bias in turn"
+    DOWN = "down"  # of the second one; of the first one and its bias, where there is no gate
+
+
+_IN_TURN = (Layout.UP_IN_TURN, Layout.UP_BIAS_IN_TURN)
 
 
 @dataclass(frozen=True)
@@ -34,31 +53,42 @@ class Weight:
 
     name        of its node
     tensor      as the model has it
-    turned      how it is packed: None = not at all, True = as [K, N], False = as [N, K]
+    layout      how it lies in the file; None = as it is
     """
 
     name: str
     tensor: torch.Tensor
-    turned: bool | None = None
+    layout: Layout | None = None
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """[N, K], of one that is packed."""
+    def sizes(self) -> tuple[int, int] | None:
+        """[N, K] of the factor of a product; None = it is none."""
+        if self.layout not in (Layout.PACKED, Layout.TURNED):
+            return None
         n, k = self.tensor.shape
-        return (k, n) if self.turned else (n, k)
+        return (k, n) if self.layout == Layout.TURNED else (n, k)
 
     def shape(self, tiles: Tiles) -> tuple[int, ...]:
         """Of what the file holds."""
-        if self.turned is None:
-            return tuple(self.tensor.shape)
-        return packed_shape(*self.sizes, tiles)
+        sizes = tuple(self.tensor.shape)
+        if self.layout is None:
+            return sizes
+        if self.sizes is not None:
+            return packed_shape(*self.sizes, tiles)
+        packed = down_shape if self.layout == Layout.DOWN else up_shape
+        return packed(sizes if len(sizes) == 3 else (*sizes, 1), tiles)
 
     def array(self, tiles: Tiles) -> np.ndarray:
         """What the file holds."""
         data = self.tensor.detach().numpy()
-        if self.turned is None:
+        if self.layout is None:
             return np.ascontiguousarray(data)
-        return pack(data.T if self.turned else data, tiles)
+        if self.sizes is not None:
+            return pack(data.T if self.layout == Layout.TURNED else data, tiles)
+        data = data if data.ndim == 3 else data[..., None]
+        if self.layout == Layout.DOWN:
+            return pack_down(data, tiles)
+        return pack_up(data, tiles, interleaved=self.layout in _IN_TURN)
 
 
 def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
@@ -67,33 +97,63 @@ def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
     A tensor is packed if some program multiplies by it, and every one reads it as a factor of a
     product in one direction, or as an embedding: then both read one copy.
     """
-    uses: dict[int, set[bool | None]] = {}
+    uses: dict[Any, set[Layout | None]] = {}
     for program in programs:
         for node, tensor in _parameters(program.exported):
-            uses.setdefault(tensor.data_ptr(), set()).update(_uses(node, tensor))
+            uses.setdefault(_key(tensor), set()).update(_uses(node, tensor))
     found = {}
     for program in programs:
         found[program.file_stem] = [
-            Weight(node.name, tensor, next(iter(uses[tensor.data_ptr()])))
-            if len(uses[tensor.data_ptr()]) == 1
+            Weight(node.name, tensor, next(iter(uses[_key(tensor)])))
+            if len(uses[_key(tensor)]) == 1
             else Weight(node.name, tensor)
             for node, tensor in _parameters(program.exported)
         ]
     return found
 
 
-def _uses(node: fx.Node, tensor: torch.Tensor) -> set[bool | None]:
-    """In which direction a node is multiplied by; None = it is used otherwise."""
-    found: set[bool | None] = set()
+def _key(tensor: torch.Tensor) -> tuple:
+    """What two weights have in common that are one."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+
+
+def _uses(node: fx.Node, tensor: torch.Tensor) -> set[Layout | None]:
+    """The layouts in which its users want a weight; None = as it is."""
+    found: set[Layout | None] = set()
     for user in node.users:
         name = str(user.target)
         place, turned = PRODUCTS.get(name, (-1, False))
-        if place >= 0 and user.args[place] is node and user.args.count(node) == 1:
-            packable = tensor.dim() == 2 and tensor.dtype == torch.float32
-            found.add(turned if packable else None)
+        plain = tensor.dtype == torch.float32 and user.args.count(node) == 1
+        if place >= 0 and user.args[place] is node and plain and tensor.dim() == 2:
+            found.add(Layout.TURNED if turned else Layout.PACKED)
+        elif name == _EXPERTS and plain:
+            found.add(_of_experts(user, user.args.index(node)))
         elif not (name == _TABLE and user.args[0] is node):
             found.add(None)
     return found
+
+
+def weights_of_experts(graph: fx.Graph, *, packed: bool = False) -> list[fx.Node]:
+    """What all `lcc::experts` take for weights and biases, which may be computed of others.
+
+    packed      without those that lie in the file as the model has them
+    """
+    calls = [n for n in graph.nodes if n.op == "call_function" and str(n.target) == _EXPERTS]
+    places = (_UP, _DOWN, _UP_BIAS) if packed else (_UP, _DOWN, _UP_BIAS, _DOWN_BIAS)
+    nodes = [call.args[place] for call in calls for place in places]
+    return [node for node in nodes if isinstance(node, fx.Node)]
+
+
+def _of_experts(call: fx.Node, place: int) -> Layout | None:
+    """Of an argument of `lcc::experts`."""
+    in_turn = bool(call.args[-1])
+    up, down = (call.args[i].meta["val"] for i in (_UP, _DOWN))  # type: ignore[union-attr]
+    if up.shape[1] == down.shape[2]:
+        return None if place == _DOWN_BIAS else Layout.DOWN
+    if place == _UP_BIAS:
+        return Layout.UP_BIAS_IN_TURN if in_turn else Layout.UP_BIAS
+    first = Layout.UP_IN_TURN if in_turn else Layout.UP
+    return {_UP: first, _DOWN: Layout.DOWN}.get(place)
 
 
 def _parameters(exported: ExportedProgram) -> list[tuple[fx.Node, torch.Tensor]]:
@@ -107,7 +167,8 @@ def _parameters(exported: ExportedProgram) -> list[tuple[fx.Node, torch.Tensor]]
         if tensor is None:
             tensor = exported.constants[spec.target]
         node = nodes[spec.arg.name]
-        if tensor.nbytes >= _INLINE_BYTES or any(str(u.target) in PRODUCTS for u in node.users):
+        packs = any(str(user.target) in (*PRODUCTS, _EXPERTS) for user in node.users)
+        if packs or tensor.nbytes >= _INLINE_BYTES:
             found.append((node, tensor))
     return found
 

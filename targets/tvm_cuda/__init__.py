@@ -12,7 +12,7 @@ from lcc.ir.roles import Role
 from lcc.passes.programs.base import ProgramPass
 from lcc.passes.programs.half_precision import HalfPrecision
 from lcc.passes.programs.static_shapes import StaticShapes
-from lcc.targets.base import BIAS, EXPERTS, SINKS, Target
+from lcc.targets.base import BIAS, EXPERTS, SINKS, STATES, Target
 from lcc.targets.tvm_cuda.toolkit import environment, missing_tools
 
 ARCHITECTURES = ("sm_90", "sm_80", "sm_86", "sm_89", "sm_75")
@@ -33,7 +33,8 @@ class TvmCuda(Target):
     levels = ARCHITECTURES
     dtype = "float16"
     hands_out_every_row = True
-    lacks = (EXPERTS, SINKS, BIAS)
+    archives = False  # an archive has any number of rows, and shapes here are fixed
+    lacks = (EXPERTS, SINKS, BIAS, STATES)
     note = "machine code made without a GPU; it never ran, and no engine runs it"
 
     def refusals(self, programs: list[Program]) -> list[str]:

@@ -38,6 +38,16 @@ def test_weights_the_other_way_round(
     assert any("cycles" in row.what for row in report.rows)
 
 
+@pytest.mark.parametrize("architecture", ["qwen3_5_text", "mamba"])
+def test_states_of_layers(
+    compiled: Callable[..., Path], loaded: Callable[..., LoadedModel], architecture: str
+) -> None:
+    """A matrix of each head, beside attention; thousands of small ones in place of it."""
+    folder = compiled(TARGET, architecture=architecture)
+    report = verify(folder, loaded(architecture), prompt_tokens=90, new_tokens=20)
+    assert report.ok, [row for row in report.rows if not row.ok]
+
+
 def test_windows_and_two_rotations(artifact: Path, loaded: Callable[..., LoadedModel]) -> None:
     """And what was built for another engine beside it is the same model."""
     for target in (TARGET, "onnxruntime:cpu"):

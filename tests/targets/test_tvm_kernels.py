@@ -3,52 +3,23 @@
 Every kernel runs for the level of CPU that this machine has and for the one that all have.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lcc.artifact.cpu import best_level
 from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.targets.tvm_cpu import rows
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
-from lcc.targets.tvm_cpu.build import _description
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup, pack
-from lcc.targets.tvm_cpu.platforms import platform
 from lcc.targets.tvm_cpu.tir import TILES
+from lcc.testing.tvm_kernels import BEST, PLAINEST, compiled, drawn
 
-BEST = best_level()
-PLAINEST = "generic" if BEST == "generic" else "x86-64"
 SLOTS = 200
-
-
-def compiled(function: object, level: str = BEST) -> Callable[..., None]:
-    """A kernel as a function of numpy arrays, which it writes to."""
-    import tvm
-
-    function = function.with_attr("global_symbol", "kernel")
-    target = tvm.target.Target(_description(level, platform("cpu")))
-    kernel = tvm.compile(tvm.IRModule({"kernel": function}), target=target)["kernel"]
-
-    def run(*arrays: Tensor) -> None:
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a.numpy())) for a in arrays]
-        kernel(*tensors)
-        for array, tensor in zip(arrays, tensors, strict=True):
-            array.copy_(torch.from_numpy(tensor.numpy()))
-
-    return run
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
-
-
 LAYERS = {
     "GQA": Layer(9, 3, 64, 0.125),
     "one head each, capped": Layer(4, 4, 16, 0.4, softcap=2.0),
@@ -262,3 +233,17 @@ def test_softmax_and_the_sum_it_divides_by(level: str) -> None:
         torch.testing.assert_close(out, x.softmax(-1), atol=1e-6, rtol=2e-6)
         assert (out[x == -torch.inf] == 0).all()
         torch.testing.assert_close(total, x.logsumexp(-1, keepdim=True), atol=1e-5, rtol=1e-6)
+
+
+def test_the_highest_of_each_row() -> None:
+    """In order; of equal ones the first; garbage in what is written is not read."""
+    run = compiled(rows.highest([None, 13], 5))
+    for count in (1, 40):
+        x = drawn(count, 13)
+        x[:, 3], x[:, 7], x[:, 9] = -torch.inf, 2.0, 2.0
+        x[0] = -torch.inf
+        values, places = torch.full((count, 5), torch.nan), torch.full((count, 5), 99)
+        run(x, values, places)
+        order = [sorted(range(13), key=lambda i: (-row[i], i))[:5] for row in x.tolist()]
+        assert places.tolist() == order
+        assert torch.equal(values, x.gather(1, places))

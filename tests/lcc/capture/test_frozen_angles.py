@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lcc.capture.export import capture
 from lcc.compile import compile_model
@@ -57,6 +58,41 @@ def test_short_texts_are_the_models(kind: str) -> None:
     with torch.no_grad():  # and the graph is not what the model has read last
         again = found.module(ids, torch.arange(END)[None])[0]
     assert torch.equal(again, got)
+
+
+SCALED: dict[str, dict[str, Any]] = {
+    "ministral3": {
+        "rope_parameters": {
+            **{"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0},
+            **{"original_max_position_embeddings": END, "llama_4_scaling_beta": 5.0},
+        },
+    },
+    "llama4_text": {  # layer 1 has no rotation, and queries that grow
+        **{"no_rope_layers": [1, 0], "moe_layers": [], "intermediate_size_mlp": 96},
+        **{"attention_chunk_size": 8192, "floor_scale": END + 1, "attn_scale": 5.0},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_queries_are_not_scaled_before_the_first_step(kind: str) -> None:
+    sizes = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+    more = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
+    more["num_key_value_heads"] = 2
+    config = AutoConfig.for_model(kind, **sizes, **more, **SCALED[kind])
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    ids, longer = (torch.arange(n)[None] * 7 % 250 for n in (END, END + 40))
+    whole = logits(model, longer)
+    graph = capture(model)
+    assert graph.positions_end == END
+    found = FindAttention(table_size=END)(graph).graph
+    with torch.no_grad():
+        got = found.module(ids, torch.arange(END)[None])[0]
+    torch.testing.assert_close(got, whole[:, :END], atol=5e-5, rtol=0)
+    assert torch.equal(logits(model, longer), whole)  # they are as they were
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """Latent attention: one entry of the latent for all heads, and the model's own numbers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from lcc.capture.export import capture
 from lcc.capture.latent_attention import latents_as_entries
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.ir.roles import Role
 from lcc.passes.find_attention import FindAttention
 from lcc.passes.graph import shape
-from lcc.passes.lift_kv_cache import LiftKVCache
 from lcc.testing.tiny import tiny_model
 
 IDS = torch.randint(0, 250, (1, 33), generator=torch.Generator().manual_seed(0))
@@ -38,13 +41,19 @@ def test_an_entry_is_the_latent_and_the_numbers_are_the_models(architecture: str
         torch.testing.assert_close(got, wanted, atol=5e-5, rtol=0)
 
 
-def test_what_a_cache_holds() -> None:
-    """Of a token: two times the latent and what turns, however many heads there are."""
-    lifted = LiftKVCache(capacity=32, queries=False)(
-        FindAttention(table_size=32)(capture(tiny_model("deepseek_v3"))).graph
-    ).graph
-    for role in (Role.KEY, Role.VALUE):
-        assert shape(lifted.input(role, 0)) == (1, 1, 32, RANK + ROTATED)
+def test_what_a_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a token: once the latent and what turns, however many heads there are."""
+    monkeypatch.setenv("LCC_CHECK", "0")
+    cache = CacheConfig(capacity=64, budget=32, chunk_size=16, catalyst_size=0, recent_size=8)
+    config = CompileConfig(target="reference", cache=cache, policy=PolicyConfig(name="knorm"))
+    manifest = compile_model(tiny_model("deepseek_v3"), tmp_path / "m.lcc", config)
+    held = [each for each in manifest.buffers if each.group and each.role != Role.TOKEN_POSITION]
+    assert [each.name for each in held] == ["key_0", "key_1"]
+    assert {each.shape for each in held} == {(1, 1, "capacity", RANK + ROTATED)}
+    spare = [each.role for each in manifest.buffers if each.name.startswith("spare")]
+    assert spare == [Role.KEY, Role.TOKEN_POSITION]
+    (row,) = [each.bytes for each in manifest.memory if each.name == "cache"]
+    assert row == 2 * 64 * (4 * (RANK + ROTATED) + 8), "float32, and a position"
 
 
 def test_the_model_is_as_it_was() -> None:

@@ -5,19 +5,22 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lcc.capture.export import capture
+from lcc.capture.recurrences import FUNCTIONS
 from lcc.capture.refusals import refusal
 from lcc.errors import CaptureError
 from lcc.testing.tiny import ARCHITECTURES, KINDS, tiny_model
 
 SMALL: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
-CASES = {  # a state, by the kinds of layers and by modules; indexed attention; others
-    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "its conv layers keep a state"),
-    "qwen3_next": ({}, "its linear_attention layers keep a state"),
-    "rwkv": ({"attention_hidden_size": 32}, "its modules RwkvSelfAttention keep a state"),
+CASES = {  # indexed attention; others
     "deepseek_v32": ({}, "its indexed_attention layers choose by the tokens themselves"),
+    "cpmant": (
+        {"dim_ff": 32, "num_attention_heads": 2, "dim_head": 16},
+        "its modules CpmAntSegmentPositionEmbedding put places of their own before",
+    ),
     "doge": ({}, "its modules DogeAttention hide keys by their values"),
     "jetmoe": ({}, "its modules JetMoeMoA send each token to query heads of its own"),
 }
@@ -40,11 +43,57 @@ def test_refused_by_name_and_at_once(name: str) -> None:
 
 def test_a_configuration_is_enough_for_most() -> None:
     """So that no weights are read for nothing."""
-    assert "keep a state" in str(refusal(small_model("qwen3_next").config))
-    assert refusal(small_model("rwkv").config) is None
+    assert "choose by the tokens" in str(refusal(small_model("deepseek_v32").config))
+    assert refusal(small_model("doge").config) is None
+
+
+class Plain(nn.Module):
+    """A language model with one layer that looks back, of a kind that no operator is known for."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.embedding, self.layer = nn.Embedding(64, 8), layer
+        self.head = nn.Linear(8, 64)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        return self.head(self.layer(self.embedding(input_ids)))
+
+
+class Convolution(nn.Conv1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+
+
+class MovingMeanRecurrence(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        state, out = x[:, 0], []
+        for token in range(x.shape[1]):
+            state = 0.9 * state + x[:, token]
+            out.append(state)
+        return torch.stack(out, dim=1)
+
+
+@pytest.mark.parametrize(
+    "layer", [Convolution(8, 8, 3, padding=2), MovingMeanRecurrence()], ids=["conv", "loop"]
+)
+def test_a_recurrence_that_is_not_known_is_named(layer: nn.Module) -> None:
+    kind = type(layer).__name__
+    words = rf"Plain: layer \({kind}\) is one of the modules that carry a state .*; use a model"
+    with pytest.raises(CaptureError, match=words):
+        capture(Plain(layer))
 
 
 def test_what_compiles_is_not_refused() -> None:
     for name in (*ARCHITECTURES, *KINDS):
         model = tiny_model(name)
         assert refusal(model.config, model.modules()) is None, name
+
+
+@pytest.mark.parametrize("name", ["seq_idx", "initial_state"])
+def test_arguments_of_a_recurrence_that_no_operator_has(name: str) -> None:
+    """Several texts in one row, a state from elsewhere: never left out in silence."""
+    x, weight = torch.zeros(1, 4, 5), torch.zeros(4, 3)
+    convolve = FUNCTIONS["causal_conv1d_fn"]
+    assert convolve(x, weight, **{name: None}).shape == x.shape
+    with pytest.raises(CaptureError, match=f"called with {name}, which lcc has not"):
+        convolve(x, weight, **{name: torch.zeros(1, 5)})

@@ -1,0 +1,59 @@
+"""Operators that TVM's own importer gets wrong, or does not know: what they give, in programs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcc.artifact.program_entry import program_entries
+from lcc.ir.program import Input, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
+from lcc.runtime.engines.tvm_relax import TvmEngine
+from lcc.targets.tvm_cpu import TvmCpu
+
+
+class Repeated(nn.Module):
+    """Each number twice, as an interleaved rotation wants its angles (Command R, GLM 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, dim=-1) + x.repeat_interleave(2, -2).sum()
+
+
+class Parts(nn.Module):
+    """Parts that are replaced, from the end too, and the last Q of Q rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.slice_scatter(x, x[:, :2] * 2, 1, 1, 6, 3)
+        y = torch.slice_scatter(y, x[:, :1] * 3, 1, -1)
+        y = torch.slice_scatter(y, y[:, :0], 1, 9, 20)  # nothing lies there
+        y = torch.select_scatter(y, x[:, 0] * 5, 1, -3)
+        return y[-x.shape[0] :] + torch.concatenate([(x + x)[1 - x.shape[0] :], x[:1] * 7])
+
+
+class Numbers(nn.Module):
+    """What xLSTM computes: large numbers do not overflow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = x.var(-1, keepdim=True) + x.var(-1, unbiased=False, keepdim=True)
+        return nn.functional.logsigmoid(x * 100) + spread
+
+
+@pytest.mark.parametrize("module", [Repeated(), Parts(), Numbers()])
+def test_what_a_program_gives(module: nn.Module, tmp_path: Path) -> None:
+    rows = {0: ("rows", torch.export.Dim("rows", min=3))}
+    inputs = [Input(Port("hidden", Role.HIDDEN), torch.zeros(4, 7), rows)]
+    program = export(module, ("repeat",), inputs, [Port("out", Role.HIDDEN)])
+    target = TvmCpu()
+    entries = program_entries([program], target.build([program], tmp_path))
+    manifest: Any = SimpleNamespace(target=target.name, cpu=target.cpu, programs=entries)
+    runner = TvmEngine(tmp_path, manifest, threads=1).runner("repeat")
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    wanted = module(torch.from_numpy(x)).numpy()
+    out = np.zeros_like(wanted)
+    runner({"hidden": x, "out": out})
+    np.testing.assert_allclose(out, wanted, rtol=1e-5)
