@@ -74,12 +74,23 @@ def open(
     device: Literal["cpu"] | None = None,
     engine: Engine | None = None,
     verify: Literal["full", "size"] = "full",
+    archive: str | Path | None = None,
+    archive_dtype: str = "float16",
+    archive_limit: int | None = None,
 ) -> Session:
     """Open an artifact for one session: `load(...).session(...)`, which see."""
     model = load(
         folder, threads=threads, target=target, device=device, engine=engine, verify=verify
     )
-    return model.session(capacity=capacity, budget=budget, chunk_size=chunk_size, seed=seed)
+    return model.session(
+        capacity=capacity,
+        budget=budget,
+        chunk_size=chunk_size,
+        seed=seed,
+        archive=archive,
+        archive_dtype=archive_dtype,
+        archive_limit=archive_limit,
+    )
 
 
 def _choose(

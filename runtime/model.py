@@ -1,6 +1,7 @@
 """An opened artifact: what all of its sessions share."""
 
 import threading
+from pathlib import Path
 
 from lcc.artifact.manifest import Manifest
 from lcc.errors import ConfigError
@@ -49,6 +50,9 @@ class Model:
         budget: int | None = None,
         chunk_size: int | None = None,
         seed: int | None = None,
+        archive: str | Path | None = None,
+        archive_dtype: str = "float16",
+        archive_limit: int | None = None,
     ) -> Session:
         """A new session: its buffers are allocated now, once.
 
@@ -57,10 +61,16 @@ class Model:
             budget: Entries that a cycle keeps, likewise.
             chunk_size: Tokens of one step, likewise.
             seed: Of the numbers that policy `random` draws, 0 or more; None = as compiled.
+            archive: A file that takes what cycles evict, a row a token; a question brings back
+                what it asks for. None = what is evicted is gone.
+            archive_dtype: Of keys and values in a new archive: float16, float32 or int8.
+            archive_limit: Most bytes of the file, beyond which the oldest rows go; None = any.
 
         Raises:
             CacheError: a size above the compiled one, or below it where programs have it fixed.
-            ConfigError: sizes that leave a cycle no room; a seed that the policy does not use.
+            ConfigError: sizes that leave a cycle no room; a seed that the policy does not use; an
+                archive where the artifact has none.
+            ArchiveError: the archive is damaged, in use, or of another artifact.
         """
         policy = self.manifest.policy
         if seed is not None and "seed" not in policy.options:
@@ -68,7 +78,10 @@ class Model:
         if seed is not None and seed < 0:
             raise ConfigError(f"seed is {seed}, wanted 0 or more")
         asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
-        return Session(self, self.manifest.cache.lowered(**asked), seed)
+        session = Session(self, self.manifest.cache.lowered(**asked), seed)
+        if archive is not None:
+            session.attach(archive, dtype=archive_dtype, limit_bytes=archive_limit)
+        return session
 
     def template(self) -> ChatTemplate:
         """The chat template, parsed when it is first wanted.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from lcc.config import CacheConfig
-from lcc.errors import ConfigError
+from lcc.errors import CacheError, ConfigError
+from lcc.runtime.archive.rows import ArchiveRows
 from lcc.runtime.core.executor import Cycle, Executor
 from lcc.runtime.notes import load_state, save_state
 from lcc.runtime.stats import Stats, peak_rss_bytes
@@ -78,7 +79,10 @@ class Session:
 
     @property
     def rewindable(self) -> int:
-        """How many of the newest tokens `rewind` can take back: those since the last cycle."""
+        """How many of the newest tokens `rewind` can take back: those since the last cycle.
+
+        Of a model with recurrent layers, those since the last text, prompt or message began.
+        """
         return self._reader.rewindable
 
     @property
@@ -265,9 +269,36 @@ class Session:
         if self._seed is not None:
             self._executor.numbers["seed"] = self._seed
 
+    def attach(
+        self,
+        path: str | Path,
+        *,
+        dtype: str = "float16",
+        limit_bytes: int | None = None,
+    ) -> None:
+        """Open an archive for this session, as `Model.session` does; nothing may be read yet.
+
+        Raises as `Model.session`; CacheError where something was read.
+        """
+        if self.tokens:
+            raise CacheError("an archive begins with a text; reset() the session first")
+        self._executor.check_archive()
+        rows = ArchiveRows.open(path, self.manifest, dtype=dtype, limit_bytes=limit_bytes)
+        self._executor.attach(rows)
+
+    def close(self) -> None:
+        """Let others open the archive; the session goes on without one, and cannot recall."""
+        self._executor.detach()
+
     def stats(self) -> Stats:
         """Times, rates, cycles, entries and bytes, until now."""
+        archive, recall = self._executor.archive, self._reader.recall
+        rows = None if archive is None else self._executor.numbers["archived"]
         return Stats(
+            recalled=None if recall is None else recall.returned,
+            archive_rows=rows,
+            archive_bytes=None if archive is None else archive.archive.file_bytes,
+            archive_stopped=None if archive is None else archive.stopped,
             **asdict(self._reader.clock),
             tokens=self.tokens,
             entries=self.used,

@@ -16,6 +16,8 @@ class Clock:
     first_token_seconds: float | None = None
     cycles: int = 0
     cycle_seconds: float = 0.0
+    recalls: int = 0
+    recall_seconds: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -29,6 +31,10 @@ class Stats(Clock):
     entries             held now per KV head, of `capacity`
     cache_bytes         allocated for the cache, which never changes
     held_bytes          of them in use
+    recalled            entries that the last question brought back; None = there was no recall
+    archive_rows        tokens in the archive; None = there is none
+    archive_bytes       of its file; it grows on disk, and no memory does
+    archive_stopped     why nothing more is archived; None = archiving goes on
     peak_rss_bytes      the most the whole process ever took; None = the system does not say
     """
 
@@ -38,6 +44,10 @@ class Stats(Clock):
     cache_bytes: int
     held_bytes: int
     peak_rss_bytes: int | None
+    recalled: int | None = None
+    archive_rows: int | None = None
+    archive_bytes: int | None = None
+    archive_stopped: str | None = None
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -75,6 +85,15 @@ class Stats(Clock):
             ("", f"{self.held_bytes / 1e6:,.1f} of {self.cache_bytes / 1e6:,.1f} MB"),
             ("peak memory", peak),
         ]
+        if self.archive_rows is not None:
+            size = (
+                f"{self.archive_rows:,} tokens, {(self.archive_bytes or 0) / 1e6:,.1f} MB on disk"
+            )
+            rows.insert(-1, ("archive", size))
+            back = "" if self.recalled is None else f", {self.recalled:,} entries in the last one"
+            rows.insert(-1, ("recalls", f"{self.recalls:,}, {self.recall_seconds:.2f} s{back}"))
+        if self.archive_stopped is not None:
+            rows.insert(-1, ("", f"archiving has stopped: {self.archive_stopped}"))
         return "\n".join(f"{name:<12} {text}" for name, text in rows)
 
 

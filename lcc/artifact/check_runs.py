@@ -112,8 +112,9 @@ class _Checker:
         return self.buffers[self.name(name)]
 
     def check_kind(self, tensor: TensorSpec, buffer: BufferSpec) -> None:
-        roles = [each.role for each in (tensor, buffer)]
-        if roles[0] != roles[1] or tensor.dtype != buffer.dtype:
+        roles = tensor.role, buffer.role
+        fits = roles[0] == roles[1] or roles == (Role.VALUE, Role.KEY)  # a value that is the key
+        if not fits or tensor.dtype != buffer.dtype:
             self.unfit(tensor, buffer)
 
     def unfit(self, tensor: TensorSpec, buffer: BufferSpec) -> None:
@@ -138,7 +139,8 @@ class _Checker:
         self.check_kind(tensor, buffer)
         if buffer.role in (Role.KEY, Role.VALUE):
             self.fail(f"{tensor.name}: {buffer.name} may lie on a device, and is bound whole only")
-        row, numbers = prod(self.sizes(buffer.shape[1:])), self.numbers(tensor, count)
+        row = prod(int(size) for size in self.sizes(buffer.shape[1:]))  # constants, all of them
+        numbers = self.numbers(tensor, count)
         if (numbers % row if self.is_fixed(tensor) else numbers != row) or numbers < row:
             self.unfit(tensor, buffer)
 
@@ -164,8 +166,9 @@ class _Checker:
     def is_fixed(self, tensor: TensorSpec) -> bool:
         return all(isinstance(size, int) for size in tensor.shape)
 
-    def sizes(self, shape: Sequence[Size]) -> Iterator[int]:
-        return (self.manifest.constants[s] if isinstance(s, str) else s for s in shape)
+    def sizes(self, shape: Sequence[Size]) -> Iterator[Size]:
+        """As numbers, but for those that are counters."""
+        return (self.manifest.constants.get(s, s) if isinstance(s, str) else s for s in shape)
 
     def stands_for(self, tensor: TensorSpec, symbol: str, value: Size) -> None:
         """A string means one size in all tensors of a call."""

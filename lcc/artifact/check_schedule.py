@@ -7,7 +7,9 @@ of another shape or dtype, an input that nothing is bound to, a loop without an 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from lcc.artifact.check_archive import check_archive, check_columns
 from lcc.artifact.check_runs import check_run, check_swap
+from lcc.artifact.check_states import check_states
 from lcc.artifact.schedule import Block, BufferSpec, Group, Over, lists
 from lcc.errors import ArtifactError
 from lcc.ir.roles import Role
@@ -48,12 +50,15 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
         if found is None or found.role != role or found.dtype != (dtype or found.dtype):
             raise ArtifactError(f"buffers: wanted {name}, of role {role} {dtype}".rstrip())
     _check_updates(programs)
+    check_columns(manifest)
+    check_states(manifest, buffers)
     for name, blocks in lists(manifest.schedule):
         for place, block in enumerate(blocks):
             where = f"schedule: {name}, block {place}"
             _check_block(manifest, block, name, where)
             _check_names(manifest, block, where)
             _check_memory(block, buffers, where)
+            check_archive(manifest, block, buffers, where)
             for run in block.do:
                 check_run(manifest, programs, buffers, run, where)
 
@@ -121,6 +126,10 @@ def _check_buffer(manifest: "Manifest", spec: BufferSpec) -> None:
     if spec.dtype not in DTYPES:
         raise ArtifactError(f"{where} is {spec.dtype}, wanted one of {', '.join(DTYPES)}")
     for size in spec.shape:
+        if isinstance(size, str) and size in manifest.counters:  # it grows while a list runs
+            if spec.saved is not None or spec.layer is not None or len(spec.shape) > 1:
+                raise ArtifactError(f"{where}: size {size} is a counter, wanted a constant")
+            continue
         if isinstance(size, str):
             _known(size, manifest.constants, f"{where}: no constant")
         if (manifest.constants[size] if isinstance(size, str) else size) < 1:
@@ -131,7 +140,8 @@ def _check_buffer(manifest: "Manifest", spec: BufferSpec) -> None:
         _known(name, manifest.counters.keys() | manifest.constants.keys(), f"{where}: no counter")
     if spec.group is not None:
         _known(spec.group, {group.name for group in manifest.groups}, f"{where}: no group")
-    if spec.layer is not None and spec.layer not in range(len(manifest.model.layers)):
+    of_layer = spec.layer is not None and spec.role != Role.STATE  # those are counted on their own
+    if of_layer and spec.layer not in range(len(manifest.model.layers)):
         raise ArtifactError(f"{where}: layer {spec.layer}, the model has no such layer")
 
 
@@ -159,6 +169,7 @@ def _check_block(manifest: "Manifest", block: Block, name: str, where: str) -> N
         raise ArtifactError(f"{where}: {over.rows[0]} is not added to: a loop without an end")
     reads = ("text", None)
     loops = {"read": reads, "nll": reads, "cycle": ("catalyst", "newest", None)}
+    loops["recall"] = ("catalyst", None)
     wanted = loops.get(name, (None,))
     if over.ids not in wanted:
         raise ArtifactError(f"{where}: a loop over the ids of {over.ids}, which it does not have")

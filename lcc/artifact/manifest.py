@@ -12,8 +12,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     cpu         level of CPU (`lcc.artifact.cpu`), or architecture of GPU, that the programs need;
                 absent = any
     note        what was not tried of what was built
-    precision   of the weights: int8 or int4; absent = what the target has by itself, float32 or, on
-                a GPU, float16
+    precision   of the weights: int8, int4 or given (as the checkpoint has them); absent = what the
+                target has by itself, float32 or, on a GPU, float16
     model       name, architecture, hidden_size, vocab_size, trained_window (tokens), layers: per
                 attention layer query_heads, kv_heads, head_size, window_size (the model's own, in
                 tokens), kind and slots (of a plan, where it is not full): for people
@@ -22,8 +22,8 @@ The manifest is JSON with sorted keys and no time stamp: the same input gives th
     heads       what the retaining heads were trained for and on; absent = there are none
     programs    name -> file, inputs, outputs (name, role, layer, dtype, shape), updates (output ->
                 the input whose storage it replaces)
-    constants, counters, groups, buffers, schedule, text
-                how the programs are run
+    constants, counters, groups, buffers, schedule, archive, text
+                how the programs are run; archive: the columns of what cycles evict
     passes      what the compiler rewrote: name, sites
     memory      the memory table: name, bytes
     files       path -> sha256 and size in bytes, of every other file of the artifact
@@ -41,7 +41,7 @@ import msgspec
 from msgspec import Struct, field
 
 from lcc.artifact.heads_page import HeadsPage
-from lcc.artifact.schedule import BufferSpec, Group, Schedule, Strict, TensorSpec, TextFacts
+from lcc.artifact.schedule import BufferSpec, Column, Group, Schedule, Strict, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig, Precision
 from lcc.errors import ArtifactError
 from lcc.ir.plan import Full, Kind
@@ -135,6 +135,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     groups: tuple[Group, ...]
     buffers: tuple[BufferSpec, ...]
     schedule: Schedule
+    archive: tuple[Column, ...] = ()
     text: TextFacts
     programs: dict[str, ProgramEntry]
     passes: list[PassEntry]
@@ -144,7 +145,8 @@ class Manifest(Strict, frozen=True, kw_only=True):
 
 def cache_dtype(manifest: "Manifest") -> str:
     """What keys and values are kept in."""
-    return next(each.dtype for each in manifest.buffers if each.role == Role.KEY)
+    keys = (each.dtype for each in manifest.buffers if each.role == Role.KEY)
+    return next(keys, "float32")
 
 
 class _Header(Struct):

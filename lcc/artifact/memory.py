@@ -1,6 +1,6 @@
 """The memory contract: what a compiled model will hold, computed before anything is built."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -10,6 +10,7 @@ from lcc.artifact.manifest import MemoryEntry
 from lcc.artifact.schedule import BufferSpec, Group
 from lcc.config import NEWEST_QUERIES, CacheConfig, Precision
 from lcc.errors import ConfigError
+from lcc.ir.lazy_tensor import LazyTensor, Rounded, key_of
 from lcc.ir.program import HEAD, Program, input_nodes
 from lcc.ir.roles import Role
 
@@ -33,28 +34,40 @@ def weight_bytes(programs: Sequence[Program], precision: Precision = "fp32") -> 
     A tensor read as embedding and as LM head counts twice: the head keeps a copy packed for its
     matrix product.
     """
-    held: dict[tuple[int, bool], int] = {}
+    held: dict[tuple[Hashable, bool], int] = {}
     vocabulary, inputs = _vocabulary(programs), set[int]()
     for program in programs:
         exported = program.exported
         for tensor in [*exported.state_dict.values(), *exported.constants.values()]:
             if isinstance(tensor, torch.Tensor):
-                key = tensor.data_ptr(), HEAD in program.names
+                key = key_of(tensor), HEAD in program.names
                 held[key] = _held(tensor, precision, vocabulary)
                 if tensor.ndim == 2 and tensor.shape[0] != vocabulary:
                     inputs.add(tensor.shape[1])
     # Of int4, the matrices that sum up blocks of 32 inputs: one for each number of inputs.
-    sums = sum(4 * k * k // _LOWERED for k in inputs) if precision == "int4" else 0
+    low = precision in ("int4", "given")
+    sums = sum(4 * k * k // _LOWERED for k in inputs) if low else 0
     return sum(held.values()) + sums
 
 
 def _held(tensor: torch.Tensor, precision: Precision, vocabulary: int) -> int:
+    if precision == "given":
+        rounded = tensor.rounded if isinstance(tensor, LazyTensor) else None
+        return tensor.nbytes if rounded is None else _as_given(tensor, rounded)
     if precision == "fp32" or tensor.ndim not in (2, 3) or min(tensor.shape[-2:]) < _LOWERED:
         return tensor.nbytes
     if tensor.ndim == 3:
         return int(tensor.numel() * _EXPERT_BYTES[precision])
     of_layer, of_table = _WEIGHT_BYTES[precision]
     return int(tensor.numel() * (of_table if tensor.shape[0] == vocabulary else of_layer))
+
+
+def _as_given(tensor: torch.Tensor, rounded: Rounded) -> int:
+    """Bytes of levels, scales and offsets, as kernels hold them."""
+    if rounded.bits == 4:
+        return int(tensor.numel() * _WEIGHT_BYTES["int4"][0])
+    parts = 1 if rounded.about_zero else 2
+    return int(tensor.numel() * (1 + parts * 4 / rounded.block))
 
 
 def _vocabulary(programs: Sequence[Program]) -> int:
@@ -66,10 +79,14 @@ def _vocabulary(programs: Sequence[Program]) -> int:
 
 
 def buffer_bytes(buffer: BufferSpec, constants: Mapping[str, int]) -> int:
-    """Bytes of a buffer, its named sizes taken from the constants."""
+    """Bytes of a buffer, its named sizes taken from the constants.
+
+    One whose size is a counter is there while a recall runs, and none of the table: it has a number
+    for each token of an archive.
+    """
     count = int(torch.empty(0, dtype=getattr(torch, buffer.dtype)).element_size())
     for size in buffer.shape:
-        count *= size if isinstance(size, int) else constants[size]
+        count *= size if isinstance(size, int) else constants.get(size, 0)
     return count
 
 
@@ -155,6 +172,10 @@ _LARGEST = {  # name of a size that the call decides -> the constant that bounds
     "tokens": "chunk_size",
     "slots": "capacity",
     "budget": "budget",
+    "leaving": "capacity",
+    "archive_rows": "scan_rows",
+    "archived": "one",  # as in `buffer_bytes`
+    "all_tokens": "one",
 }
 
 
@@ -193,6 +214,10 @@ def memory_table(
     table = {"weights": weight_bytes(programs, precision)}
     for row, members in _rows(buffers, groups).items():
         table[row] = sum(buffer_bytes(each, constants) for each in members)
+        if row == "states":  # and what a session goes back to, and what a cycle puts back
+            own = {each.name for each in members} - {f"mark_{each.name}" for each in members}
+            copies = sum(buffer_bytes(each, constants) for each in members if each.name in own)
+            table[row] += copies * (1 + constants["snapshots"])
     table |= {
         "activations": activations,
         "tokenizer": TOKEN_BYTES * _vocabulary(programs),
@@ -209,6 +234,10 @@ def _rows(buffers: Sequence[BufferSpec], groups: Sequence[Group]) -> dict[str, l
             row = "cache" if len(groups) == 1 else f"cache, {each.group}"
         elif each.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
             row = "spare layer"
+        elif each.role == Role.STATE:
+            row = "states"
+        elif each.role in (Role.ARCHIVED, Role.KEPT):
+            row = "archive"
         else:
             row = "queries" if each.role == Role.QUERIES else "logs"
         rows.setdefault(row, []).append(each)

@@ -30,6 +30,19 @@ class BufferSpec(Strict, frozen=True, kw_only=True):
     saved: tuple[Counter, Counter] | None = None
 
 
+class Column(Strict, frozen=True, kw_only=True):
+    """What an archive holds of each token; `shape` is that of one row.
+
+    role    keys and values are kept in the dtype that the archive's file has for them
+    """
+
+    name: str
+    role: Role
+    dtype: str
+    shape: tuple[int, ...] = ()
+    layer: int | None = None
+
+
 class Group(Strict, frozen=True, kw_only=True):
     """Layers that share one fill counter.
 
@@ -64,7 +77,15 @@ Pair = tuple[str, str]
 
 
 class Run(Strict, frozen=True, kw_only=True):
-    """One call of a program, or one a layer."""
+    """One call of a program, or one a layer.
+
+    load    before it, buffer <- the n rows of an archive's column from `row` on; into the buffer's
+            rows from a counter on
+    gather  before it, buffer <- the rows of a column that the buffer `rows` lists
+    store   after it, column <- the first rows of a buffer, as many as the block appends
+
+    In all three `*` stands for the layer.
+    """
 
     run: str
     one: str | None = None
@@ -73,14 +94,27 @@ class Run(Strict, frozen=True, kw_only=True):
     ints: dict[str, Counter | Pair] = field(default_factory=dict)
     read: dict[str, Counter] = field(default_factory=dict)
     swap: tuple[Pair, ...] = ()
+    load: dict[str, tuple[str, Counter]] = field(default_factory=dict)
+    gather: dict[str, str] = field(default_factory=dict)
+    store: dict[str, str] = field(default_factory=dict)
 
 
 class Block(Strict, frozen=True, kw_only=True):
-    """Runs that belong together, perhaps repeated; then what becomes of buffers and counters."""
+    """Runs that belong together, perhaps repeated; then what becomes of buffers and counters.
+
+    grow    buffers that first get the sizes that counters have now
+    append  counter of the rows that the runs store in the archive
+    load, gather, store     as those of a run, once for all of them
+    """
 
     do: tuple[Run, ...] = ()
     over: Over | None = None
     when: Pair | None = None
+    grow: tuple[str, ...] = ()
+    append: Counter | None = None
+    load: dict[str, tuple[str, Counter]] = field(default_factory=dict)
+    gather: dict[str, str] = field(default_factory=dict)
+    store: dict[str, str] = field(default_factory=dict)
     after: tuple[Rows, ...] = ()
     swap: tuple[Pair, ...] = ()
     add: tuple[Counter, ...] = ()
@@ -94,6 +128,11 @@ class Schedule(Strict, frozen=True, kw_only=True):
 
     nll         reads as `read` does, and finds how improbable each token was
     compact     group -> what drops the entries that no later query sees
+    flush       appends to the archive what the cache holds and it does not
+    recall      after it: chooses what the cache holds anew, from the archive and by a question.
+                Both are empty where an artifact of this kind has no archive
+    marks       each state of a recurrent layer, and the buffer of what it was where the newest
+                tokens begin, which a cycle reads again; empty where cycles read nothing again
     log         `hidden` holds the states of all tokens since the last cycle
     """
 
@@ -102,6 +141,9 @@ class Schedule(Strict, frozen=True, kw_only=True):
     logits: tuple[Block, ...]
     nll: tuple[Block, ...]
     compact: dict[str, tuple[Block, ...]] = field(default_factory=dict)
+    flush: tuple[Block, ...] = ()
+    recall: tuple[Block, ...] = ()
+    marks: tuple[Pair, ...] = ()
     log: bool = False
 
 
@@ -111,6 +153,8 @@ def lists(schedule: Schedule) -> Iterator[tuple[str, tuple[Block, ...]]]:
     yield "cycle", schedule.cycle
     yield "logits", schedule.logits
     yield "nll", schedule.nll
+    yield "flush", schedule.flush
+    yield "recall", schedule.recall
     for group, blocks in schedule.compact.items():
         yield f"compact {group}", blocks
 

@@ -20,3 +20,16 @@ ChatTemplate = Annotated[
     bool, typer.Option("--chat/--no-chat", help="Use the model's chat template.")
 ]
 FirstSeed = Annotated[int, typer.Option(help="Of the first sample; the next has the next.")]
+Archive = Annotated[
+    Path | None, typer.Option(help="File for what evictions drop; a question calls it back.")
+]
+ArchiveLimit = Annotated[
+    str | None, typer.Option(help="Most bytes of --archive, such as 2GB; then the oldest go.")
+]
+ArchiveDtype = Annotated[
+    str | None,
+    typer.Option(help="Of keys and values in --archive: float16 [default], float32, int8."),
+]
+NoRecall = Annotated[
+    bool, typer.Option("--no-recall", help="Write to --archive, and call nothing back.")
+]

@@ -65,13 +65,14 @@ def _number(text: str, option: str) -> int:
     return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2]]
 
 
-def settings(text: str) -> list[Setting]:
-    """`query-agnostic`, `query-aware`, or both."""
-    chosen = names(text, "--setting")
+def settings(text: str, *, archive: bool = False) -> list[Setting]:
+    """`query-agnostic`, `query-aware`, or both; with an archive, recall, too."""
+    chosen, known = names(text, "--setting"), [each for each in SETTINGS if each != "recall"]
     for each in chosen:
-        if each not in SETTINGS:
-            raise ConfigError(f"--setting: {each!r}, wanted {' or '.join(SETTINGS)}, or both")
-    return [each for each in SETTINGS if each in chosen]
+        if each not in known:
+            hint = "; recall is asked for by --archive" if each == "recall" else ""
+            raise ConfigError(f"--setting: {each!r}, wanted {' or '.join(known)}, or both{hint}")
+    return [each for each in SETTINGS if each in chosen or (archive and each == "recall")]
 
 
 def artifact_subject(path: Path, budget: int | None, capacity: int | None) -> Subject:
@@ -158,9 +159,17 @@ def _model(source: str) -> Any:
 
 
 def open_asker(
-    subject: Subject, *, threads: int | None, target: str | None, device: str | None
+    subject: Subject,
+    *,
+    threads: int | None,
+    target: str | None,
+    device: str | None,
+    archive: bool = False,
 ) -> Asker:
-    """Load what a subject names; a function of a module, so that other processes can be told."""
+    """Load what a subject names; a function of a module, so that other processes can be told.
+
+    archive     setting recall will be asked for
+    """
     if subject.kind != "artifact":
         from lcc.measure.evaluate.peers import open_peer
         from lcc.train.processes import use_threads
@@ -179,7 +188,7 @@ def open_asker(
         device=device,
     )
     session.tokenizer.check_text()
-    return SessionAsker(session)
+    return SessionAsker(session, archive=archive)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +234,13 @@ def do(
     threads = machine.all_threads
     if machine.jobs > 1:
         threads = max(1, (threads or os.cpu_count() or 1) // machine.jobs)
-    opener = partial(open_asker, threads=threads, target=machine.target, device=machine.device)
+    opener = partial(
+        open_asker,
+        threads=threads,
+        target=machine.target,
+        device=machine.device,
+        archive=any(unit.cell.setting == "recall" for unit in todo),
+    )
     done = len(units) - len(todo)
     with progress_bar(quiet=machine.quiet) as report:
 

@@ -1,14 +1,24 @@
 """`lcc chat`."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcc.cli.arguments import Device, Target, Threads
+from lcc.cli.arguments import (
+    Archive,
+    ArchiveDtype,
+    ArchiveLimit,
+    Device,
+    NoRecall,
+    Target,
+    Threads,
+)
 from lcc.cli.frame import read_text
 from lcc.cli.load import open_session
-from lcc.errors import LccError
+from lcc.cli.options import archive_options
+from lcc.errors import ArchiveError, LccError
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
@@ -33,26 +43,44 @@ def command(
         bool,
         typer.Option("--control-tokens", help="Obey control tokens, <|im_end|>, in messages."),
     ] = False,
+    archive: Archive = None,
+    archive_limit: ArchiveLimit = None,
+    archive_dtype: ArchiveDtype = None,
+    no_recall: NoRecall = False,
     threads: Threads = None,
     target: Target = None,
     device: Device = None,
 ) -> None:
     """Talk with a model; the conversation never outgrows its memory.
 
+    With --archive, what evictions drop goes to a file, and each message calls back from there what
+    it asks for. /stats says how much came back. /clear empties the archive.
+
     \b
     Examples:
       lcc chat m.lcc
       lcc chat m.lcc --system "You answer in French."
+      lcc chat m.lcc --archive talk.lccarchive --archive-limit 2GB
       printf 'Hello\\n/stats\\n' | lcc chat m.lcc
     """
-    session = open_session(artifact, threads=threads, target=target, device=device)
+    archived = archive_options(
+        archive, limit=archive_limit, dtype=archive_dtype, no_recall=no_recall
+    )
     options = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "seed": seed,
         "plain": not control_tokens,
+        "recall": not no_recall,
     }
-    talk = Talk(session, system, options)
+    with contextlib.closing(
+        open_session(artifact, threads=threads, target=target, device=device, **archived)
+    ) as session:
+        _converse(Talk(session, system, options))
+
+
+def _converse(talk: "Talk") -> None:
+    """Obey and answer line by line, until the end of the input."""
     typer.echo("/help lists the commands, /exit leaves", err=True)
     while (line := _ask()) is not None:
         try:
@@ -62,6 +90,8 @@ def command(
             elif line:
                 talk.answer(line)
         except (LccError, OSError) as error:  # a mistake ends the turn, not the conversation
+            if isinstance(error, ArchiveError) and not talk.session.tokens:
+                raise  # the archive of another text: the next message would meet it, too
             typer.echo(f"lcc: error: {error}", err=True)
 
 

@@ -21,7 +21,10 @@ def command(
         typer.Option(help="Of tvm:*: x86-64-v4, x86-64-v3, x86-64 [this one's]; sm_80 .. sm_90."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the weights: fp32, int8 (fast), int4 (small) [fp32].")
+        str | None,
+        typer.Option(
+            help="Of the weights: fp32, int8 (fast), int4 (small), given (the file's bits) [fp32]."
+        ),
     ] = None,
     kv_precision: Annotated[
         str | None, typer.Option(help="Of keys and values: fp32, or fp16 (half the cache) [fp32].")
@@ -112,6 +115,7 @@ def command(
         },
     )
     from lcc.artifact.manifest import manifest_bytes, targets_of
+    from lcc.cli.inspect import NO_CACHE
     from lcc.env import needs_extra
 
     with needs_extra("compile"):
@@ -123,6 +127,8 @@ def command(
         typer.echo(manifest_bytes(manifest).decode(), nl=False)
         return
     typer.echo(f"{output}: {manifest.model.name} for {', '.join(targets_of(manifest))}")
+    if not manifest.model.layers:
+        typer.echo(f"  cache: {NO_CACHE}")
     rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
     rows.append(("  total", bytes_text(sum(entry.bytes for entry in manifest.memory))))
     typer.echo(table(rows, right=(1,)))

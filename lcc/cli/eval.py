@@ -41,6 +41,9 @@ def command(
     setting: Annotated[
         str, typer.Option(help="query-agnostic, query-aware, or both with a comma.")
     ] = "query-agnostic",
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Also with an archive and recall; see below.")
+    ] = False,
     chat: ChatTemplate = False,
     budgets: Annotated[
         str | None, typer.Option(help="Entries, or entries:slots; less than compiled.")
@@ -70,6 +73,10 @@ def command(
     catalyst finds important survives. In query-aware the question stands before the text, and is
     the catalyst where the policy reads one. The two do not compare.
 
+    With --archive there is a setting recall beside them: query-agnostic, but what evictions drop
+    goes to an archive in a temporary folder, and the question calls back what it asks for. Without
+    recall and with it, answers come from one reading of the text.
+
     The folder gets samples.jsonl (a line a sample, as they finish), results.json (a cell for all
     samples of one kind, with a 95 % interval), run_meta.json and report.html. The same command goes
     on where it was stopped; another one wants another folder. Exit code 1: no cell has a score.
@@ -82,6 +89,7 @@ def command(
     Examples:
       lcc eval m.lcc --tasks passkey --lengths 4k,16k -o results
       lcc eval m.lcc --budgets 256:640,512:1024 --tasks passkey --lengths 8k -o curve --jobs 2
+      lcc eval m.lcc --archive --tasks niah_multikey_1 --haystack essays/ --lengths 8k -o recall
       lcc eval a.lcc b.lcc --tasks perplexity --haystack essays/ --lengths 16k --samples 5 -o ppl
       lcc eval m.lcc --model ./my-model --press snapkv,knorm --kept 512 --tasks passkey -o peers
       lcc eval m.lcc --file longbench.jsonl --samples 100 --chat -o longbench
@@ -92,7 +100,8 @@ def command(
     check_tasks(chosen, haystack=haystack is not None)
     if lengths is not None and not chosen:
         raise ConfigError("--lengths is of --tasks; samples of --file are as long as they are")
-    sizes, given = asking.numbers(lengths or "4k", "--lengths"), asking.settings(setting)
+    sizes = asking.numbers(lengths or "4k", "--lengths")
+    given = asking.settings(setting, archive=archive)
     machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
     subjects = [
         subject
@@ -102,6 +111,7 @@ def command(
     for option, value in (
         ("--budgets", budgets),
         ("--capacity", capacity),
+        ("--archive", archive or None),
         ("--target", target),
         ("--device", device),
     ):

@@ -1,6 +1,7 @@
 """`lcc inspect`."""
 
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from lcc.artifact.schedule import TensorSpec
 from lcc.cli.frame import bytes_text, indent, table
 from lcc.cli.schedule import buffers_text, counters_text, groups_text, schedule_text, short
 from lcc.ir.plan import ranges
+from lcc.ir.roles import Role
+
+NO_CACHE = "none: no layer attends, and what was read stays in states"
 
 
 def command(
@@ -68,19 +72,14 @@ def describe(manifest: Manifest) -> str:
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
-    model, cache = manifest.model, manifest.cache
+    model = manifest.model
     trained = f", trained on {model.trained_window} tokens" if model.trained_window else ""
     facts = [
         ("model", f"{model.name} ({model.architecture}{trained})"),
         ("target", ", ".join(map(_target, _each_target(manifest)))),
         ("made by", manifest.made_by),
-        ("policy", manifest.policy.name),
-        *(("", f"{name} = {value}") for name, value in sorted(manifest.policy.options.items())),
-        ("positions", cache.positions),
-        ("cache", f"capacity {cache.capacity}, budget {cache.budget} entries per KV head"),
-        ("", f"keys and values in {cache_dtype(manifest)}"),
-        ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
-        ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
+        *(_cache(manifest) if model.layers else [("cache", NO_CACHE)]),
+        *_states(manifest),
     ]
     if manifest.precision != "fp32":
         facts.insert(2, ("precision", f"weights in {manifest.precision}"))
@@ -89,6 +88,51 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         facts.append(("retaining heads", f"{heads.width} wide, {heads.activation}"))
         facts.append(("", f"trained on {heads.trained_on}"))
     return facts
+
+
+def _cache(manifest: Manifest) -> list[tuple[str, str]]:
+    cache = manifest.cache
+    return [
+        ("policy", manifest.policy.name),
+        *(("", f"{name} = {value}") for name, value in sorted(manifest.policy.options.items())),
+        ("positions", cache.positions),
+        ("cache", f"capacity {cache.capacity}, budget {cache.budget} entries per KV head"),
+        ("", f"keys and values in {cache_dtype(manifest)}"),
+        ("", f"chunk {cache.chunk_size}, catalyst {cache.catalyst_size} tokens at most"),
+        ("", f"first {cache.sink_size} and newest {cache.recent_size} entries are kept"),
+        *_archive(manifest),
+    ]
+
+
+def _states(manifest: Manifest) -> list[tuple[str, str]]:
+    """What recurrent layers carry, of which no cycle takes anything."""
+    marks = {mark for _, mark in manifest.schedule.marks}
+    specs = [each for each in manifest.buffers if each.role == Role.STATE]
+    own = [each for each in specs if each.name not in marks]
+    if not own:
+        return []
+    held, copies = (sum(4 * prod(map(int, each.shape)) for each in some) for some in (own, specs))
+    copies += held * (1 + manifest.constants["snapshots"])
+    states = f"{len(own)} of recurrent layers, {bytes_text(held)}; with copies"
+    return [("states", f"{states} to go back to, {bytes_text(copies)}")]
+
+
+def _archive(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a token takes on disk, apart from the memory, and which layers choose in a recall."""
+    if not manifest.archive:
+        evicts = "what is evicted is gone" if manifest.schedule.cycle else "nothing is evicted"
+        return [("archive", f"none: {evicts}")]
+    from lcc.runtime.archive import Layout
+    from lcc.runtime.archive.rows import DTYPES, ROWS, columns_of
+
+    layouts = {dtype: Layout(tuple(columns_of(manifest, dtype)), ROWS) for dtype in DTYPES}
+    sizes = [f"{each.bytes_per_row:,} bytes in {dtype}" for dtype, each in layouts.items()]
+    runs = [run for block in manifest.schedule.recall for run in block.do if run.load]
+    voting = ", ".join(map(str, sorted({layer for run in runs for layer in run.each or ()})))
+    return [
+        ("archive", f"a token on disk: {', '.join(sizes)}; {len(manifest.archive)} columns"),
+        ("", f"recall by layers {voting}"),
+    ]
 
 
 def _layers(layers: list[LayerEntry]) -> list[tuple[object, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcc import env
 from lcc.errors import ConfigError
@@ -27,8 +27,12 @@ def open_session(
     threads: int | None = None,
     target: str | None = None,
     device: str | None = None,
+    **archive: Any,
 ) -> Session:
-    """Open an artifact; the threads not given here are those of LCC_THREADS."""
+    """Open an artifact; the threads not given here are those of LCC_THREADS.
+
+    `archive`: from `lcc.cli.options.archive_options`.
+    """
     from lcc import runtime
     from lcc.artifact.manifest import for_target, read_manifest
 
@@ -49,4 +53,5 @@ def open_session(
         target=target,
         device="cpu" if on_cpu(device) else None,
         engine=engine,
+        **archive,
     )

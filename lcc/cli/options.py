@@ -45,6 +45,26 @@ def parse_options(
     return options if catalyst is None else {**options, "catalyst": catalyst}
 
 
+def archive_options(
+    path: Path | None, *, limit: str | None, dtype: str | None, no_recall: bool = False
+) -> dict[str, Any]:
+    """What --archive and its options say, as `open_session` takes it.
+
+    Raises:
+        ConfigError: an option of an archive without one, or a limit that is no size.
+    """
+    given = {"--archive-limit": limit, "--archive-dtype": dtype, "--no-recall": no_recall or None}
+    if path is None:
+        for name, value in given.items():
+            if value is not None:
+                raise ConfigError(f"{name} is of an archive; give --archive PATH, too")
+        return {}
+    options: dict[str, Any] = {"archive": path}
+    if limit is not None:
+        options["archive_limit"] = parse_bytes(limit)
+    return options if dtype is None else options | {"archive_dtype": dtype}
+
+
 def _value(text: str) -> int | float | str:
     for kind in (int, float):
         with contextlib.suppress(ValueError):

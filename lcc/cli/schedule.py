@@ -45,6 +45,7 @@ def schedule_text(schedule: Schedule) -> str:
     """The lists of blocks, in order of their use."""
     lists = {"read": schedule.read, "cycle": schedule.cycle, "logits": schedule.logits}
     lists |= {f"compact {name}": blocks for name, blocks in schedule.compact.items()}
+    lists |= {"flush": schedule.flush, "recall": schedule.recall}
     lines = [f"hidden states since the last cycle are kept: {'yes' if schedule.log else 'no'}"]
     for name, blocks in lists.items():
         lines.append(name if blocks else f"{name}: nothing")
@@ -54,8 +55,14 @@ def schedule_text(schedule: Schedule) -> str:
 
 def _block(block: Block) -> str:
     lines = [f"{_over(block)}{' when ' + ' < '.join(block.when) if block.when else ''}"]
+    first: list[Row] = [("grow", ", ".join(block.grow))] if block.grow else []
+    if block.append:
+        first.append(("append", f"{block.append} rows to the archive"))
+    if first := [*first, *_fetched(block)]:
+        lines.append(indent(table(first)))
     lines += [indent(_run(run)) for run in block.do]
-    rows: list[Row] = [("copy", f"{name}[{a}] -> {name}[{b}]") for name, a, b in block.after]
+    rows: list[Row] = _stored(block)
+    rows += [("copy", f"{name}[{a}] -> {name}[{b}]") for name, a, b in block.after]
     rows += [("swap", f"{a} and {b}") for a, b in block.swap]
     if block.add:
         back = ", for the time of the loop" if block.lend else ""
@@ -65,6 +72,23 @@ def _block(block: Block) -> str:
     if block.set:
         rows.append(("set", ", ".join(f"{name} = {value}" for name, value in block.set.items())))
     return "\n".join([*lines, indent(table(rows))] if rows else lines)
+
+
+def _fetched(part: Block | Run) -> list[Row]:
+    """What comes from the archive before runs."""
+    rows: list[Row] = [
+        ("load", f"{name}[{_count(first, 'n')}] <- {column} of the archive, from row on")
+        for name, (column, first) in part.load.items()
+    ]
+    rows += [
+        ("gather", f"{name} <- {column} of the archive") for name, column in part.gather.items()
+    ]
+    return rows
+
+
+def _stored(part: Block | Run) -> list[Row]:
+    """What goes to the archive after runs."""
+    return [("store", f"{name} -> {column} of the archive") for column, name in part.store.items()]
 
 
 def _over(block: Block) -> str:
@@ -85,8 +109,8 @@ def _run(run: Run) -> str:
         rows.append((name, "<-", numbers if isinstance(numbers, str) else _count(*numbers)))
     rows += [(name, "->", counter) for name, counter in run.read.items()]
     rows += [(a, "swap", b) for a, b in run.swap]
-    head = f"{run.run}{one}{each}"
-    return f"{head}\n{indent(table(short(rows)))}" if rows else head
+    parts = [_fetched(run), short(rows), _stored(run)]
+    return "\n".join([f"{run.run}{one}{each}", *(indent(table(each)) for each in parts if each)])
 
 
 def _rows(bound: str | Rows) -> str:

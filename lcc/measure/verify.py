@@ -270,11 +270,11 @@ def _cycles(session: Session, reference: Session, ids: list[int]) -> list[Row]:
     for each in (session, reference):
         each.reset()
         each.feed(text)
-        layers = range(len(each.manifest.model.layers))
-        kept.append(np.concatenate([each.kept_tokens(i).ravel() for i in layers]))
+        layers = range(len(each.manifest.model.layers))  # none may attend
+        kept.append([token for i in layers for token in each.kept_tokens(i).ravel().tolist()])
         logits.append(each._executor.logits().copy())
     cycles, error = len(session.cycles), np.abs(logits[0] - logits[1]).max()
-    different = int((kept[0] != kept[1]).sum())
+    different = sum(one != other for one, other in zip(*kept, strict=True))
     session.reset()
     most = _tolerance(session, logits[1])
     return [

@@ -11,7 +11,10 @@ from lcc.measure.comparison import TOLERANCE, Row, compared
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.engines.host_array import zeros
 
-QUERIES = 16  # of a call of `score`
+QUERIES = 16  # of a call of `score`, and tokens that leave
+ARCHIVED = 64  # rows of an archive that one call takes
+TEXTS = 3  # so many times the entries of the cache were read, and are in the archive
+UNTURNED = ("archived_key", "archived_value")  # outputs that come from the cache
 
 
 def weightless(program: str, engine: Engine, reference: Engine, manifest: Manifest) -> list[Row]:
@@ -19,17 +22,22 @@ def weightless(program: str, engine: Engine, reference: Engine, manifest: Manife
 
     engine, reference   that run the same program; the cache may be kept in other types
     """
+    slots, budget = manifest.constants["capacity"], manifest.constants["budget"]
     sizes = {
-        "slots": manifest.constants["capacity"],
-        "budget": manifest.constants["budget"],
+        "slots": slots,
+        "budget": budget,
         "rows": QUERIES,
+        "leaving": QUERIES,
+        "archive_rows": ARCHIVED,
+        "archived": TEXTS * _used(slots, budget),
+        "all_tokens": TEXTS * _used(slots, budget),
     }
     feeds = _random(reference.program(program).inputs, sizes, manifest)
     results = [_run(each, program, feeds, sizes) for each in (engine, reference)]
     errors: dict[str, list[float]] = {}
     for spec in engine.program(program).outputs:
         got, wanted = (result[spec.name].astype(np.float64) for result in results)
-        rounded = spec.role in (Role.KEY, Role.VALUE)
+        rounded = spec.role in (Role.KEY, Role.VALUE) or spec.name in UNTURNED
         kind = f"{program}, entries" if rounded else program
         errors.setdefault(kind, []).append(np.abs(got - wanted).max())
     # Slots and scores are computed in float32, whatever the cache is kept in.
@@ -66,14 +74,17 @@ def _random(
     draw, constants = np.random.default_rng(0), manifest.constants
     held = next((spec.shape[-1] for spec in inputs if spec.role == Role.TOKEN_POSITION), "slots")
     slots = sizes["slots"] if isinstance(held, str) else held
-    used = max(constants["budget"] + 1, slots - 5) if isinstance(held, str) else slots - 5
+    used = _used(slots, constants["budget"]) if isinstance(held, str) else slots - 5
     counters = {
         "used": used,
         "kept": used // 2,
-        "tokens_read": 3 * used,
+        "tokens_read": TEXTS * used,
         "left": -1,
         "start": max(0, slots - QUERIES),
         "known": slots // 2,
+        "row": ARCHIVED,
+        "first": 2,
+        "count": constants["budget"] // 2,
     }
     feeds = {}
     for spec in inputs:
@@ -87,6 +98,10 @@ def _random(
         elif spec.role == Role.TOKEN_POSITION:
             rows = [np.sort(draw.permutation(2 * used)[: shape[1]]) for _ in range(shape[0])]
             feeds[spec.name] = np.stack([np.resize(row, shape[1]) for row in rows])
+        elif spec.role == Role.ARCHIVED:
+            feeds[spec.name] = _archived(spec.name, shape, draw)
+        elif spec.role == Role.KEPT and len(shape) == 1:
+            feeds[spec.name] = np.sort(draw.permutation(slots)[: shape[0]])
         elif spec.role == Role.KEPT:
             stays = [np.sort(draw.permutation(shape[1])[: shape[1] // 2]) for _ in range(shape[0])]
             rest = np.arange(shape[1] // 2, shape[1])
@@ -96,3 +111,22 @@ def _random(
         else:
             feeds[spec.name] = draw.random(shape, np.float32)
     return feeds
+
+
+def _archived(name: str, shape: list[int], draw: np.random.Generator) -> np.ndarray:
+    """Rows of an archive of a text, or what a recall has made of them so far."""
+    position = np.arange(shape[0])
+    if "position" in name:
+        return position
+    if "sentence" in name:
+        return position // 9 * 9.0
+    if name == "by_token":
+        return np.zeros(shape)
+    if "key" in name or "value" in name:
+        return draw.standard_normal(shape)
+    return draw.random(shape) + (5 if name == "total" else 0)  # so that shares are below 1
+
+
+def _used(slots: int, budget: int) -> int:
+    """Entries held in a full layer: most of its slots, and more than a cycle keeps."""
+    return max(budget + 1, slots - 5)

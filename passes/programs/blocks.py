@@ -1,5 +1,7 @@
 """The blocks of a schedule: what is run, with what bound to what."""
 
+import msgspec
+
 from lcc.artifact.schedule import Block, Counter, Group, Over, Rows, Run
 from lcc.config import CacheConfig
 from lcc.ir.plan import Full
@@ -7,9 +9,10 @@ from lcc.ir.program import DECODE, HEAD, PREFILL_CHUNK, Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import EvictionPolicy
 from lcc.passes.policies.entry_scores import NLL, SENTENCE
+from lcc.passes.programs.archive_blocks import ArchiveBlocks
 from lcc.passes.programs.buffers import keeps_log, spare_name
 from lcc.passes.programs.cycle import CycleLayer, sparse_kind_of
-from lcc.passes.programs.evict import COUNTERS, stored_name, stored_scores
+from lcc.passes.programs.evict import CACHE, COUNTERS, stored_name, stored_scores
 
 # Inputs of one integer: what a program calls it -> the counter that says it.
 _INTS = {
@@ -21,6 +24,7 @@ _INTS = {
     "layer": "layer",
     "seed": "seed",
     "start": "start",
+    "archived_to": "archived_to",
 }
 
 
@@ -44,6 +48,8 @@ class Blocks:
         self.log = keeps_log(layers, policy)
         self.evicting = [i for i, layer in enumerate(layers) if layer.evict is not None]
         self.scored = [i for i, layer in enumerate(layers) if layer.score is not None]
+        self.archive = ArchiveBlocks(self.programs, layers, policy)
+        self.asked = sorted({*self.scored, *self.archive.voting})
 
     def _fills(self) -> tuple[Counter, ...]:
         """Counters that every token of a step adds to."""
@@ -99,7 +105,9 @@ class Blocks:
         position = "used" if self.cache.positions == "contiguous" else "tokens"
         ints: dict[str, Counter | tuple[str, str]] = {"positions": (position, "n")}
         for spec in program.inputs:
-            if spec.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
+            if spec.role == Role.VALUE and self.layers[spec.layer or 0].shared:
+                bind[spec.name] = f"key_{spec.layer}"
+            elif spec.role in (Role.KEY, Role.VALUE, Role.STATE, Role.TOKEN_POSITION):
                 bind[spec.name] = spec.name
             elif spec.role == Role.COUNTER:
                 ints[spec.name] = _INTS.get(spec.name, spec.name)
@@ -108,7 +116,7 @@ class Blocks:
         for spec in program.outputs:
             if spec.role == Role.HIDDEN and hidden:
                 bind[spec.name] = ("hidden", "next" if self.log else "one", "n")
-            elif spec.role == Role.QUERIES and queries and spec.layer in self.scored:
+            elif spec.role == Role.QUERIES and queries and spec.layer in self.asked:
                 bind[spec.name] = (spec.name, first, "n")
             elif spec.role == Role.ENTRY_SCORE and hidden:  # written where the entries lie
                 bind[spec.name] = (spec.name, "used", "n")
@@ -148,7 +156,28 @@ class Blocks:
         """
         if not self.evicting and any(isinstance(layer.kind, Full) for layer in self.layers):
             return ()
-        return (*self._annotate(), *self._observe(), *self._evict())
+        leave = self.archive.leave("zero") if self.archive.here else []
+        return (*self._annotate(), *self._observe(), *leave, *self._evict())
+
+    def flush(self) -> tuple[Block, ...]:
+        """Archive all that the cache holds and the archive does not; the cache stays as it is."""
+        if not self.archive.here:
+            return ()
+        done = Block(set={"archived_to": "tokens"})
+        return (*self._annotate(), *self.archive.leave("one"), done)
+
+    def recall(self) -> tuple[Block, ...]:
+        """Ask the archive, which has everything, and fill the cache anew."""
+        if not self.archive.here:
+            return ()
+        step = Block(
+            over=Over(ids="catalyst", most="chunk_size"),
+            do=(self._step(queries=True, hidden=False),),
+            add=self._fills(),
+            lend=True,
+            count="asked",
+        )
+        return (step, *self.archive.ask(), *self._begin_anew("held"))
 
     def _annotate(self) -> list[Block]:
         """Negative log likelihoods and sentences of the tokens since the last cycle."""
@@ -199,7 +228,7 @@ class Blocks:
                     bind[score.name] = (f"{score.name}_*", "zero", "capacity")
                 elif score.made_by == "queries":
                     bind[score.name] = score.name if score.for_all else f"{score.name}_*"
-            moved = ["key", "value", "token_position"]
+            moved = [each for each in CACHE if each in program.input_names]
             if not layer.window:
                 moved += [stored_name(each) for each in stored_scores(self.policy)]
             swap = []
@@ -216,18 +245,23 @@ class Blocks:
             }
             ints["new_slots"] = ("zero", "budget")
             runs.append(Run(run=name, each=tuple(members), bind=bind, ints=ints, swap=tuple(swap)))
-        kept: dict[Counter, Counter] = {"used": "budget", "kept": "budget", "known": "budget"}
+        first, *others = self._begin_anew("budget")
+        return [msgspec.structs.replace(first, do=tuple(runs)), *others]
+
+    def _begin_anew(self, held: Counter) -> list[Block]:
+        """The counters and logs where the cache has just been left with so many entries."""
+        kept: dict[Counter, Counter] = {"used": held, "kept": held, "known": held}
         if not self.log:
             first: tuple[Rows, ...] = (("hidden", "state", "zero"),)
             if SENTENCE in self.policy.scores:
-                first = (*first, ("sentence", "used", "budget"))
-            return [Block(do=tuple(runs), after=first, set=kept | {"state": "zero"})]
+                first = (*first, ("sentence", "used", held))
+            return [Block(after=first, set=kept | {"state": "zero"})]
         logs = ["hidden", *(["sentence"] if SENTENCE in self.policy.scores else [])]
-        after = tuple((name, "used", "budget") for name in logs)
-        more = {"state": "budget", "next": "budget", "tick": "zero"}
+        after = tuple((name, "used", held) for name in logs)
+        more = {"state": held, "next": held, "tick": "zero"}
         return [
-            Block(do=tuple(runs), after=after, set=kept | more),
-            # the row behind the last state: one more than budget
+            Block(after=after, set=kept | more),
+            # the row behind the last state: one more than what is held
             Block(over=Over(rows=("tick", "one"), most="one"), add=("tick", "next")),
         ]
 

@@ -45,13 +45,36 @@ def buffers_of(
     head = next(program for program in programs if HEAD in program.names)
     hidden, logits = head.inputs[0].shape[1], head.outputs[0].shape[1]
     step = next(program for program in programs if program.is_step)
-    number = next(spec.dtype for spec in step.inputs if spec.role == Role.KEY)
+    number = next((spec.dtype for spec in step.inputs if spec.role == Role.KEY), "float32")
     yield from _logs(layers, cache, policy, int(hidden))
     yield BufferSpec(name="logits", role=Role.LOGITS, dtype="float32", shape=(1, logits))
     for i, layer in enumerate(layers):
         yield from _of_layer(i, layer, layers, policy, number, rows=_rows(cache))
     yield from _queries(layers, cache, policy, every_row=every_row)
     yield from _spares(layers, policy, number, rows=_rows(cache))
+    for spec in step.with_role(Role.STATE):
+        names = [spec.name, *([mark_name(spec.name)] if keeps_marks(programs, policy) else [])]
+        for name in names:
+            yield BufferSpec(
+                name=name,
+                role=Role.STATE,
+                layer=spec.layer,
+                dtype=spec.dtype,
+                shape=spec.shape,
+                saved=("zero", "one"),
+            )
+
+
+def keeps_marks(programs: list[Program], policy: EvictionPolicy) -> bool:
+    """Whether cycles read tokens again, from a place that the states must be brought back to."""
+    step = next(program for program in programs if program.is_step)
+    again = policy.queries == "newest" and bool(step.with_role(Role.KEY))
+    return again and bool(step.with_role(Role.STATE))
+
+
+def mark_name(state: str) -> str:
+    """The buffer of what a state was where the newest tokens begin."""
+    return f"mark_{state}"
 
 
 def _logs(
@@ -105,7 +128,8 @@ def _of_layer(
     place = 0 if isinstance(layer.kind, Full) else kinds.index(layer.kind) + 1
     group = "full" if full else f"{layer.kind.__struct_config__.tag}_{place}"
     saved = ROWS if full else ("zero", f"used_{place}")
-    for name, role in (("key", Role.KEY), ("value", Role.VALUE)):
+    parts = (("key", Role.KEY), ("value", Role.VALUE))
+    for name, role in parts[:1] if layer.shared else parts:
         shape = (1, layer.kv_heads, slots, layer.head_size)
         yield BufferSpec(
             name=f"{name}_{i}",
@@ -176,15 +200,16 @@ def _of_group(group: str, place: int, members: list[CycleLayer]) -> Iterator[Buf
 def _queries(
     layers: list[CycleLayer], cache: CacheConfig, policy: EvictionPolicy, *, every_row: bool
 ) -> Iterator[BufferSpec]:
-    """Of every scored layer, the queries that it is scored by."""
+    """Of every layer that is scored or votes, the queries that it goes by."""
     rows = {
         "catalyst": cache.catalyst_size,
         "newest": NEWEST_QUERIES,
         "all": cache.chunk_size,
     }
     for i, layer in enumerate(layers):
-        if layer.score is not None and policy.queries is not None:
-            count = rows[policy.queries] + (cache.chunk_size if every_row else 0)
+        asked = policy.queries if layer.score is not None else None
+        if asked is not None or layer.vote is not None:
+            count = rows[asked or "catalyst"] + (cache.chunk_size if every_row else 0)
             yield BufferSpec(
                 name=f"queries_{i}",
                 role=Role.QUERIES,
@@ -207,8 +232,9 @@ def _spares(
         cache = (1, layer.kv_heads, slots, layer.head_size)
         parts: list[tuple[str, Role, str, tuple[Size, ...], int]] = [
             ("key", Role.KEY, number, cache, 2),
-            ("value", Role.VALUE, number, cache, 2),
         ]
+        if not layer.shared:
+            parts.append(("value", Role.VALUE, number, cache, 2))
         if full:
             of_heads = (layer.kv_heads, slots)
             parts.append(("token_position", Role.TOKEN_POSITION, "int64", of_heads, 1))

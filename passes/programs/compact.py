@@ -32,12 +32,19 @@ class Turn(nn.Module):
 
         A key that does not move is untouched, bit for bit.
         """
+        return self._turned(key, moved, -1.0)
+
+    def ahead(self, key: Tensor, moved: Tensor) -> Tensor:
+        """Rotate keys [H, n, D] forward by `moved` [H, n] slots, each at least 0."""
+        return self._turned(key, moved, 1.0)
+
+    def _turned(self, key: Tensor, moved: Tensor, sign: float) -> Tensor:
         if self.cos is None or self.sin is None:
             return key
         shape = (*moved.shape, self.cos.shape[1])
         cos = self.cos.index_select(0, moved.flatten()).reshape(shape)
         sin = self.sin.index_select(0, moved.flatten()).reshape(shape)
-        turned = rotate(key, cos, -sin, self.interleaved)
+        turned = rotate(key, cos, sign * sin, self.interleaved)
         return torch.where((moved == 0)[:, :, None], key, turned)
 
 

@@ -1,5 +1,6 @@
 """The programs of a cycle: a `score`, `evict` or `compact` for each shape of layer, and others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,18 +16,23 @@ from lcc.passes.hybrid_layers import sparse_kinds
 from lcc.passes.policies import EvictionPolicy
 from lcc.passes.policies.sink_window import SinkWindow as Newest
 from lcc.passes.programs.annotate import annotate_program
+from lcc.passes.programs.archive_layers import why_no_archive, with_archive
 from lcc.passes.programs.compact import Compact, compact_program, see_program
 from lcc.passes.programs.evict import Evict, EvictOldest, Protection, evict_program
 from lcc.passes.programs.score import Score, score_program
 from lcc.passes.rotation import Rotation
+from lcc.passes.share_latents import shares_entries
 
 
 @dataclass(frozen=True)
 class CycleLayer:
     """One attention layer, and the programs that work on its cache; None = there is none.
 
+    attend, vote    of the layers whose attention says what a question calls back
+
     window      tokens of the model's own window, where it is smaller than the cache; 0 = none
     slots       of a layer that is not full
+    shared      the value of an entry is its key, and one buffer holds both
     """
 
     query_heads: int
@@ -35,9 +41,19 @@ class CycleLayer:
     kind: Kind
     window: int = 0
     slots: int | None = None
+    shared: bool = False
     score: str | None = None
     evict: str | None = None
     compact: str | None = None
+    archive: str | None = None
+    attend: str | None = None
+    vote: str | None = None
+    put_back: str | None = None
+
+    @property
+    def entry(self) -> tuple[str, ...]:
+        """What is kept of an entry: its value only where that is not its key."""
+        return ("key",) if self.shared else ("key", "value")
 
 
 def cycle_programs(
@@ -47,15 +63,17 @@ def cycle_programs(
     plan: tuple[Kind, ...],
     *,
     sentence_ends: Tensor | None = None,
+    archive: bool = True,
 ) -> tuple[list[CycleLayer], list[Program]]:
     """Every layer of a specialized graph, and the programs that the layers name.
 
     sentence_ends   [V] bool, whether a token ends a sentence, where the policy reads sentences
+    archive         the programs of an archive are wanted, where the policy can have one
 
     Layers that agree in heads, sizes, rotation and window share their programs.
     """
     layers = [_layer(site, kind, cache) for site, kind in zip(_sites(graph), plan, strict=True)]
-    made = _Programs(graph, cache, policy)
+    made = MadePrograms(graph, cache, policy)
     made.score_all(layers)
     named = []
     for layer, site in zip(layers, _sites(graph), strict=True):
@@ -64,6 +82,8 @@ def cycle_programs(
             continue
         evict = made.evict(_rotation(site), layer) if policy.evicts else None
         named.append(replace(layer, evict=evict, score=made.score(site, layer)))
+    if archive and why_no_archive(policy, layers, _sites(graph)) is None:
+        named = with_archive(made, named, _sites(graph))
     programs = list(made.made.values())
     heads_of = [layer for layer in layers if isinstance(layer.kind, Full)]
     if policy.evicts and heads_of:
@@ -105,10 +125,11 @@ def _layer(site: fx.Node, kind: Kind, cache: CacheConfig) -> CycleLayer:
         kind=kind,
         window=0 if window >= cache.capacity else window,  # then it never hides anything
         slots=None if isinstance(kind, Full) else slots,
+        shared=isinstance(kind, Full) and shares_entries(site),
     )
 
 
-class _Programs:
+class MadePrograms:
     """The weightless programs made so far; layers that agree share them."""
 
     def __init__(self, graph: ModelGraph, cache: CacheConfig, policy: EvictionPolicy) -> None:
@@ -128,15 +149,17 @@ class _Programs:
 
     def evict(self, rotation: int, layer: CycleLayer) -> str:
         """The name of the program that evicts such a layer."""
-        kind = ("evict", layer.window > 0, layer.kv_heads, layer.head_size, rotation)
+        sizes_of = layer.kv_heads, layer.head_size
+        kind = ("evict", layer.window > 0, *sizes_of, rotation, layer.shared)
         if kind not in self.made:
             cache = self.cache
             sizes = Protection(cache.sink_size, cache.recent_size, self.policy.tail_size)
             module: Evict
             if layer.window:
-                module = EvictOldest(Newest(Newest.Options()), sizes, self._turn(rotation))
+                policy: EvictionPolicy = Newest(Newest.Options())
+                module = EvictOldest(policy, sizes, self.turn(rotation), shared=layer.shared)
             else:
-                module = Evict(self.policy, sizes, self._turn(rotation))
+                module = Evict(self.policy, sizes, self.turn(rotation), shared=layer.shared)
             self.made[kind] = evict_program(
                 self._name("evict"),
                 module,
@@ -155,7 +178,7 @@ class _Programs:
         if kind not in self.made:
             self.made[kind] = compact_program(
                 self._name("compact"),
-                Compact(self._turn(rotation)),
+                Compact(self.turn(rotation)),
                 kv_heads=layer.kv_heads,
                 head_size=layer.head_size,
                 heads=heads,
@@ -195,10 +218,16 @@ class _Programs:
             )
         return self.made[kind].names[0]
 
+    def once(self, kind: tuple, make: Callable[[str], Program]) -> str:
+        """The name of a program of this kind, which is made the first time."""
+        if kind not in self.made:
+            self.made[kind] = make(kind[0] if len(kind) == 1 else self._name(kind[0]))
+        return self.made[kind].names[0]
+
     def _name(self, program: str) -> str:
         return f"{program}_{sum(kind[0] == program for kind in self.made)}"
 
-    def _turn(self, rotation: int) -> Rotation | None:
+    def turn(self, rotation: int) -> Rotation | None:
         """What turns a key that moves to another slot."""
         if rotation < 0 or self.cache.positions == "absolute":
             return None

@@ -1,6 +1,7 @@
 """The program `evict`: keep the best entries of a full layer, and close the ranks; no weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Protection:
 class Evict(nn.Module):
     """Keep `budget` entries of each KV head, in token order, in slots 0 .. budget-1.
 
-    key, value      [1, Hkv, S, D]  float32; keys rotated
+    key, value      [1, Hkv, S, D]  float32; keys rotated; no value where it is the key
     token_position  [Hkv, S] int64  of slots 0 .. kept-1; those behind them follow one another
     used            [1] int32       entries held, more than `budget`
     kept            [1] int32       of them, those that the last cycle left
@@ -57,38 +58,54 @@ class Evict(nn.Module):
     """
 
     def __init__(
-        self, policy: EvictionPolicy, protection: Protection, rotation: Rotation | None = None
+        self,
+        policy: EvictionPolicy,
+        protection: Protection,
+        rotation: Rotation | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
-        """`rotation` is None under absolute positions and for layers without rotary embedding."""
+        """Keep what it works with.
+
+        rotation    None under absolute positions and for layers without rotary embedding
+        shared      the value of an entry is its key
+        """
         super().__init__()
         self.policy, self.protection, self.turn = policy, protection, Turn(rotation)
-        self.names = [*CACHE, *COUNTERS, "new_slots", *score_inputs(policy)]
+        self.moved = tuple(each for each in CACHE if not (shared and each == "value"))
+        self.names = [*self.moved, *COUNTERS, "new_slots", *score_inputs(policy)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The inputs in the order of `names`."""
         given = dict(zip(self.names, inputs, strict=True))
-        key, value, new_slots = given["key"], given["value"], given["new_slots"]
+        key, new_slots = given["key"], given["new_slots"]
+        value = given.get("value", key)
         budget, slot = new_slots.shape[0], torch.arange(key.shape[2])
-        counted = slot - given["used"] + given["tokens_read"]
-        position = torch.where(slot < given["kept"], given["token_position"], counted)
-        scores = {
-            each.name: self._score(each, given, slot, position) for each in self.policy.scores
-        }
+        position, scores = self._known(given, slot)
         valid = slot < given["used"]
         protected = valid & self._protected(given, slot, budget)
         entries = Entries(key[0], value[0], slot, valid, protected, budget, scores)
         stays = self.policy.select(entries)  # [Hkv, budget]
         kept_key = self.turn(gather_rows(key, stays), stays - new_slots)
-        results = [
-            torch.cat((kept_key, key[0, :, budget:]), dim=1)[None],
-            torch.cat((gather_rows(value, stays), value[0, :, budget:]), dim=1)[None],
-            torch.cat((position.gather(1, stays), position[:, budget:]), dim=1),
-        ]
+        results = [torch.cat((kept_key, key[0, :, budget:]), dim=1)[None]]
+        if "value" in given:
+            kept_value = gather_rows(value, stays)
+            results.append(torch.cat((kept_value, value[0, :, budget:]), dim=1)[None])
+        results.append(torch.cat((position.gather(1, stays), position[:, budget:]), dim=1))
         for each in stored_scores(self.policy):
             old = scores[each.name]
             new = torch.cat((old.gather(1, stays), old[:, budget:]), dim=1)
             results.append(new.transpose(0, 1) if each.made_by == "step" else new)
         return tuple(results)
+
+    def _known(self, given: dict[str, Tensor], slot: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token positions [Hkv, S] int64, and each entry score [Hkv, S]."""
+        counted = slot - given["used"] + given["tokens_read"]
+        position = torch.where(slot < given["kept"], given["token_position"], counted)
+        scores = {
+            each.name: self._score(each, given, slot, position) for each in self.policy.scores
+        }
+        return position, scores
 
     def _score(
         self, each: EntryScore, given: dict[str, Tensor], slot: Tensor, position: Tensor
@@ -156,11 +173,9 @@ def evict_program(
     Raises:
         ConfigError: the policy's `rank` cannot be traced.
     """
-    inputs = _inputs(evict.policy, kv_heads, head_size, capacity, budget)
+    inputs = _inputs(evict, kv_heads, head_size, capacity, budget)
     outputs = [
-        Port("key_out", Role.KEY),
-        Port("value_out", Role.VALUE),
-        Port("token_position_out", Role.TOKEN_POSITION),
+        *(Port(f"{each}_out", Role(each)) for each in evict.moved),
         *(
             Port(f"{stored_name(each)}_out", Role.ENTRY_SCORE)
             for each in stored_scores(evict.policy)
@@ -177,16 +192,19 @@ def evict_program(
         ) from error
 
 
-def _inputs(
-    policy: EvictionPolicy, kv_heads: int, head_size: int, capacity: int, budget: int
-) -> list[Input]:
+def _inputs(evict: Evict, kv_heads: int, head_size: int, capacity: int, budget: int) -> list[Input]:
+    policy = evict.policy
     slots = "slots", torch.export.Dim("slots", min=8)
     count = "budget", torch.export.Dim("budget", min=1)
     cache = torch.zeros(1, kv_heads, capacity, head_size)
     rows, one = torch.zeros(kv_heads, capacity), torch.zeros(1, dtype=torch.int32)
     inputs = [
         Input(Port("key", Role.KEY), cache, {2: slots}),
-        Input(Port("value", Role.VALUE), cache.clone(), {2: slots}),
+        *(
+            Input(Port("value", Role.VALUE), cache.clone(), {2: slots})
+            for each in evict.moved
+            if each == "value"
+        ),
         Input(Port("token_position", Role.TOKEN_POSITION), rows.long(), {1: slots}),
         *(
             Input(Port(each, Role.COUNTER), one.long() if each == "tokens_read" else one.clone())
@@ -194,6 +212,14 @@ def _inputs(
         ),
         Input(Port("new_slots", Role.SLOTS), torch.arange(budget), {0: count}),
     ]
+    return inputs + score_ports(policy, kv_heads, capacity, slots)
+
+
+def score_ports(
+    policy: EvictionPolicy, kv_heads: int, capacity: int, slots: tuple[str, Any]
+) -> list[Input]:
+    """The inputs that `score_inputs` names; `slots`: what their size is called."""
+    rows, inputs = torch.zeros(kv_heads, capacity), list[Input]()
     for each in policy.scores:
         port = Port(each.name, Role.ENTRY_SCORE)
         if each.made_by == "log":

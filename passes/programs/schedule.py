@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass
 
-from lcc.artifact.schedule import BufferSpec, Group, Schedule
-from lcc.config import HEAD_ROWS, NEWEST_QUERIES, CacheConfig
+from lcc.artifact.schedule import BufferSpec, Column, Group, Schedule
+from lcc.config import HEAD_ROWS, NEWEST_QUERIES, SNAPSHOTS, CacheConfig
 from lcc.ir.plan import BlockSparse, Full
 from lcc.ir.program import Program
+from lcc.ir.roles import Role
 from lcc.passes.policies import EvictionPolicy
+from lcc.passes.programs.archive_blocks import (
+    ARCHIVE_COUNTERS,
+    SCAN_ROWS,
+    archive_buffers,
+    columns_of,
+)
 from lcc.passes.programs.blocks import Blocks
-from lcc.passes.programs.buffers import buffers_of
+from lcc.passes.programs.buffers import buffers_of, keeps_marks, mark_name
 from lcc.passes.programs.cycle import CycleLayer, sparse_kind_of
 
 
@@ -21,6 +28,7 @@ class RunPlan:
     groups: tuple[Group, ...]
     buffers: tuple[BufferSpec, ...]
     schedule: Schedule
+    archive: tuple[Column, ...] = ()
 
 
 def run_plan(
@@ -47,21 +55,45 @@ def run_plan(
         cycle=blocks.cycle(),
         logits=(blocks.logits(),),
         nll=blocks.nll(),
+        flush=blocks.flush(),
+        recall=blocks.recall(),
         compact={group.name: blocks.compact(group) for group in groups[1:]},
+        marks=_marks(programs, policy),
         log=blocks.log,
     )
     reads_catalyst = policy.queries == "catalyst" and bool(blocks.scored)
+    reserves = reads_catalyst or blocks.archive.here
+    constants = _constants(cache, reserves=reserves)
+    counters = _counters(len(groups) - 1, seed=getattr(policy.options, "seed", 0))
+    if schedule.marks:
+        counters["marked"] = 0
+    if any(program.with_role(Role.STATE) for program in programs):
+        constants["snapshots"] = SNAPSHOTS
+    buffers = [*buffers_of(built, layers, cache, policy, every_row=every_row)]
+    if blocks.archive.here:
+        constants["scan_rows"] = SCAN_ROWS
+        counters |= dict.fromkeys(ARCHIVE_COUNTERS, 0)
+        buffers += archive_buffers(layers, cache, policy)
     return RunPlan(
-        constants=_constants(cache, reads_catalyst=reads_catalyst),
-        counters=_counters(len(groups) - 1, seed=getattr(policy.options, "seed", 0)),
+        constants=constants,
+        counters=counters,
         groups=groups,
-        buffers=tuple(buffers_of(built, layers, cache, policy, every_row=every_row)),
+        buffers=tuple(buffers),
         schedule=schedule,
+        archive=tuple(columns_of(layers, policy)),
     )
 
 
-def _constants(cache: CacheConfig, *, reads_catalyst: bool) -> dict[str, int]:
-    """What does not change."""
+def _marks(programs: list[Program], policy: EvictionPolicy) -> tuple[tuple[str, str], ...]:
+    """Each state, and what it was where the newest tokens begin."""
+    if not keeps_marks(programs, policy):
+        return ()
+    step = next(program for program in programs if program.is_step)
+    return tuple((spec.name, mark_name(spec.name)) for spec in step.with_role(Role.STATE))
+
+
+def _constants(cache: CacheConfig, *, reserves: bool) -> dict[str, int]:
+    """What does not change; `reserves`: slots for a catalyst prompt, or for a question."""
     return {
         "zero": 0,
         "one": 1,
@@ -70,7 +102,7 @@ def _constants(cache: CacheConfig, *, reads_catalyst: bool) -> dict[str, int]:
         "budget": cache.budget,
         "chunk_size": cache.chunk_size,
         "catalyst_size": cache.catalyst_size,
-        "reserved": cache.catalyst_size if reads_catalyst else 0,
+        "reserved": cache.catalyst_size if reserves else 0,
         "newest": NEWEST_QUERIES,
         "head_rows": HEAD_ROWS,
         "log_rows": cache.capacity + 1,

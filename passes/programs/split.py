@@ -116,7 +116,7 @@ def _export_step(step: ModelGraph, *, chunk_size: int, capacity: int) -> Program
     caches: dict[tuple[Role, int | None], str] = {
         (port.role, port.layer): port.name
         for port in step.inputs
-        if port.role in (Role.KEY, Role.VALUE)
+        if port.role in (Role.KEY, Role.VALUE, Role.STATE)
     }
     return export(
         copy.copy(step.module),

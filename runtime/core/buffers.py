@@ -26,11 +26,30 @@ class Buffers:
         """Allocate all of them, as zeros; `numbers`: the sizes that shapes name."""
         self.specs = {spec.name: spec for spec in specs}
         self.arrays: dict[str, Buffer] = {}
-        self.version = 0
+        self.version, self._engine = 0, engine
+        self._grown: list[str] = []
         for spec in specs:
-            shape = [numbers[size] if isinstance(size, str) else size for size in spec.shape]
-            self.arrays[spec.name] = engine.zeros(shape, spec.dtype, spec.role)
+            self._allocate(spec, numbers)
         self.longest = max(self.arrays[spec.name].shape[spec.axis] for spec in specs)
+
+    def _allocate(self, spec: BufferSpec, numbers: Mapping[str, int]) -> None:
+        shape = [max(1, numbers[size]) if isinstance(size, str) else size for size in spec.shape]
+        self.arrays[spec.name] = self._engine.zeros(shape, spec.dtype, spec.role)
+
+    def grow(self, names: Sequence[str], numbers: Mapping[str, int]) -> None:
+        """Allocate buffers anew, as zeros, with the sizes that numbers have now."""
+        for name in names:
+            self._allocate(self.specs[name], numbers)
+            self._grown.append(name)
+        self.version += 1
+
+    def shrink(self) -> None:
+        """Give the memory back that buffers have grown by."""
+        grown, self._grown = self._grown, []
+        for name in grown:
+            sizes = {size: 1 for size in self.specs[name].shape if isinstance(size, str)}
+            self._allocate(self.specs[name], sizes)
+        self.version += 1
 
     def saved(self, numbers: Mapping[str, int]) -> Iterator[tuple[BufferSpec, int, list[int]]]:
         """Every buffer that a saved state holds, the first of its rows there, and their shape."""
@@ -50,6 +69,12 @@ class Buffers:
         for name, array in self.arrays.items():
             if isinstance(array, np.ndarray) and self.specs[name].role not in written:
                 array.fill(0)
+
+    def host(self, name: str) -> np.ndarray:
+        """A buffer that no device holds, such as a state."""
+        array = self.arrays[name]
+        assert isinstance(array, np.ndarray), name
+        return array
 
     def swap(self, one: str, other: str) -> None:
         """Exchange the memory of two buffers."""

@@ -13,11 +13,13 @@ from lcc.artifact.manifest import Manifest
 from lcc.artifact.schedule import Block
 from lcc.artifact.session_sizes import LOWERED, lowered_constants
 from lcc.config import BEGINNING_TOKENS, CacheConfig
-from lcc.errors import CacheError
+from lcc.errors import CacheError, ConfigError
 from lcc.ir.roles import Role
+from lcc.runtime.archive.rows import ArchiveRows
 from lcc.runtime.core.buffers import Buffers
 from lcc.runtime.core.interpreter import IDS, Interpreter
 from lcc.runtime.core.plan import Limits
+from lcc.runtime.core.snapshots import Snapshots
 from lcc.runtime.engines.base import Engine
 
 
@@ -37,6 +39,22 @@ class Cycle:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Recall:
+    """What a question brought back.
+
+    rows        of the archive, all of which were ranked
+    returned    entries per KV head that are in the cache now and were not before
+    used        entries now
+    seconds     it took
+    """
+
+    rows: int
+    returned: int
+    used: int
+    seconds: float
+
+
 class Executor:
     """The buffers and counters of one session, and the programs that work on them.
 
@@ -45,8 +63,9 @@ class Executor:
     buffers     every tensor that lives longer than a call
     cache_bytes     of all buffers
     beginning   ids of the first tokens of the text, at most 32
-    again       the last id, where a rewind has left its hidden state unknown: it is read again
-                with what comes next; `used` and `tokens` count it, the counters do not
+    again       ids that a rewind has left to be read again, with what comes next: the last one,
+                whose hidden state is not known, or those behind the nearest copy of the states of
+                recurrent layers; `used` and `tokens` count them, the counters do not
     broken      a cycle failed half-way: only `reset` helps
     """
 
@@ -64,7 +83,15 @@ class Executor:
         self.limits = Limits(**limits, evicts=bool(self._schedule.cycle))
         self.buffers = Buffers(manifest.buffers, self.numbers, engine)
         self.cache_bytes = sum(array.nbytes for array in self.buffers.arrays.values())
-        self._run = Interpreter(manifest, self.numbers, self.buffers, engine).run
+        self._interpreter = Interpreter(manifest, self.numbers, self.buffers, engine)
+        self._run = self._interpreter.run
+        marks = {mark for _, mark in self._schedule.marks}
+        states = [spec.name for spec in manifest.buffers if spec.role == Role.STATE]
+        self.snapshots = Snapshots(self.buffers, [name for name in states if name not in marks])
+        # Entries from which on a cycle that is due reads tokens again; 0 = it never does.
+        self._due_from = self.limits.usable - self.numbers["newest"] if marks else 0
+        self._newest_from = self._due_from
+        self.archive: ArchiveRows | None = None
         self.reads_catalyst = "catalyst" in {b.over.ids for b in self._schedule.cycle if b.over}
         self.catalyst_size = sizes.catalyst_size
         self.reset()
@@ -93,6 +120,28 @@ class Executor:
     def protected(self, size: int) -> None:
         self.numbers["protected"] = size
 
+    def check_archive(self) -> None:
+        """Raise ConfigError where artifacts of this kind have no archive."""
+        if not self._schedule.recall:
+            policy, target = self.manifest.policy.name, self.manifest.target
+            raise ConfigError(
+                f"this artifact has no archive: policy {policy} for {target}; wanted one compiled "
+                "with --policy consensus for onnxruntime:cpu or tvm:cpu, of a model whose full "
+                "layers have no windows and no ALiBi"
+            )
+
+    def attach(self, archive: ArchiveRows) -> None:
+        """Let cycles write what they evict to an archive."""
+        self.archive = self._interpreter.archive = archive
+        self.numbers["archiving"] = 1
+
+    def detach(self) -> None:
+        """Close the archive; what is evicted from now on is gone."""
+        if self.archive is not None:
+            self.archive.close()
+            self.archive = self._interpreter.archive = None
+            self.numbers["archiving"] = 0
+
     @property
     def since_cycle(self) -> list[int]:
         """Ids of the tokens read since the last cycle."""
@@ -106,12 +155,22 @@ class Executor:
         return sum(int(np.prod(shape)) * np.dtype(spec.dtype).itemsize for spec, _, shape in saved)
 
     def reset(self) -> None:
-        """Forget everything that was read."""
+        """Forget everything that was read; an archive of it is emptied."""
+        if self.archive is not None and self.archive.known:
+            self.archive.clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything that was read; an archive stays as it is."""
         self.numbers.update(self.manifest.counters)
+        if self.archive is not None:
+            self.numbers["archiving"] = 1
         self.buffers.clear()
         self.beginning: list[int] = []
         self.again: list[int] = []
         self.broken = self._has_logits = False
+        self.snapshots.forget()
+        self.begin_turn()
 
     def check(self) -> None:
         """Refuse to go on with buffers that a failure has left half changed."""
@@ -131,13 +190,28 @@ class Executor:
         while ids:
             aligns = (numbers[group.align] for group in self._groups if group.align)
             rest = [align - numbers["tokens"] % align for align in aligns]
+            rest += [mark] if (mark := self._newest_from - numbers["used"]) > 0 else []
             count = min([len(ids), self.limits.chunk_size, *rest])
             self._make_room(count)
+            if self.snapshots:
+                self.snapshots.pass_by(numbers["used"], self._last_hidden())
             new = ids[max(0, len(self.beginning) - numbers["tokens"]) : count]
             self._change(blocks, ids[:count])
             self.beginning += new[: BEGINNING_TOKENS - len(self.beginning)]
-            ids, self.again = ids[count:], []
+            ids, self.again = ids[count:], self.again[count:]
+            if numbers["used"] == self._newest_from:
+                self._interpreter.mark()
             yield count
+
+    def _last_hidden(self) -> np.ndarray | None:
+        """[h] the hidden state after the last token read; None where it is not known."""
+        row = self.numbers["state"]
+        return None if row < 0 else self.buffers.rows("hidden", row, row + 1)[0]
+
+    def begin_turn(self) -> None:
+        """Something new begins here: one may want to go back to this place."""
+        if not self.again:  # else there is a copy of this place already
+            self.snapshots.begin_turn(self.numbers["used"], self._last_hidden())
 
     def _make_room(self, count: int) -> None:
         """Compact the groups that lack slots for `count` more entries, or whose chunk has ended."""
@@ -155,7 +229,9 @@ class Executor:
         which only adds to it.
         """
         before, self._has_logits = dict(self.numbers), False
-        self.broken = blocks not in (self._schedule.read, self._schedule.nll)
+        schedule = self._schedule
+        adds = blocks in (schedule.read, schedule.nll, schedule.flush) and not self.snapshots
+        self.broken = not adds
         try:
             self._run(blocks, ids)
         except BaseException:
@@ -214,24 +290,89 @@ class Executor:
             raise CacheError(f"catalyst: {extra} tokens, {limits.reserved} slots for them")
         self._make_room(extra)
         self.numbers["left"] = left
+        if self._schedule.marks:
+            self._mark_newest()
         self._change(self._schedule.cycle, catalyst)
+        self._after_cycle()
         return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
+
+    def _mark_newest(self) -> None:
+        """Let the marks be those of the newest tokens, where a cycle comes before it is due."""
+        numbers, read = self.numbers, self._schedule.read
+        wanted = max(numbers["kept"], numbers["used"] - numbers["newest"])
+        ids = self.since_cycle[wanted - numbers["kept"] :]
+        if numbers["marked"] != wanted and len(ids) <= self.rewindable:
+            try:
+                with self._interpreter.states_kept():
+                    self.rewind(len(ids))
+                    self._newest_from = wanted
+                    if numbers["used"] == wanted:
+                        self._interpreter.mark()
+                    list(self._steps(ids, read))
+            finally:
+                self._newest_from = self._due_from
+        if numbers["marked"] >= numbers["used"]:
+            raise CacheError("nothing was read since the state was loaded; feed before a cycle")
+
+    def _after_cycle(self) -> None:
+        """Places of the cache are others now."""
+        self.snapshots.forget()
+        self.begin_turn()
+        if self._schedule.marks:
+            self._interpreter.mark()
+
+    def recall(self, question: Sequence[int]) -> Recall | None:
+        """Fill the cache anew with what a question asks of the archive and of the cache itself.
+
+        question    ids; of a longer one the last `catalyst_size`
+
+        returns     None where nothing was evicted yet: the cache has everything
+        """
+        self.read(())
+        if self.archive is None or not question or self.tokens <= self.used:
+            return None
+        begin, before = time.perf_counter(), self.kept_tokens(self._groups[0].layers[0])[0]
+        counters = self.counters
+        self._change(self._schedule.flush)
+        if self.archive.stopped or self.numbers["archived"] <= self.limits.budget:
+            self.numbers.update(counters)  # as if nothing had been appended: the cache stays
+            return None  # what is not in the archive cannot come back from there
+        ids = question[-self.sizes.catalyst_size :]
+        self._make_room(len(ids))
+        try:
+            self._change(self._schedule.recall, ids)
+        finally:
+            self.buffers.shrink()
+        self._after_cycle()
+        after = self.kept_tokens(self._groups[0].layers[0])[0]
+        back = int((~np.isin(after, before)).sum())
+        return Recall(self.numbers["archived"], back, self.used, time.perf_counter() - begin)
 
     @property
     def rewindable(self) -> int:
         """How many of the newest tokens can be taken back.
 
-        Those since the last cycle. Where a group was compacted since, one token less than what it
-        has read, if the last one that stays has to be read again.
+        Those since the last cycle; of a model with recurrent layers, those since the last text,
+        prompt or message began. Where a group was compacted since, one token less than what it has
+        read, if the last one that stays has to be read again.
         """
+        if self.snapshots:
+            return self._rewindable_states()
         rooms = [self.numbers[group.used] - self.numbers[group.kept] for group in self._groups]
         least = min(rooms) + len(self.again)
         return least if min(rooms) == rooms[0] else max(0, least - (not self._schedule.log))
 
+    def _rewindable_states(self) -> int:
+        """What is behind the oldest copy of the states, which all groups must still hold."""
+        back = self.numbers["used"] - self.snapshots.oldest
+        rooms = [self.numbers[group.used] - self.numbers[group.kept] for group in self._groups]
+        return self.used - self.snapshots.oldest if back <= min(rooms) else len(self.again)
+
     def rewind(self, count: int) -> None:
         """Take back the newest `count` tokens, at most `rewindable`.
 
-        Attention that their queries have paid stays with the entries.
+        Attention that their queries have paid stays with the entries; tokens that must be read
+        again, in a model with recurrent layers, pay it again.
         """
         self.check()
         if not 0 <= count <= self.rewindable:
@@ -240,12 +381,19 @@ class Executor:
             return
         numbers, log, total = self.numbers, self._schedule.log, self.tokens - count
         since = self.since_cycle[: len(self.since_cycle) - count]
-        self.again = [] if log or not total else since[-1:]
+        hidden = None
+        if self.snapshots:
+            place, hidden = self.snapshots.back(self.used - count)
+            self.again = since[place - numbers["kept"] :]
+        else:
+            self.again = [] if log or not total else since[-1:]
         lower = numbers["tokens"] - total + len(self.again)
         for name in {name for block in self._schedule.read for name in block.add}:
             numbers[name] -= lower
         state = "no_state" if self.again or not total else "used" if log else "zero"
         numbers["state"] = numbers[state]
+        if hidden is not None and state == "zero":
+            self.buffers.write_rows("hidden", 0, hidden[None])
         numbers["known"] = min(numbers["known"], numbers["used"])
         numbers["protected"] = min(numbers["protected"], self.used)
         self.beginning, self._has_logits = self.beginning[:total], False

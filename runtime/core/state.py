@@ -4,7 +4,8 @@ A safetensors file; its `__metadata__` has two texts:
 
     sha256  of the header, with 64 zeros in this place, and of the data
     lcc     a JSON page: version, artifact (its fingerprint), counters, sizes, beginning (the first
-            ids of the text) and notes: what the caller wants to find again
+            ids of the text), notes: what the caller wants to find again, and archive: rows that
+            it knows, and a checksum of the last (null = there was none)
 
 A state belongs to the artifact it was made with, file by file: other weights read other keys.
 """
@@ -27,7 +28,7 @@ from lcc.ir.roles import Role
 from lcc.runtime.core.executor import Executor
 from lcc.runtime.core.plan import check_protected
 
-VERSION = 6
+VERSION = 7
 BLANK = b"0" * 64  # in place of the sha256 while it is computed
 Table = dict[str, dict[str, Any]]
 Placed = tuple[BufferSpec, int, np.ndarray]  # rows, their buffer, and the first of them there
@@ -42,6 +43,7 @@ class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sizes: CacheConfig
     beginning: list[int]
     notes: msgspec.Raw
+    archive: tuple[int, int] | None = None
 
 
 def save(path: str | Path, executor: Executor, notes: Any, dtype: str | None = None) -> None:
@@ -59,7 +61,9 @@ def save(path: str | Path, executor: Executor, notes: Any, dtype: str | None = N
         raise ConfigError(f'dtype is "{dtype}", wanted float32 or float16')
     executor.read(())  # what a rewind has left to be read again
     mine, raw = fingerprint(executor.manifest), msgspec.Raw(msgspec.json.encode(notes))
-    page = _Page(VERSION, mine, executor.counters, executor.sizes, executor.beginning, raw)
+    archive = executor.archive
+    mark = None if archive is None else archive.mark(executor.numbers["archived"])
+    page = _Page(VERSION, mine, executor.counters, executor.sizes, executor.beginning, raw, mark)
     metadata = {"sha256": BLANK.decode(), "lcc": msgspec.json.encode(page).decode()}
     header = msgspec.json.encode({"__metadata__": metadata} | _table(executor, {}, dtype))
     header, digest = header + b" " * (-len(header) % 8), hashlib.sha256()
@@ -128,18 +132,33 @@ def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
             if digest.hexdigest() != metadata["sha256"] or file.read(1):
                 raise ArtifactError("changed since it was saved (sha256 differs); save it anew")
             file.seek(start)
-            executor.reset()
+            archived = _archived(executor, page)
+            executor.clear()
             executor.broken = True  # until all is in
-            executor.numbers.update(page.counters)
+            executor.numbers.update(page.counters | archived)
             executor.beginning = page.beginning
             for spec, first, rows in _tensors(file, table, executor, page):
                 executor.buffers.write_rows(spec.name, first, rows)
             executor.broken = False
+            executor.snapshots.forget()
+            executor.begin_turn()
     except LccError as error:
         raise type(error)(f"{path}: {error}") from None
     except (OSError, KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise ArtifactError(f"{path}: not a whole state file ({error}); save it anew") from None
     return notes
+
+
+def _archived(executor: Executor, page: _Page) -> dict[str, int]:
+    """Counters of the archive that goes with the state, in this session."""
+    if executor.archive is None:
+        return {
+            name: 0 for name in ("archiving", "archived", "archived_to") if name in page.counters
+        }
+    if page.archive is None:
+        executor.archive.check_new()
+        return {"archiving": 1, "archived": 0, "archived_to": 0}
+    return {"archiving": 1, "archived": executor.archive.go_back(*page.archive)}
 
 
 def _tensors(file: Any, table: Table, executor: Executor, page: _Page) -> Iterator[Placed]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcc.errors import CacheError
-from lcc.runtime.core.executor import Cycle, Executor
+from lcc.runtime.core.executor import Cycle, Executor, Recall
 from lcc.runtime.core.plan import CYCLE, check_protected, next_step
+from lcc.runtime.core.snapshots import GAP
 from lcc.runtime.interrupts import uninterrupted
 from lcc.runtime.resident import trim
 from lcc.runtime.stats import Clock
@@ -30,6 +31,7 @@ class Feeding:
     progress    called after every step; returning False stops
     stop        called before every step; returning True stops
     nll         where it is a list, each step adds its tokens' negative log likelihoods, [n] float32
+    asks        what is read asks for something: what it asks for comes back from the archive first
     """
 
     catalyst: list[int] | None = None
@@ -38,6 +40,7 @@ class Feeding:
     progress: Callable[[Progress], object] | None = None
     stop: Callable[[], bool] | None = None
     nll: list[np.ndarray] | None = None
+    asks: bool = False
 
 
 class Reader:
@@ -49,6 +52,7 @@ class Reader:
     cycles      the last 1,000 cycles
     on_cycle    called after each cycle
     passage     the text that was read last, where it was read as text
+    recall      what the last question brought back; None = none did
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Reader:
         self.cycles: deque[Cycle] = deque(maxlen=CYCLES_KEPT)
         self.on_cycle: Callable[[Cycle], object] | None = None
         self.passage = Passage("", 0)
+        self.recall: Recall | None = None
 
     def __del__(self) -> None:
         """Return to the system what the buffers took: an app may load the next model."""
@@ -98,7 +103,13 @@ class Reader:
                 be evicted; or a callback has moved the session, which keeps what it holds.
         """
         self.executor.check()
+        if self.executor.archive is not None and self.tokens == drop:
+            self.executor.archive.check_new()
         self._take_back(drop)
+        self.executor.begin_turn()
+        begun = self.tokens
+        if how.asks:
+            parts = self._recalled(parts)
         queue = TokenQueue(self._protected(parts) if how.protect else parts, self.pending)
         self.epoch += 1
         epoch, before, cycles = self.epoch, self.tokens, self.clock.cycles
@@ -122,7 +133,29 @@ class Reader:
         if finished and how.protect:
             self.executor.protected = self.executor.used
         self.passage = Passage(text[-CONTEXT:], self.tokens if finished else -1)
-        return self.tokens - before
+        return self.tokens - begun
+
+    def _recalled(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """What is still to be read, when what the parts ask for is in the cache.
+
+        Of parts that do not fit behind a recall the beginning is read first: it is a text with a
+        question at its end, and what is evicted of it can be called back.
+        """
+        executor = self.executor
+        if executor.archive is None:
+            return parts
+        question = [token for ids, _ in parts for token in ids]
+        room = executor.limits.usable - executor.limits.budget
+        if text := question[:-room]:
+            self.feed(iter([(text, 1.0)]), Feeding())
+        self.read_pending()
+        with uninterrupted():
+            recall = executor.recall(question[-room:])
+        if recall is not None:
+            self.recall = recall
+            self.clock.recalls += 1
+            self.clock.recall_seconds += recall.seconds
+        return iter([(question[-room:], 1.0)])
 
     def _steps(
         self, queue: TokenQueue, how: Feeding, epoch: int, told: Callable[[], Progress]
@@ -179,6 +212,8 @@ class Reader:
         if count == CYCLE:
             self.cycle(how.catalyst, self._left(queue))
             return 0
+        if executor.snapshots and count == len(ids):  # the end of it may be taken back
+            count -= GAP if count > GAP else 0
         with uninterrupted():
             if how.nll is None:
                 executor.read(ids[:count])
@@ -231,9 +266,10 @@ class Reader:
         """
         self.executor.check()
         if not 0 <= count <= self.rewindable:
+            since = "the last text began" if self.executor.snapshots else "the last cycle"
             raise CacheError(
-                f"rewind({count}): {self.rewindable} tokens were read since the last cycle, only "
-                "they can be taken back; save() before feeding more, and load() to go further back"
+                f"rewind({count}): {self.rewindable} tokens were read since {since}, only they can "
+                "be taken back; save() before feeding more, and load() to go further back"
             )
         self.epoch += 1
         self._take_back(count)
@@ -248,6 +284,6 @@ class Reader:
         """Forget everything that was read."""
         self.epoch += 1
         self.executor.reset()
-        self.pending, self.passage = [], Passage("", 0)
+        self.pending, self.passage, self.recall = [], Passage("", 0), None
         self.cycles.clear()
         self.clock = Clock(load_seconds=self._load_seconds)

@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     temperature, top_k, top_p, min_p, repetition_penalty, seed
                     see `Sampling`; where it says nothing: greedy
     eos             ids that end the text; [] = none
+    recall          False: bring nothing back from the archive for this prompt
     """
 
     max_new_tokens: int | None
@@ -37,6 +38,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float | None
     seed: int | None
     eos: int | Sequence[int] | None
+    recall: bool | None
 
 
 class _Greedy(TypedDict):
@@ -81,13 +83,14 @@ class Writer:
         limit = defaults.get("max_new_tokens") if limit is None else limit
         if limit is not None and (not isinstance(limit, Integral) or limit < 1):
             raise ConfigError(f"max_new_tokens is {limit!r}, wanted a whole number, 1 or more")
-        asked = {k: v for k, v in options.items() if k not in ("max_new_tokens", "eos")}
+        asked = {k: v for k, v in options.items() if k not in ("max_new_tokens", "eos", "recall")}
         sampling = Sampling.of(defaults, **asked)
         if prompt is not None:
             self._encoder.parts(prompt, "prompt")  # reports a mistake now, not in the loop
         elif self._reader.tokens == 0:
             raise CacheError("nothing was read yet, nothing to go on from; give a prompt")
-        how = _Prompt(prompt, prefix, drop, alone)
+        asks = options.get("recall") is not False
+        how = _Prompt(prompt, prefix, drop, alone, asks)
         return self._choose(how, limit, self._ends(options), sampling)
 
     def _ends(self, options: Options) -> frozenset[int]:
@@ -134,11 +137,12 @@ class Writer:
 
     def _read(self, prompt: "_Prompt", text: str | Ids) -> None:
         if not prompt.alone and not prompt.drop:
-            read(self._reader, self._encoder, text, "prompt", Feeding(), prefix=prompt.prefix)
+            how = Feeding(asks=prompt.asks)
+            read(self._reader, self._encoder, text, "prompt", how, prefix=prompt.prefix)
             return
         prefix = prompt.prefix and self._reader.tokens == 0
         parts = self._encoder.parts(text, "prompt", prefix=prefix)
-        self._reader.feed(parts, Feeding(), drop=prompt.drop)
+        self._reader.feed(parts, Feeding(asks=prompt.asks), drop=prompt.drop)
 
     def _penalized(self, prompt: str | Ids, sampling: Sampling) -> list[int]:
         """Ids of the prompt that a repetition penalty lowers."""
@@ -203,6 +207,7 @@ class _Prompt:
     prefix: bool
     drop: int
     alone: bool
+    asks: bool
 
 
 def stop_strings(stop: str | Sequence[str] | None) -> list[str]:

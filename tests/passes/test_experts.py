@@ -20,6 +20,8 @@ def activation(name: str, x: float, alpha: float) -> float:
     x = alpha * x
     if name == "relu":
         return max(0.0, x)
+    if name == "relu2":
+        return max(0.0, x) ** 2
     if name == "gelu":
         return x * (1 + math.erf(x / math.sqrt(2))) / 2
     return x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2

@@ -86,14 +86,23 @@ def test_the_order() -> None:
     """The check compares with the model before a plan changes it; heads read what is cached."""
     assert [each.name for each in every_pass()] == [
         "find_attention",
+        "spell_out_complex",
         "insert_retaining_heads",
+        "share_latents",
         "lift_kv_cache",
+        "lift_state",
         "check_chunks",
         "hybrid_layers",
         "average_retaining_heads",
     ]
     plain = default_passes(CacheConfig(), make_policy(PolicyConfig(name="knorm")), plan=" dense ")
-    assert [each.name for each in plain] == ["find_attention", "lift_kv_cache"]
+    assert [each.name for each in plain] == [
+        "find_attention",
+        "spell_out_complex",
+        "share_latents",
+        "lift_kv_cache",
+        "lift_state",
+    ]
 
 
 def test_queries_are_handed_out_where_a_policy_scores_by_them() -> None:

@@ -1,11 +1,13 @@
-"""A sample put to a compiled artifact in one of the two settings, as a line of the results.
+"""A sample put to a compiled artifact in one of three settings, as a line of the results.
 
     query-agnostic   the text is read before the question is known; evictions look for what the
                      artifact's own catalyst says
+    recall           the same reading; evictions write to an archive what they drop, and the
+                     question calls back from there what it asks for
     query-aware      the question stands before the text, and is the catalyst where the policy
                      reads one
 
-The two do not compare: what is known while reading decides what can survive.
+The last one does not compare with the others: what is known while reading decides what can survive.
 """
 
 from __future__ import annotations
@@ -54,9 +56,10 @@ class SessionAsker:
 
     window: int | None = None
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self._shared = SharedBeginning(session)
+    def __init__(self, session: Session, *, archive: bool = False) -> None:
+        """`archive`: setting recall will be asked for, where the artifact can."""
+        self.session, self._archive = session, archive and bool(session.manifest.archive)
+        self._shared = SharedBeginning(session, archive=self._archive)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special ones."""
@@ -66,17 +69,26 @@ class SessionAsker:
         self, sample: Sample, setting: Setting, *, chat: bool, kept_map: bool = False
     ) -> dict[str, Any]:
         """Read, ask and score; with `kept_map`, `kept` is the page of `evaluate.kept`."""
-        aware = setting == "query-aware"
+        aware, recall = setting == "query-aware", setting == "recall"
+        if recall and not self._archive:
+            self.session.reset()
+            self._shared = SharedBeginning(self.session, archive=True)  # or says why not
+            self._archive = True
         if aware:
             sample = question_first(sample, lambda text: len(self.encode(text)))
-        view: Any = "question" if aware and self.session.reads_catalyst else "generic"
+        how: dict[str, Any] = {"chat": chat, "recall": recall, "shared": self._shared}
+        how["view"] = "question" if aware and self.session.reads_catalyst else "generic"
         if not kept_map:
-            outcome = ask(self.session, sample, view=view, chat=chat, shared=self._shared)
-            return _line(outcome.to_dict())
-        with KeptWatch(self.session) as watch:
-            outcome = ask(self.session, sample, view=view, chat=chat, when_read=watch.end)
+            return _line(ask(self.session, sample, **how).to_dict())
+        watch = KeptWatch(self.session)
+        if recall:  # before and after it; the cycles are those of the other map
+            how |= {"when_read": watch.look, "when_asked": watch.look_back}
+            outcome = ask(self.session, sample, **how)
+        else:
+            with watch:
+                outcome = ask(self.session, sample, when_read=watch.end, anew=True, **how)
         before, _ = user_turn(self.session, raw=not chat)
-        page = watch.page(before + sample.context, sample.answers)
+        page = watch.page(before + sample.context, sample.answers) | {"recall": recall}
         return _line(outcome.to_dict()) | {"kept": page}
 
     def perplexity(self, ids: list[int]) -> dict[str, Any]:
@@ -84,7 +96,7 @@ class SessionAsker:
 
         The special tokens that begin a text are read, too, and do not count.
         """
-        self.session.reset()
+        self._shared.forget()
         prefix = self.session.manifest.text.prefix
         start = time.perf_counter()
         nats = self.session.nll([*prefix, *ids])[len(prefix) :]
@@ -104,8 +116,11 @@ def perplexity_line(nats: np.ndarray, seconds: float) -> dict[str, Any]:
 
 
 def _line(outcome: dict[str, Any]) -> dict[str, Any]:
-    """The setting says what the view was."""
-    return {name: value for name, value in outcome.items() if name not in ("view", "found")}
+    """The setting says what the view was; where there was no recall, nothing is said of it."""
+    silent = {"view", "found"} | {
+        name for name in ("recalled", "recall_seconds") if outcome[name] is None
+    }
+    return {name: value for name, value in outcome.items() if name not in silent}
 
 
 Opener = Callable[..., Asker]  # Subject -> what asks it

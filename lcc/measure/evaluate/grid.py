@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from lcc.measure.evaluate.catalog import PERPLEXITY
 
-Setting = Literal["query-agnostic", "query-aware"]
-SETTINGS: tuple[Setting, ...] = ("query-agnostic", "query-aware")
+Setting = Literal["query-agnostic", "recall", "query-aware"]
+SETTINGS: tuple[Setting, ...] = ("query-agnostic", "recall", "query-aware")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,15 @@ class Unit:
 
     @property
     def text_key(self) -> str:
-        """The same for units that one reading serves: of a model in eager PyTorch, all caches."""
+        """The same for units that one reading serves.
+
+        Of an artifact with an archive, the answers with and without recall; of a model in eager
+        PyTorch, all caches.
+        """
         cell = self.cell
         if cell.subject.kind == "artifact":
-            return self.key
+            same = "query-agnostic" if cell.setting == "recall" else cell.setting
+            return Unit(cell=dataclasses.replace(cell, setting=same), index=self.index).key
         return json.dumps([cell.subject.source, cell.task, cell.length, cell.setting, self.index])
 
     def fields(self) -> dict[str, Any]:
@@ -94,7 +99,10 @@ def cells_of(
     settings: Iterable[Setting],
     files: Iterable[str] = (),
 ) -> list[Cell]:
-    """Every cell, subject by subject, so that each is loaded once; perplexity asks no question."""
+    """Every cell, subject by subject, so that each is loaded once.
+
+    Perplexity asks no question, and only artifacts have archives.
+    """
     sized: list[tuple[str, int | None]] = [(task, length) for task in tasks for length in lengths]
     sized += [(file, None) for file in files]
     return [
@@ -102,23 +110,24 @@ def cells_of(
         for subject in subjects
         for task, length in sized
         for setting in settings
-        if task != PERPLEXITY or setting == "query-agnostic"
+        if setting == "query-agnostic" or task != PERPLEXITY
+        if setting != "recall" or subject.kind == "artifact"
     ]
 
 
 def units_of(cells: list[Cell], samples: dict[str, int]) -> list[Unit]:
     """Every sample; of each artifact and task, the middle one of the shortest text has a map.
 
-    Cell after cell, but where eager models are asked: all of them that read one text follow each
-    other, so that it is read once.
+    One more where there is a recall. Cell after cell, but for those that one reading serves: they
+    follow each other.
 
     samples     task -> how many
     """
     units, mapped = [], set()
     for cell in sorted(cells, key=lambda cell: cell.length or 0):
-        pair = cell.subject, cell.task
-        if cell.subject.kind == "artifact" and cell.task != PERPLEXITY and pair not in mapped:
-            mapped.add(pair)
+        what = cell.subject, cell.task, cell.setting == "recall"
+        if cell.subject.kind == "artifact" and cell.task != PERPLEXITY and what not in mapped:
+            mapped.add(what)
             units.append(Unit(cell=cell, index=samples[cell.task] // 2, kept_map=True))
     special = {unit.key: unit for unit in units}
     of_text: dict[str, list[Unit]] = {}

@@ -37,6 +37,12 @@ class KeptWatch:
         """Note what is held now."""
         self.steps.append(heads_holding(self.session).astype(np.uint16))
 
+    def look_back(self) -> None:
+        """Note what is held now of the text that was looked at last; more was read behind it."""
+        count = len(self.steps[-1])
+        self.look()
+        self.steps[-1] = self.steps[-1][:count]
+
     def __enter__(self) -> KeptWatch:
         self._own = self.session.on_cycle
         self.session.on_cycle = lambda _: self.look()

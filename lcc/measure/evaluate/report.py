@@ -66,10 +66,22 @@ def _point(page: Page, x: float) -> Point:
     return Point(x, page["score"], page["low"], page["high"], f"{short(x)}, {_title(page)}")
 
 
+def _together(cells: Iterable[Page]) -> list[Page]:
+    """Cells as charts show them: recall is one more line beside query-agnostic, of one reading."""
+    return [
+        page
+        if page["setting"] != "recall"
+        else page
+        | {"setting": "query-agnostic"}
+        | {name: f"{page[name]} with recall" for name in ("name", "policy")}
+        for page in cells
+    ]
+
+
 def over_length(cells: list[Page]) -> list[Chart]:
     """Score over the length of the text, a chart for a task and setting, a line for a subject."""
     charts = []
-    for (task, setting), group in _groups(cells, "task", "setting").items():
+    for (task, setting), group in _groups(_together(cells), "task", "setting").items():
         lines = [
             Line(
                 name,
@@ -89,7 +101,8 @@ def over_length(cells: list[Page]) -> list[Chart]:
 def over_budget(cells: list[Page]) -> list[Chart]:
     """Score over the entries kept, where something was measured at several budgets."""
     charts = []
-    for (task, setting, length), group in _groups(cells, "task", "setting", "length").items():
+    together = _groups(_together(cells), "task", "setting", "length")
+    for (task, setting, length), group in together.items():
         lines = []
         for (source, policy), pages in _groups(group, "source", "policy").items():
             of_budget = sorted(

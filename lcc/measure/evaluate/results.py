@@ -144,6 +144,7 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
     found               samples of score 1
     cycles              mean
     tokens_per_second   of reading, cycles included; None = runs differ in threads, say
+    recalled, recall_seconds    of setting recall: entries that came back, and the time; means
     by_position         perplexity of stretches of the text: [end of the stretch, perplexity]
     failed, error       samples without score, where there are any; what the first of them says
     """
@@ -171,6 +172,9 @@ def cell_page(cell: Cell, lines: list[Line]) -> dict[str, Any]:
         page["found"] = sum(score == 1 for score in scores)
     cycles = [line["cycles"] for line in lines if line.get("cycles") is not None]
     page["cycles"] = fmean(cycles) if cycles else None
+    for name in ("recalled", "recall_seconds"):
+        if values := [line[name] for line in lines if name in line]:
+            page[name] = fmean(values)
     seconds = sum(line["read_seconds"] for line in lines)
     alike = len({line.get("run") for line in lines}) == 1 and seconds
     page["tokens_per_second"] = sum(line["tokens"] for line in lines) / seconds if alike else None

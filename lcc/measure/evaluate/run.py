@@ -13,9 +13,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lcc.errors import ConfigError
+from lcc.errors import ConfigError, LccError
 from lcc.measure.evaluate.catalog import score, settled
 from lcc.measure.evaluate.sample import Sample
 from lcc.measure.evaluate.shared_beginning import SharedBeginning, measured
@@ -23,6 +23,7 @@ from lcc.measure.evaluate.turn import asked, user_turn
 
 if TYPE_CHECKING:
     from lcc.runtime.session import Session
+    from lcc.runtime.stats import Stats
 
 View = Literal["generic", "task", "question"]
 VIEWS: tuple[View, ...] = ("generic", "task", "question")
@@ -37,6 +38,8 @@ class Outcome:
                     nothing after them could change the score
     read_seconds    reading the text, cycles included
     cycle_seconds   of them, in cycles
+    recalled        entries that the question called back; None = there was no recall
+    recall_seconds  that it took
     """
 
     view: View
@@ -48,6 +51,8 @@ class Outcome:
     cycles: int
     read_seconds: float
     cycle_seconds: float
+    recalled: int | None = None
+    recall_seconds: float | None = None
 
     @property
     def found(self) -> bool:
@@ -66,8 +71,11 @@ def ask(
     view: View = "generic",
     chat: bool = False,
     max_new_tokens: int | None = None,
+    recall: bool = False,
     when_read: Callable[[], object] | None = None,
+    when_asked: Callable[[], object] | None = None,
     shared: SharedBeginning | None = None,
+    anew: bool = False,
 ) -> Outcome:
     """Read one sample's text in an empty session, ask, and score the answer.
 
@@ -79,8 +87,15 @@ def ask(
         chat: put text and question into the model's chat template. RULER does so for chat models;
             very small ones answer better without.
         max_new_tokens: length of the answer; None = what the sample says.
+        recall: the question calls back what it asks for from the session's archive.
         when_read: called between the text and the question.
+        when_asked: called behind the question.
         shared: of this session; reads what the text has in common with the one before only once.
+        anew: as `SharedBeginning.read`.
+
+    Raises:
+        ConfigError: another view than the policy has.
+        LccError: the archive does not have all of the text.
     """
     if view != "generic" and not session.reads_catalyst:
         raise ConfigError(
@@ -96,7 +111,7 @@ def ask(
         before, after = user_turn(session, raw=not chat)
         text = before + sample.context
         if shared is not None:
-            cost = shared.read(text, prefix=not before, depth=sample.depth)
+            cost = shared.read(text, prefix=not before, depth=sample.depth, anew=anew)
         else:
             session.reset()
             cost = measured(session, lambda: session.feed(text, prefix=not before, last=True))
@@ -104,11 +119,14 @@ def ask(
         if when_read is not None:
             when_read()
         limit = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
-        answer = ""
-        for piece in session.generate(question, max_new_tokens=limit, **GREEDY):
+        known = session.stats()
+        said = session.generate(question, max_new_tokens=limit, recall=recall, **GREEDY)
+        answer = next(said, "")
+        if when_asked is not None:
+            when_asked()
+        while not settled(answer, sample) and (piece := next(said, "")):
             answer += piece
-            if settled(answer, sample):
-                break
+        back = _called_back(known, session.stats()) if recall else {}
     finally:
         if view != "generic":
             session.catalyst = own
@@ -122,7 +140,18 @@ def ask(
         cycles=cost.cycles,
         read_seconds=cost.seconds,
         cycle_seconds=cost.cycle_seconds,
+        **back,
     )
+
+
+def _called_back(before: Stats, after: Stats) -> dict[str, Any]:
+    """What a recall between these moments did; nothing where there was none."""
+    if after.archive_stopped is not None:
+        raise LccError(f"the archive lacks a part of the text: {after.archive_stopped}")
+    if after.recalls == before.recalls:
+        return {}
+    seconds = after.recall_seconds - before.recall_seconds
+    return {"recalled": after.recalled, "recall_seconds": seconds}
 
 
 def _shortened(session: Session, catalyst: str) -> str | list[int]:

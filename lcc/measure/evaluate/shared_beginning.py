@@ -1,9 +1,12 @@
-"""Texts that begin alike are read from where they part.
+"""Texts that begin alike are read from where they part; the same text is read once.
 
 The texts of a task in noise are the same up to their needles, which lie deeper and deeper. So the
 state of the session before a needle is kept in a file, and the next text that begins so goes on
 from there. It holds what reading all of it would: the state is exact, a reading is stopped only
 between two steps, and what a last cycle decided, which looks at the end of its text, is not kept.
+
+Of a session with an archive the state behind a whole text is kept as well: one reading serves the
+answers with and without recall.
 """
 
 from __future__ import annotations
@@ -60,39 +63,63 @@ class _Kept:
     catalyst: str | list[int]
     cost: Cost
 
+    def is_of(self, session: Session, ids: list[int], *, whole: bool = False) -> bool:
+        """Whether a text begins so, or, `whole`, is this and no more."""
+        same = ids if whole else ids[: len(self.ids)]
+        return self.catalyst == session.catalyst and self.ids == same
+
 
 class SharedBeginning:
-    """Reads one text after the other with one session; keeps one state, in a temporary file."""
+    """Reads one text after the other with one session; keeps states, in temporary files."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, *, archive: bool = False) -> None:
+        """`archive`: let the session have one, in a temporary file; it must hold no text."""
+        self._session, self._archive = session, archive
         self._folder = tempfile.TemporaryDirectory(prefix="lcc-")
         self._state = Path(self._folder.name, "beginning.lccstate")
+        self._whole_state = Path(self._folder.name, "whole.lccstate")
         self._kept: _Kept | None = None
+        self._whole: _Kept | None = None
         self._last: list[int] = []
+        if archive:
+            session.attach(Path(self._folder.name, "text.lccarchive"))
 
-    def read(self, text: str, *, prefix: bool, depth: float | None) -> Cost:
+    def read(self, text: str, *, prefix: bool, depth: float | None, anew: bool = False) -> Cost:
         """Leave in the session what `reset()` and `feed(text, prefix=prefix, last=True)` do.
 
         prefix      begin with the special tokens that the tokenizer puts there
         depth       per cent of the text that its like have in common; None = not known
+        anew        read all of it, though a state is kept: somebody watches
         """
         session, start = self._session, time.perf_counter()
         ids = [*(session.manifest.text.prefix if prefix else ()), *session.encode(text)]
-        cost = Cost(time.perf_counter() - start) + self._begin(ids)
+        cost = Cost(time.perf_counter() - start)
+        if self._whole and not anew and self._whole.is_of(session, ids, whole=True):
+            session.load(self._whole_state)
+            return self._whole.cost
+        cost += self._begin(ids, anew=anew)
         alike, self._last = common_length(ids, self._last), ids
         if depth is not None and alike >= ALIKE:  # so will the next be
             cost += self._keep(ids, depth, cost)
         rest = ids[session.tokens :]
-        return cost + measured(session, lambda: session.feed(rest, last=True))
+        cost += measured(session, lambda: session.feed(rest, last=True))
+        if self._archive:
+            session.save(self._whole_state)
+            self._whole = _Kept(ids, session.catalyst, cost)
+        return cost
 
-    def _begin(self, ids: list[int]) -> Cost:
+    def forget(self) -> None:
+        """Forget what was read; without its archive a state is of no use."""
+        self._session.reset()
+        self._whole, self._kept = None, None if self._archive else self._kept
+
+    def _begin(self, ids: list[int], *, anew: bool) -> Cost:
         """Go on from the state that is kept, where it belongs to this text."""
         kept, session = self._kept, self._session
-        if kept and kept.catalyst == session.catalyst and kept.ids == ids[: len(kept.ids)]:
+        if kept and not anew and kept.is_of(session, ids):
             session.load(self._state)
             return kept.cost
-        session.reset()
+        self.forget()
         return Cost()
 
     def _keep(self, ids: list[int], depth: float, before: Cost) -> Cost:

@@ -73,7 +73,7 @@ def test_every_policy_has_options_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "in_force"),
     [
-        ("consensus", {}, {"nll_weight": 0.75, "catalyst": "beginning"}),
+        ("consensus", {}, {"nll_weight": 0.25, "catalyst": "beginning"}),
         ("consensus", {"nll_weight": 0}, {"nll_weight": 0.0, "catalyst": "beginning"}),
         ("snapkv", {}, {"attention_span": 41}),
         ("random", {"seed": 3}, {"seed": 3}),

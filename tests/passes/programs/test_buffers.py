@@ -25,7 +25,9 @@ def shown(each: BufferSpec) -> tuple:
 
 
 def test_of_a_policy_that_reads_likelihoods(specialized: Special) -> None:
-    found = buffers(specialized("consensus"))
+    every = buffers(specialized("consensus"))
+    of_archives = (Role.ARCHIVED, Role.KEPT)
+    found = {name: each for name, each in every.items() if each.role not in of_archives}
     assert {name: shown(each) for name, each in found.items() if not name.endswith("_1")} == {
         "ids": ("int64", (ROWS,), 0, ("kept", "used")),
         "hidden": ("float32", (ROWS, 64), 0, ("kept", "next")),
@@ -47,6 +49,34 @@ def test_of_a_policy_that_reads_likelihoods(specialized: Special) -> None:
     }
     layers = {name.rpartition("_")[0] for name, each in found.items() if each.layer == 1}
     assert layers == {name.rpartition("_")[0] for name, each in found.items() if each.layer == 0}
+
+
+def test_of_an_archive(specialized: Special) -> None:
+    """Rows that leave, rows that come back, rows that are asked; what grows with it is no size."""
+    every = buffers(specialized("consensus")).values()
+    found = {each.name: each for each in every if each.role in (Role.ARCHIVED, Role.KEPT)}
+    assert {name: (each.dtype, each.shape) for name, each in found.items()} == {
+        "leaving": ("int64", ("capacity",)),
+        "rows": ("int64", ("budget",)),
+        **{
+            f"{place}_{what}": (dtype, (rows, *row))
+            for place, rows in (("archived", "capacity"), ("back", "budget"))
+            for what, dtype, row in (
+                ("position", "int64", ()),
+                ("nll", "float32", ()),
+                ("sentence", "float32", ()),
+                ("key_2x16", "float32", (2, 16)),
+                ("value_2x16", "float32", (2, 16)),
+            )
+        },
+        "scanned_key_2x16": ("float32", ("scan_rows", 2, 16)),
+        "total_1": ("float32", (8, 4)),
+        "votes": ("float32", ("archived",)),
+        "all_position": ("int64", ("archived",)),
+        "all_sentence": ("float32", ("archived",)),
+        "by_token": ("float32", ("tokens",)),
+    }
+    assert all(each.saved is None for each in found.values())
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,26 @@ def test_positions_and_values_move_with_their_entries() -> None:
         assert out[f"{name}_out"].shape == feeds[name].shape
 
 
+def test_a_value_that_is_the_key_is_kept_once() -> None:
+    """As if it were its own value; what does not turn is the value, and the same bit for bit."""
+    policy = policy_of("random")
+    feeds = case(policy)
+    feeds["value"] = feeds["key"]
+    rotation = table(64)
+    shared, apart = (Evict(policy, SIZES, rotation, shared=each) for each in (True, False))
+    assert {*apart.names} - {*shared.names} == {"value"}
+    program = evict_program("e", shared, kv_heads=HEADS, head_size=D, capacity=40, budget=20)
+    assert "value" not in program.input_names
+    assert program.output_names == ["key_out", "token_position_out"]
+    key, position = shared(*(feeds[name] for name in shared.names))
+    wanted = run(apart, feeds)
+    assert torch.equal(key, wanted["key_out"])
+    assert torch.equal(position, wanted["token_position_out"])
+    still = 2 * len(FREQUENCIES)
+    assert torch.equal(key[..., still:], wanted["value_out"][..., still:])
+    assert not torch.equal(key, wanted["value_out"]), "else nothing turned"
+
+
 @pytest.mark.parametrize("name", ["infinipot", "locret", "h2o", "consensus"])
 def test_scores_move_with_their_entries(name: str) -> None:
     """Of those made in a log, what was kept comes from one buffer, what is new from another."""

@@ -69,6 +69,7 @@ def test_one_schedule_serves_the_programs_of_all_targets(
         made,
         targets={target: other.passes(), "onnxruntime:cpu": []},
         every_row=other.hands_out_every_row,
+        archive=other.archives,
     )
     manifest = manifest_of(special, CompileConfig(cache=cache), None, TextFacts())
     check_schedule(manifest, program_entries(special.built[target], {}))
@@ -91,7 +92,9 @@ def outline(blocks: Sequence[Block]) -> list[str]:
             parts.append(f"{over.ids or rows} by {over.most}:")
         if block.when is not None:
             parts.append(f"when {' < '.join(block.when)}:")
+        parts += [" ".join(("grow", *block.grow))] if block.grow else []
         parts += [run.run + (f"{list(run.each)}" if run.each else "") for run in block.do]
+        parts += [f"append {block.append}"] if block.append else []
         parts += [f"+{name}" for name in block.add]
         parts += ["lend"] if block.lend else []
         parts += [f"count {block.count}"] if block.count else []
@@ -107,23 +110,41 @@ def test_consensus(specialized: Special) -> None:
     assert outline(schedule.read) == [
         "text by chunk_size: prefill_chunk +used +tokens +next state=used"
     ]
+    leave = [
+        "when zero < archiving: leave",
+        "when zero < leaving: archive_0[0, 1] append leaving leaving=zero",
+    ]
     assert outline(schedule.cycle) == [
         "known < used by head_rows: head +known",
         "annotate",
         "catalyst by chunk_size: prefill_chunk +used +tokens +next lend count asked",
         "score_0[0, 1]",
+        *leave,
         "evict_0[0, 1] used=budget kept=budget known=budget state=budget next=budget tick=zero",
         "tick < one by one: +tick +next",
     ]
     assert outline(schedule.logits) == ["head"]
     assert schedule.nll == (*schedule.read, schedule.cycle[0])
     assert schedule.compact == {}
-    (evict,) = schedule.cycle[4].do
+    annotate = ["known < used by head_rows: head +known", "annotate"]
+    assert outline(schedule.flush) == [*annotate, *leave, "archived_to=tokens"]
+    assert outline(schedule.recall) == [
+        "catalyst by chunk_size: prefill_chunk +used +tokens +next lend count asked",
+        "grow votes all_position all_sentence by_token row=zero",
+        "row < archived by scan_rows: attend_0[1] +row",
+        "row=zero",
+        "row < archived by scan_rows: vote_0[1] +row",
+        "choose",
+        "put_back_0[0, 1]",
+        "used=held kept=held known=held state=held next=held tick=zero",
+        "tick < one by one: +tick +next",
+    ]
+    (evict,) = schedule.cycle[6].do
     assert evict.ints["new_slots"] == ("zero", "budget")
     assert evict.bind["agreed"] == "agreed"
     assert evict.bind["nll"] == ("nll", "zero", "capacity")
     assert evict.bind["nll_kept"] == "nll_kept_*"
-    assert schedule.cycle[4].after == (("hidden", "used", "budget"), ("sentence", "used", "budget"))
+    assert schedule.cycle[6].after == (("hidden", "used", "budget"), ("sentence", "used", "budget"))
     (step,) = schedule.read[0].do
     assert step.one == "decode"
     assert step.bind["hidden"] == ("hidden", "next", "n")
@@ -136,14 +157,16 @@ def test_consensus(specialized: Special) -> None:
 
 def test_with_heads_no_catalyst_is_run(specialized: Special) -> None:
     plan = specialized("consensus", with_heads=True).plan
-    assert plan.constants["reserved"] == 0
+    assert plan.constants["reserved"] == 8  # for questions
     assert not plan.schedule.log
     assert plan.schedule.read[0].do[0].bind["expected"] == ("expected", "used", "n")
     assert outline(plan.schedule.cycle) == [
         "annotate",
+        "when zero < archiving: leave",
+        "when zero < leaving: archive_0[0, 1] append leaving leaving=zero",
         "evict_0[0, 1] used=budget kept=budget known=budget state=zero",
     ]
-    (evict,) = plan.schedule.cycle[1].do
+    (evict,) = plan.schedule.cycle[3].do
     assert evict.bind["expected"] == ("expected", "zero", "capacity")
 
 
@@ -234,6 +257,8 @@ def test_a_session_begins_empty(specialized: Special) -> None:
         **dict.fromkeys(("used", "kept", "tokens", "n", "start", "layer", "protected"), 0),
         **dict.fromkeys(("known", "asked", "tick", "row", "seed"), 0),
         **{"next": 1, "left": -1, "state": -1},
+        **dict.fromkeys(("archiving", "archived", "archived_to", "leaving", "back"), 0),
+        **dict.fromkeys(("first", "held"), 0),
     }
 
 

@@ -174,6 +174,17 @@ def test_what_fits(make_manifest, rank, length):
     }
 
 
+def test_a_value_that_is_the_key_lies_in_its_buffer(make_manifest):
+    manifest = make_manifest()
+    page = as_json(manifest)
+    for place, value in ((f"{STEP}/bind/value_0", "key_0"), (f"{STEP}/bind/value_0_out", "key_0")):
+        inside, last = at(page, place)
+        inside[last] = value
+    changed = msgspec.convert(page, Manifest)
+    assert changed != manifest
+    check_schedule(changed, changed.programs)
+
+
 def test_tensors_that_only_another_target_has(make_manifest):
     """A schedule is for all targets: what some program lacks is left out."""
     page = as_json(make_manifest())

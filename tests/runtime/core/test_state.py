@@ -194,8 +194,8 @@ def test_what_the_signed_rest_of_a_file_cannot_be(saved, refused, make):
     write(saved, table, page, data)
     state.load(saved, make())  # the writer above is right
     for changes, words in (
-        ({"version": 7}, "version 7, this lcc reads version 6"),
-        ({"version": 5}, "version 5, this lcc reads version 6"),
+        ({"version": 8}, "version 8, this lcc reads version 7"),
+        ({"version": 6}, "version 6, this lcc reads version 7"),
         ({"artifact": "0"}, "made with another artifact"),
         ({"beginning": [1]}, "beginning has 1 ids"),
         ({"beginning": [*TEXT[:13], 23]}, r"ids|are no ids of the model"),
@@ -251,7 +251,7 @@ def test_other_files(path, refused):
         path.write_bytes(content)
         refused(ArtifactError, "not a whole state file")
     save_file({"x": np.zeros(3)}, path)
-    refused(ArtifactError, "version None, this lcc reads version 6")
+    refused(ArtifactError, "version None, this lcc reads version 7")
 
 
 def test_where_nothing_can_be_written(make, tmp_path):

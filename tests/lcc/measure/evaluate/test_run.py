@@ -1,6 +1,7 @@
 """Asking samples: what the session reads, in which view, and what is reported."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,10 @@ def test_the_answer_is_greedy_whatever_the_model_says(session: Session) -> None:
 def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> list[str]:
-        assert how == {"temperature": 0, "repetition_penalty": 1}
+    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> Iterator[str]:
+        assert how == {"temperature": 0, "repetition_penalty": 1, "recall": False}
         asked.append((prompt, max_new_tokens))
-        return [" ", "7", "."]
+        return iter([" ", "7", "."])
 
     monkeypatch.setattr(Session, "generate", generate)
     told: list[object] = []
@@ -93,9 +94,9 @@ def test_score(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_question_without_a_prefix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> list[str]:
+    def generate(self: Session, prompt: str, max_new_tokens: int, **how: float) -> Iterator[str]:
         asked.append(prompt)
-        return []
+        return iter([])
 
     monkeypatch.setattr(Session, "generate", generate)
     bare = dataclasses.replace(SAMPLE, answer_prefix="")
