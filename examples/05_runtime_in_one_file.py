@@ -19,17 +19,21 @@ import onnxruntime
 
 # The pages of the manifest and their fields; those with a default, at the end, may be absent.
 FIELDS = "format version made_by target model cache policy constants counters groups buffers "
-FIELDS += "schedule text programs passes memory files also cpu note precision heads"
-Manifest = namedtuple("Manifest", FIELDS, defaults=[{}, None, None, "fp32", None])
+FIELDS += "schedule text programs passes memory files also cpu note precision heads archive"
+Manifest = namedtuple("Manifest", FIELDS, defaults=[{}, None, None, "fp32", None, []])
 Group = namedtuple("Group", "name used kept slots layers align", defaults=[None])
 Buffer = namedtuple("Buffer", "name role dtype shape layer group axis saved", defaults=[None] * 4)
 Program = namedtuple("Program", "file inputs outputs updates", defaults=[{}])
 Tensor = namedtuple("Tensor", "name role dtype shape layer", defaults=[None])
-Schedule = namedtuple("Schedule", "read logits nll cycle compact log", defaults=[[], {}, False])
+PARTS = "read logits nll cycle compact log marks flush recall"
+ABSENT = [[], {}, False, [], [], []]  # the last two: of an archive, which this runtime has not
+Schedule = namedtuple("Schedule", PARTS, defaults=ABSENT)
 Over = namedtuple("Over", "most ids count rows", defaults=[None] * 3)
-Run = namedtuple("Run", "run one each bind ints read swap", defaults=[None, None, {}, {}, {}, []])
-ABSENT = [None, ("zero", "one"), [], [], [], [], False, None, {}]
-Block = namedtuple("Block", "over when do after swap add lend count set", defaults=ABSENT)
+ABSENT = [None, None, {}, {}, {}, [], {}, {}, {}]
+Run = namedtuple("Run", "run one each bind ints read swap load gather store", defaults=ABSENT)
+PARTS = "over when do after swap add lend count set grow append load gather store"
+ABSENT = [None, ("zero", "one"), [], [], [], [], False, None, {}, [], None, {}, {}, {}]
+Block = namedtuple("Block", PARTS, defaults=ABSENT)
 
 
 def read_manifest(folder):
@@ -65,10 +69,12 @@ class Runtime:
         self.numbers = {"layer": 0, **manifest.constants, **manifest.counters, **sizes}
         buffers, size = [Buffer(**page) for page in manifest.buffers], self.numbers.get
         self.buffers = {b.name: np.zeros([size(s, s) for s in b.shape], b.dtype) for b in buffers}
+        self.marks = dict(s.marks)  # state of a recurrent layer -> what it was
+        states = [b.name for b in buffers if b.role == "state"]
+        self.states = [name for name in states if name not in self.marks.values()]
         places = [b for b in buffers if b.role == "token_position" and b.saved]
         self.positions = {b.group if b.layer is None else b.layer: b.name for b in places}
-        self.beginning = []  # of the text: what the catalyst may be made of
-        self.on_cycle = lambda: None
+        self.beginning, self.on_cycle = [], lambda: None  # of the text, for the catalyst
 
     def read(self, ids, ends=False):
         """Read any number of the text's ids; `ends`: the text ends with them."""
@@ -79,11 +85,25 @@ class Runtime:
             n = min(rest, numbers["chunk_size"], usable - numbers["used"])
             for align in (numbers[group.align] for group in self.groups if group.align):
                 n = min(n, align - numbers["tokens"] % align)
+            mark = usable - numbers["newest"] if self.marks else 0
+            n = min(n, mark - numbers["used"]) if numbers["used"] < mark else n
             self.compact(n)
             few = self.text.get("catalyst", {}).get("beginning", 0) - len(self.beginning)
             self.beginning += ids[: min(n, few)]
             self.run_list("read", ids[:n])
+            if numbers["used"] == mark:
+                self.mark()
             ids = ids[n:]
+
+    def mark(self):
+        """Note the states: what comes from here on is read again, in the next cycle."""
+        self.copy(self.marks)
+        self.numbers["marked"] = self.numbers["used"]
+
+    def copy(self, pairs):
+        """Copy buffers to others."""
+        for one, other in pairs.items():
+            self.buffers[other][:] = self.buffers[one]
 
     def compact(self, n):
         """Make room for `n` entries in layers that need only some of those they hold."""
@@ -103,6 +123,7 @@ class Runtime:
         self.compact(len(ids))
         self.numbers["left"] = left
         self.run_list("cycle", ids)
+        self.mark() if self.marks else None
         self.on_cycle()
 
     def logits(self):
@@ -124,10 +145,14 @@ class Runtime:
             if numbers[block.when[0]] >= numbers[block.when[1]]:
                 continue
             over, former, total = Over(**block.over or {"most": "one"}), dict(numbers), 1
+            back = self.states if block.lend or over.ids == "newest" else []
+            back = {name: self.buffers[name].copy() for name in back}
             if over.rows:
                 total = numbers[over.rows[1]] - numbers[over.rows[0]]
             elif over.ids == "newest":  # these are in the buffer
-                total = min(numbers[over.count], numbers["used"] - numbers["kept"])
+                since = numbers["marked" if self.marks else "kept"]
+                total = min(numbers[over.count], numbers["used"] - since)
+                self.copy({mark: state for state, mark in self.marks.items()})
                 numbers |= {name: numbers[name] - total for name in block.add}
             elif over.ids:
                 total = len(ids)
@@ -139,6 +164,8 @@ class Runtime:
                 self.run_block(block)
                 total -= numbers["n"] if block.over else 1
             numbers |= {name: former[name] for name in block.add if block.lend}
+            for name, state in back.items():
+                self.buffers[name][:] = state
 
     def run_block(self, block):
         """Run what a block has to do, and change buffers and counters then."""
@@ -221,6 +248,7 @@ def check_golden(runtime, golden):
             compare(f"{at}, the next token", logits.argmax(), token)
         runtime.read([] if token is None else [token])
     compare("number of cycles that did not run", len(cycles), 0)
+    print("golden: all numbers are the same")
 
 
 def main():
@@ -235,8 +263,7 @@ def main():
     golden = json.loads((options.artifact / "golden.json").read_text(encoding="utf-8"))
     runtime = Runtime(options.artifact, manifest, golden["sizes"] if options.golden else {})
     if options.golden:
-        check_golden(runtime, golden)
-        return print("golden: all numbers are the same")
+        return check_golden(runtime, golden)
     runtime.read([int(each) for each in options.ids.split(",")])
     for _ in range(options.new):
         print(token := int(runtime.logits().argmax()), flush=True)

@@ -1,5 +1,6 @@
 """The flow: a model goes in, an artifact comes out."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -17,7 +18,9 @@ from lcc.artifact.program_entry import program_entries
 from lcc.artifact.record_golden import record_golden
 from lcc.artifact.schedule import TextFacts
 from lcc.capture.export import capture
-from lcc.config import CompileConfig, PolicyConfig
+from lcc.config import CompileConfig, PolicyConfig, Precision
+from lcc.errors import ConfigError
+from lcc.ir.lazy_tensor import weights_kept
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import make_policy, options_in_force
@@ -28,7 +31,10 @@ from lcc.sources.text_facts import sentence_ends_for, text_facts
 from lcc.targets import find_targets, refuse
 from lcc.targets.reference import ReferenceEngine
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, float], None]
+KEPT_BYTES = 256 << 20  # of weights, while the reference reads a text for the golden
 
 
 def compile_model(
@@ -53,7 +59,8 @@ def compile_model(
     targets = find_targets(config)
     policy = make_policy(config.policy, with_heads=config.heads is not None)
     report("load the model", 0.0)
-    loaded = loaded_model(source)
+    loaded = loaded_model(source, lazy=all(target.streams_weights for target in targets))
+    _check_few_bits(loaded, config.precision)
     heads = load_heads_for(policy, config.heads, loaded.module, loaded.name)
     report("capture", 0.25)
     captured = capture(loaded.module)
@@ -65,6 +72,7 @@ def compile_model(
         policy,
         targets={target.name: target.passes() for target in targets},
         every_row=any(target.hands_out_every_row for target in targets),
+        archive=all(target.archives for target in targets),
     )
     facts = text_facts(
         loaded.files,
@@ -92,7 +100,8 @@ def compile_model(
         whole = msgspec.structs.replace(manifest, also=built, **parts)
         report("record a golden", 0.9)
         engine = ReferenceEngine(special.programs)
-        golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
+        with weights_kept(KEPT_BYTES):
+            golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
         for name, content in (loaded.files | {GOLDEN: golden_bytes(golden)}).items():
             (folder / name).write_bytes(content)
         return whole
@@ -100,6 +109,30 @@ def compile_model(
     written = write_artifact(output, fill)
     report("done", 1.0)
     return written
+
+
+def _check_few_bits(loaded: LoadedModel, precision: Precision) -> None:
+    """Warn of levels in the file that this precision does not keep.
+
+    Raises:
+        ConfigError: the file's own levels are wanted, and it has none.
+    """
+    known = [getattr(each, "rounded", None) for each in loaded.module.parameters()]
+    if precision == "given" and not any(known):
+        raise ConfigError(
+            f"precision is given, and no weight of {loaded.name} is in levels that lcc keeps "
+            "(docs/precision.md); leave --precision out, or give int8 or int4"
+        )
+    # int8 keeps those of 8 bits whose rows have one scale each, which few files have.
+    lost = [each for each in known if each and (precision, each.bits) != ("int4", 4)]
+    if lost and precision in ("int8", "int4"):
+        log.warning(
+            "%s: %d weights are in few bits in the file, and --precision %s rounds them anew; "
+            "--precision given keeps them, lcc verify says what is lost",
+            loaded.name,
+            len(lost),
+            precision,
+        )
 
 
 def manifest_of(
@@ -120,6 +153,7 @@ def manifest_of(
         groups=plan.groups,
         buffers=plan.buffers,
         schedule=plan.schedule,
+        archive=plan.archive,
         text=text,
         programs=program_entries(special.programs, {}),
         passes=special.passes,
@@ -130,7 +164,9 @@ def manifest_of(
 
 def cache_dtype_of(programs: list[Program]) -> CacheDtype:
     """What a step's keys and values are kept in."""
-    (dtype,) = {key.dtype for each in programs if each.is_step for key in each.with_role(Role.KEY)}
+    steps = [each for each in programs if each.is_step]
+    kinds = {key.dtype for each in steps for key in each.with_role(Role.KEY)} or {"float32"}
+    (dtype,) = kinds
     assert dtype in CACHE_DTYPES, dtype
     return cast(CacheDtype, dtype)
 
@@ -143,4 +179,5 @@ def exact_of(manifest: Manifest, special: Specialized) -> Manifest:
         programs=program_entries(special.programs, {}),
         buffers=special.exact.buffers,
         schedule=special.exact.schedule,
+        archive=special.exact.archive,
     )

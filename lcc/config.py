@@ -12,10 +12,11 @@ from lcc.errors import CacheError, ConfigError
 BEGINNING = "beginning"  # as catalyst: the first tokens of the text itself
 BEGINNING_TOKENS = 32
 NEWEST_QUERIES = 64  # newest tokens whose queries a policy that scores by them reads
+SNAPSHOTS = 3  # copies of the states of recurrent layers that a session keeps to go back to
 HEAD_ROWS = 32  # rows of hidden states that the LM head takes in one call, at most
 
 Positions = Literal["contiguous", "absolute"]
-Precision = Literal["fp32", "int8", "int4"]
+Precision = Literal["fp32", "int8", "int4", "given"]
 KvPrecision = Literal["fp32", "fp16"]
 
 

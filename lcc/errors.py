@@ -33,6 +33,10 @@ class ArtifactError(LccError):
     """An artifact or a state file is missing, damaged, newer than this lcc, or not ours."""
 
 
+class ArchiveError(LccError):
+    """An archive is damaged, in use, of another artifact, or the disk refuses it."""
+
+
 class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
 

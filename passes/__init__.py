@@ -39,12 +39,20 @@ def default_passes(
     from lcc.passes.hybrid_layers import HybridLayers
     from lcc.passes.insert_retaining_heads import InsertRetainingHeads
     from lcc.passes.lift_kv_cache import LiftKVCache
+    from lcc.passes.lift_state import LiftState
     from lcc.passes.policies.entry_scores import EXPECTED
+    from lcc.passes.share_latents import ShareLatents
+    from lcc.passes.spell_out_complex import SpellOutComplex
 
     steps: list[Pass] = [FindAttention(table_size=cache.capacity)]  # one operator per layer
+    steps.append(SpellOutComplex())  # behind it: it reads rotations of any spelling
     if heads is not None:  # before there is a cache: they read what is written to it
         steps.append(InsertRetainingHeads(heads, capacity=cache.capacity))
-    steps.append(LiftKVCache(capacity=cache.capacity, queries=policy.queries is not None))
+    steps.append(ShareLatents())
+    steps.append(
+        LiftKVCache(capacity=cache.capacity, queries=policy.queries is not None or policy.agrees)
+    )
+    steps.append(LiftState())
     if captured is not None:  # from here on no hidden state
         steps.append(CheckChunks(captured, longest=window))
     if plan.strip() != "dense":

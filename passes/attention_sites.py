@@ -23,6 +23,7 @@ from lcc.passes.attention_scores import (
     through,
 )
 from lcc.passes.graph import ModelGraph, aten, emit, is_call, reached_from, shape
+from lcc.passes.lift_state import recurrences
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def attention_sites(graph: ModelGraph) -> list[AttentionSite]:
     fused = graph.calls(aten.scaled_dot_product_attention.default)
     sites = [_fused_site(n) for n in fused]
     sites += [_spelled_site(graph, n, texts) for n in attention_softmaxes(graph)]
-    if not sites:
+    if not sites and not recurrences(graph):
         raise PassError(
             f"find_attention: no attention in a graph of {len(graph.graph.nodes)} nodes: neither "
             "scaled_dot_product_attention nor a softmax over tokens; is this a decoder?"

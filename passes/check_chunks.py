@@ -52,9 +52,9 @@ def check_chunks(captured: ModelGraph, lifted: ModelGraph, *, longest: int | Non
     slots = [
         shape(lifted.input(port.role, port.layer))
         for port in lifted.inputs
-        if port.role in (Role.KEY, Role.VALUE)
+        if port.role in (Role.KEY, Role.VALUE, Role.STATE)
     ]
-    capacity = slots[0][2]
+    capacity = slots[0][2] if lifted.calls(torch.ops.lcc.cached_attention.default) else sum(CHUNKS)
     vocabulary = shape(captured.graph.output_node().args[0][0])[-1]
     count = min(sum(CHUNKS), capacity, longest or capacity)
     draw = torch.Generator().manual_seed(0)

@@ -12,6 +12,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "gelu": lambda x, alpha: functional.gelu(x * alpha),
     "gelu_tanh": lambda x, alpha: functional.gelu(x * alpha, approximate="tanh"),
     "relu": lambda x, alpha: functional.relu(x * alpha),
+    "relu2": lambda x, alpha: functional.relu(x * alpha).square(),
 }
 
 
@@ -51,7 +52,8 @@ def experts(
     x           [T, H]
     chosen      [T, K] int64    0 .. E-1; one that is named twice counts twice
     shares      [T, K]
-    up          [E, 2I, H]      gate and other half of the first product; up_bias [E, 2I]
+    up          [E, 2I, H]      gate and other half of the first product; up_bias [E, 2I]. Where it
+                is [E, I, H], there is no other half: the activation is all that is between
     down        [E, H, I]       down_bias [E, H]
     returns     [T, H]; the others are as in `gate`
 
@@ -63,7 +65,10 @@ def experts(
         rows = functional.linear(
             x[tokens], up[expert], None if up_bias is None else up_bias[expert]
         )
-        rows = gate(rows, activation, alpha, beta, limit, interleaved)
+        if up.shape[1] == down.shape[2]:
+            rows = ACTIVATIONS[activation](rows, alpha)
+        else:
+            rows = gate(rows, activation, alpha, beta, limit, interleaved)
         rows = functional.linear(
             rows, down[expert], None if down_bias is None else down_bias[expert]
         )

@@ -36,6 +36,8 @@ class FindAttention(Pass):
                 embedding only.
     """
 
+    required = False  # of a model whose layers all carry a state
+
     def __init__(self, table_size: int) -> None:
         self.table_size = table_size
 
@@ -72,7 +74,9 @@ class FindAttention(Pass):
         if left:
             raise PassError(f"find_attention: {left[0].name} is still there")
         texts = reached_from(graph.graph, [graph.placeholder("input_ids")])
-        positions = reached_from(graph.graph, [graph.placeholder("position_ids")])
+        positions = reached_from(
+            graph.graph, [graph.placeholder("position_ids")], but=_is_beginning
+        )
         for node in graph.calls(aten.arange.default):
             if any(is_call(i, aten.sym_size.int) for i in node.all_input_nodes):
                 raise PassError(
@@ -91,6 +95,11 @@ class FindAttention(Pass):
                     f"find_attention: positions enter at {node.name} ({node.target}), which is "
                     "neither a rotary embedding of a query or key nor a learned one"
                 )
+
+
+def _is_beginning(node: fx.Node) -> bool:
+    """Whether it says that a text begins here, which no cycle changes: no entry moves to slot 0."""
+    return is_call(node, aten.eq.Scalar) and node.args[1] == 0
 
 
 def _replace(

@@ -180,11 +180,18 @@ def ancestors(node: fx.Node) -> list[fx.Node]:
     return list(seen)
 
 
-def reached_from(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
-    """All nodes whose *values* depend on one of these; a size taken of a tensor does not count."""
+def reached_from(
+    graph: fx.Graph, sources: Iterable[fx.Node], *, but: Callable[[fx.Node], bool] | None = None
+) -> set[fx.Node]:
+    """All nodes whose *values* depend on one of these; a size taken of a tensor does not count.
+
+    but     nodes that the search does not go through
+    """
     reached = set(sources)
     for node in graph.nodes:
-        if not is_call(node, aten.sym_size.int) and any(i in reached for i in node.all_input_nodes):
+        if is_call(node, aten.sym_size.int) or (but is not None and but(node)):
+            continue
+        if any(i in reached for i in node.all_input_nodes):
             reached.add(node)
     return reached
 

@@ -10,6 +10,7 @@ from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, aten, emit, shape
+from lcc.passes.lift_state import recurrences
 
 USED = Port("used", Role.COUNTER)
 
@@ -31,6 +32,8 @@ class LiftKVCache(Pass):
     New outputs, after those there are: queries_<i> [R, Hq, D], rotated, where `queries` is asked
     for; then key_<i>_out and value_<i>_out, which replace the storage of key_<i> and value_<i>.
 
+    A model without attention gets `used` only, as a clock.
+
     Requires    FindAttention has run.
     Ensures     no `lcc.attention` is left.
     """
@@ -39,11 +42,14 @@ class LiftKVCache(Pass):
         self.capacity = capacity
         self.queries = queries
 
+    required = False
+
     def requires(self, graph: ModelGraph) -> None:
-        """There are attentions without a cache."""
-        if not graph.calls(torch.ops.lcc.attention.default):
+        """There are attentions without a cache, or recurrences."""
+        if not graph.calls(torch.ops.lcc.attention.default) and not recurrences(graph):
             raise PassError(
-                "lift_kv_cache: no lcc.attention in the graph; run find_attention first"
+                "lift_kv_cache: no lcc.attention in the graph, and no recurrence; run "
+                "find_attention first"
             )
 
     def ensures(self, graph: ModelGraph) -> None:
@@ -60,7 +66,7 @@ class LiftKVCache(Pass):
         one = torch.zeros(1, dtype=torch.int32)
         used = last = graph.add_input(USED, one, after=inputs[-1])
         rows = None
-        if self.queries:
+        if self.queries and sites:
             port = Port("query_rows", Role.ROWS)
             rows = last = graph.add_input(port, torch.zeros(2, dtype=torch.int64), after=last)
         queries: list[tuple[Port, fx.Node]] = []

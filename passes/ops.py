@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lcc.ir.plan import BlockSparse
-from lcc.passes import experts  # noqa: F401 - defines lcc::experts
+from lcc.passes import causal_conv, experts, linear_attention  # noqa: F401 - define lcc:: too
 from lcc.passes.rotation import rotate as rotate_pairs
 
 

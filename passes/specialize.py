@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -81,11 +82,13 @@ def specialize(
     *,
     targets: Mapping[str, Sequence[ProgramPass]] | None = None,
     every_row: bool = False,
+    archive: bool = True,
 ) -> Specialized:
     """Run the passes, split the result into programs, and say how they are run.
 
     targets     target -> its program passes
     every_row   some target's steps hand out the queries of all rows
+    archive     all targets can build the programs of an archive
 
     Raises PassError or ConfigError.
     """
@@ -112,7 +115,9 @@ def specialize(
             )
         ends = torch.from_numpy(subject.sentence_ends)
     programs = split_programs(graph, chunk_size=cache.chunk_size, capacity=cache.capacity)
-    layers, weightless = cycle_programs(graph, cache, policy, kinds, sentence_ends=ends)
+    layers, weightless = cycle_programs(
+        graph, cache, policy, kinds, sentence_ends=ends, archive=archive
+    )
     own: list[ProgramPass] = [HalfCache()] if config.kv_precision == "fp16" else []
     programs = run_program_passes([*programs, *weightless], own, dump=dump)
     built = {
@@ -149,9 +154,11 @@ def specialize_within_memory(
     *,
     targets: Mapping[str, Sequence[ProgramPass]] | None = None,
     every_row: bool = False,
+    archive: bool = True,
 ) -> Specialized:
     """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
-    special = specialize(subject, config, policy, targets=targets, every_row=every_row)
+    how: dict[str, Any] = {"targets": targets, "every_row": every_row, "archive": archive}
+    special = specialize(subject, config, policy, **how)
     limit = config.memory_bytes
     fits = limit is None or total_bytes(special.memory) <= limit
     if not config.fit_budget or limit is None:
@@ -175,7 +182,7 @@ def specialize_within_memory(
         )
     while fitting is not None:
         chosen = msgspec.structs.replace(config, cache=fitting)
-        special = specialize(subject, chosen, policy, targets=targets, every_row=every_row)
+        special = specialize(subject, chosen, policy, **how)
         if total_bytes(special.memory) <= limit:
             _check_window(fitting, special.model)
             return special

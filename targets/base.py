@@ -19,6 +19,8 @@ class Target(ABC):
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
     hands_out_every_row     its steps give the queries of all rows: see `static_shapes.py`
+    streams_weights         it reads the weights one by one as it writes them: `LazyTensor`
+    archives    it can build the programs that write an archive and call back from it
     lacks   traits of a model, as `traits_of` names them, that it cannot build
     """
 
@@ -31,6 +33,8 @@ class Target(ABC):
     precisions: tuple[Precision, ...] = ("fp32",)
     kv_precisions: tuple[KvPrecision, ...] = ("fp32",)
     hands_out_every_row: bool = False
+    streams_weights: bool = False
+    archives: bool = True
     lacks: tuple[str, ...] = ()
 
     def refusals(self, programs: list[Program]) -> list[str]:
@@ -49,6 +53,7 @@ class Target(ABC):
         """Write the programs into a folder; returns program name -> file name."""
 
 
+STATES = "layers that carry a state from token to token"
 EXPERTS, SINKS, BIAS = "mixtures of experts", "attention sinks", "a bias by distance (ALiBi)"
 _SINKS = 10  # where lcc::cached_attention has sinks; a bias comes next
 
@@ -59,6 +64,8 @@ def traits_of(programs: list[Program]) -> set[str]:
     for node in (node for each in programs for node in each.exported.graph.nodes):
         if str(node.target) == "lcc.experts.default":
             found.add(EXPERTS)
+        if str(node.target) in ("lcc.causal_conv.default", "lcc.linear_attention.default"):
+            found.add(STATES)
         elif str(node.target) == "lcc.cached_attention.default":
             more = zip(node.args[_SINKS:], (SINKS, BIAS), strict=False)
             found |= {trait for value, trait in more if value is not None}

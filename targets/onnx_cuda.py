@@ -6,7 +6,7 @@ CUDA in float16, with a bias since ONNX Runtime 1.31. How it is run: `cuda_provi
 
 from lcc.passes.programs.base import ProgramPass
 from lcc.passes.programs.half_precision import HalfPrecision
-from lcc.targets.base import BIAS, EXPERTS
+from lcc.targets.base import BIAS, EXPERTS, STATES
 from lcc.targets.onnx_runtime import OnnxRuntime
 
 
@@ -19,10 +19,11 @@ class OnnxCuda(OnnxRuntime):
     """
 
     name = "onnxruntime:cuda"
+    archives = False  # nobody has tried it on a GPU
     dtype = "float16"
     precisions = ("fp32",)
     kv_precisions = ("fp32",)
-    lacks = (EXPERTS, BIAS)
+    lacks = (EXPERTS, BIAS, STATES)
     note = "in half precision; run on a CPU, never on a GPU"
 
     def passes(self) -> list[ProgramPass]:

@@ -31,7 +31,7 @@ def expert_loop(
     name        that no other loop has
     weights     of the first product, its rows in turn for the gate and the other half, and of the
                 second one
-    attributes  activation, alpha, beta and limit of `lcc::experts`
+    attributes  activation, alpha, beta and limit of `lcc::experts`; gated
     bits        of the weights; None = they are in float32
     """
     x, chosen, shares = inputs
@@ -105,25 +105,30 @@ class _Body:
         return self.add("Gemm", (rows, weight, *more), transB=1)
 
     def gate(self, rows: ir.Value, attributes: Any) -> ir.Value:
-        """[n, I] of rows [n, 2I]: see `lcc.passes.experts.gate`."""
+        """[n, I] of rows [n, 2I]: see `lcc.passes.experts.gate`; of [n, I] without a gate."""
+        if not attributes.get_int("gated"):
+            return self.activation(rows, attributes)
         first, other = (self._every_second(rows, place) for place in (0, 1))
         if not math.isinf(limit := attributes.get_float("limit")):
             first = self.add("Clip", (first, None, self._number(limit)))
             other = self.add("Clip", (other, self._number(-limit), self._number(limit)))
         if (beta := attributes.get_float("beta")) != 0:
             other = self.add("Add", (other, self._number(beta)))
-        scaled = first
+        return self.add("Mul", (self.activation(first, attributes), other))
+
+    def activation(self, rows: ir.Value, attributes: Any) -> ir.Value:
+        """One of `lcc.passes.experts.ACTIVATIONS`."""
+        scaled = rows
         if (alpha := attributes.get_float("alpha")) != 1:
-            scaled = self.add("Mul", (first, self._number(alpha)))
+            scaled = self.add("Mul", (rows, self._number(alpha)))
         activation = attributes.get_string("activation")
         if activation == "silu":
-            gate = self.add("Mul", (first, self.add("Sigmoid", (scaled,))))
-        elif activation == "relu":
-            gate = self.add("Relu", (scaled,))
-        else:
-            way = "tanh" if activation == "gelu_tanh" else "none"
-            gate = self.add("Gelu", (scaled,), approximate=way)
-        return self.add("Mul", (gate, other))
+            return self.add("Mul", (rows, self.add("Sigmoid", (scaled,))))
+        if activation in ("relu", "relu2"):
+            relu = self.add("Relu", (scaled,))
+            return relu if activation == "relu" else self.add("Mul", (relu, relu))
+        way = "tanh" if activation == "gelu_tanh" else "none"
+        return self.add("Gelu", (scaled,), approximate=way)
 
     def _every_second(self, rows: ir.Value, first: int) -> ir.Value:
         numbers = (first, np.iinfo(np.int64).max, 1, 2)  # start, end, axis, step

@@ -60,14 +60,16 @@ class _Site:
         assert up is not None
         assert down is not None
         self.up, self.down, self.biases = up, down, [*biases, None, None][:2]
-        if not self.attributes.get_int("interleaved"):
+        if self.attributes.get_int("gated") and not self.attributes.get_int("interleaved"):
             self.up = _interleaved(up)
             self.biases[0] = None if self.biases[0] is None else _interleaved(self.biases[0])
         self.experts, self.width = up.shape[0], up.shape[2]
 
     def lowered(self) -> ir.Value:
         """What takes the place of the node."""
-        if self.attributes.get_string("activation") != "silu" or not not_negative(self.shares):
+        gated = self.attributes.get_int("gated") == 1
+        known = gated and self.attributes.get_string("activation") == "silu"
+        if not known or not not_negative(self.shares):
             return self._loop()
         return self._float() if self.precision == "fp32" else self._low_bits()
 

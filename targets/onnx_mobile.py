@@ -15,7 +15,7 @@ from lcc.ir.roles import Role
 from lcc.passes.programs.base import ProgramPass
 from lcc.passes.programs.static_shapes import StaticShapes
 from lcc.targets import standard_operators
-from lcc.targets.base import EXPERTS, Target
+from lcc.targets.base import EXPERTS, STATES, Target
 from lcc.targets.onnx_runtime import OnnxRuntime, to_onnx, write_models
 
 LEAST_SHARE = 0.75  # of the nodes, in one piece: less, says ONNX Runtime's checker, does not pay
@@ -69,7 +69,8 @@ class OnnxAccelerator(OnnxRuntime):
     precisions = ("fp32",)
     kv_precisions = ("fp32",)
     hands_out_every_row = True
-    lacks = (EXPERTS,)
+    archives = False  # an archive has any number of rows, and shapes here are fixed
+    lacks = (EXPERTS, STATES)
 
     def __init__(self, device: str) -> None:
         self.name, self.device = f"onnxruntime:{device}", device

@@ -14,18 +14,23 @@ class Rewriter:
 
     def __init__(self, model: ir.Model) -> None:
         self.model, self.graph = model, model.graph
-        self.shared: dict[tuple[str, ir.Value], Any] = {}
+        self.shared: dict[tuple, Any] = {}
         self._nodes: list[ir.Node] = []
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """A new initializer; the same name twice is the same one."""
+        return self.constant_of(ir.tensor(array, name=name))
+
+    def constant_of(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """The same of a tensor, under its name."""
+        name = str(tensor.name)
         if name in self.graph.initializers:
             return self.graph.initializers[name]
         value = ir.Value(
             name=name,
-            const_value=ir.tensor(array, name=name),
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            const_value=tensor,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
         )
         self.graph.register_initializer(value)
         return value

@@ -1,8 +1,8 @@
 """What all tests share: a tiny model, compiled once; each program, converted to ONNX once."""
 
-import functools
 import hashlib
-import importlib
+import io
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ def convert() -> Iterator[Convert]:
     Converting is two thirds of compiling a tiny model, and most tests compile the same few
     programs. Gives what converts anew.
     """
-    from torch.onnx._internal._lazy_import import onnxscript_apis
-
     from lcc.targets import onnx_mobile, onnx_runtime
 
     converted, anew = dict[str, Any](), onnx_runtime.to_onnx
@@ -36,15 +34,77 @@ def convert() -> Iterator[Convert]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (onnx_mobile, onnx_runtime):
             patch.setattr(module, "to_onnx", once)
-        # The exporter lists all operators that it knows anew for every program.
-        apis = importlib.import_module(onnxscript_apis._name)
-        patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
         yield anew
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_of_archives() -> Iterator[None]:
+    """Export each program of an archive once a process: most tests compile the same few."""
+    from lcc.passes.programs import archive_layers
+
+    def once(make: Convert) -> Convert:
+        made = dict[bytes, Any]()
+
+        def kept(*given: Any, **sizes: Any) -> Any:
+            key, tensors = numbers_of((given, sorted(sizes.items())))
+            if key is None:
+                return make(*given, **sizes)
+            if key not in made:
+                made[key] = make(*given, **sizes)
+            share(made[key], tensors)
+            return made[key]
+
+        return kept
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("leave", "choose", "archive", "put_back", "attend", "vote"):
+            make = getattr(archive_layers, f"{name}_program")
+            patch.setattr(archive_layers, f"{name}_program", once(make))
+        yield
+
+
+def share(program: Any, tensors: list[Any]) -> None:
+    """Give a kept program these tensors for its own that are equal.
+
+    The programs of one model share them, and the memory table counts each once.
+    """
+    import torch
+
+    for table in (program.exported.state_dict, program.exported.constants):
+        for name, own in table.items():
+            equal = (each for each in tensors if each.dtype == own.dtype and torch.equal(each, own))
+            table[name] = next(equal, own)
+
+
+def numbers_of(given: Any) -> tuple[bytes | None, list[Any]]:
+    """What is equal for arguments with the same numbers, and the tensors among them.
+
+    None for a policy that a test has made.
+    """
+    import torch
+
+    tensors = []
+
+    class Numbers(pickle.Pickler):
+        def reducer_override(self, each: Any) -> Any:
+            if not isinstance(each, torch.Tensor):
+                return NotImplemented
+            tensors.append(each)
+            return bytes, (each.detach().contiguous().numpy().tobytes(),)
+
+    told = io.BytesIO()
+    try:
+        Numbers(told).dump(given)
+    except (AttributeError, pickle.PicklingError):
+        return None, tensors
+    return hashlib.sha256(told.getvalue()).digest(), tensors
 
 
 def content_of(program: Any, lowered: dict | None = None, *more: Any) -> str | None:
     """Equal for programs that become the same file; None for one that is too large to keep."""
     import torch
+
+    from lcc.ir.lazy_tensor import whole
 
     exported = program.exported
     tensors = {**exported.state_dict, **exported.constants}
@@ -54,7 +114,7 @@ def content_of(program: Any, lowered: dict | None = None, *more: Any) -> str | N
     parts = [str(exported), str(program.names), str(program.inputs), str(program.outputs)]
     digest = hashlib.sha256("\n".join([*parts, str(operators), str(more)]).encode())
     for name, tensor in tensors.items():
-        numbers = tensor.detach().contiguous().flatten()
+        numbers = whole(tensor).detach().contiguous().flatten()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(numbers.view(torch.uint8).numpy().tobytes() if len(numbers) else b"")
     return digest.hexdigest()

@@ -93,7 +93,7 @@ OWN_FILE = {
     f"targets/onnx_{name}.py"
     for name in (
         *("runtime", "mobile", "precision", "half_cache"),
-        *("experts", "expert_loop", "rewriter"),
+        *("experts", "expert_loop", "rewriter", "matrix", "weights"),
     )
 }
 
@@ -156,10 +156,13 @@ def test_targets_do_not_import_each_other() -> None:
         "low_bits",
         "onnx_expert_loop",
         "onnx_experts",
+        "onnx_exporter",
         "onnx_half_cache",
+        "onnx_matrix",
         "onnx_operators",
         "onnx_precision",
         "onnx_rewriter",
+        "onnx_weights",
         "standard_operators",
         "static_shapes",
     }

@@ -106,7 +106,8 @@ def test_every_command_is_in_the_changelog_and_teaches() -> None:
 
 def test_policies_are_all_in_the_table() -> None:
     section = README.partition("## Policies")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE) == list(POLICIES)
+    cells = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(cells[1:])) == list(POLICIES)  # after the head
 
 
 def test_policies_and_their_options_are_all_in_the_documentation() -> None:
@@ -118,6 +119,11 @@ def test_policies_and_their_options_are_all_in_the_documentation() -> None:
         for name, policy in POLICIES.items()
     }
     assert shown == known
+
+
+def test_tables_of_fidelity_are_those_of_the_figures() -> None:
+    script = ROOT / "docs" / "measure" / "fidelity_tables.py"
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", PAGES)

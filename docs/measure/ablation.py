@@ -62,7 +62,7 @@ def infinipot(label: str, *, view: View = "generic", **options: object) -> Row:
 
 
 ROWS = [
-    Row("default: consensus, beginning as catalyst, nll_weight 0.75"),
+    Row("default: consensus, beginning as catalyst, nll_weight 0.25"),
     Row("catalyst: the question", view="question"),
     Row("catalyst: a sentence naming the task", view="task"),
     Row("catalyst: summarize", catalyst=SUMMARIZE),
@@ -70,6 +70,7 @@ ROWS = [
     Row("budget 256 of 1024", budget=256),
     Row("budget 384 of 1024", budget=384),
     Row("nll_weight 1: negative log likelihood alone", options={"nll_weight": 1.0}),
+    Row("nll_weight 0.75", options={"nll_weight": 0.75}),
     Row("nll_weight 0.5", options={"nll_weight": 0.5}),
     Row("nll_weight 0: attention alone", options={"nll_weight": 0.0}),
     Row("queries pooled by sum", "sum_of_queries"),

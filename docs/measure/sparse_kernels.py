@@ -32,7 +32,7 @@ from lcc.runtime.engines.host_array import zeros
 from lcc.runtime.engines.tvm_relax import _runtime, _set_threads
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
-from lcc.targets.tvm_cpu.build import _description
+from lcc.targets.tvm_cpu.build import describe
 from lcc.targets.tvm_cpu.platforms import platform
 from lcc.targets.tvm_cpu.tir import TILES
 
@@ -102,7 +102,7 @@ def tvm_kernel(kind: str) -> object:
     layer = Layer(*shape, **WINDOW) if kind == "window" else Layer(*shape, blocks=BLOCKS)
     level = best_level()
     function = cached_attention(layer, TILES[level]).with_attr("global_symbol", "kernel")
-    target = tvm.target.Target(_description(level, platform("cpu")))
+    target = tvm.target.Target(describe(level, platform("cpu")))
     return tvm.compile(tvm.IRModule({"kernel": function}), target=target)["kernel"]
 
 

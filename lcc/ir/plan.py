@@ -263,6 +263,8 @@ def ranges(layers: set[int]) -> str:
 
 def show_plan(plan: tuple[Kind, ...]) -> str:
     """A plan as `parse_plan` reads it, with the longest ranges there are."""
+    if not plan:  # no layer attends
+        return "dense"
     starts = [i for i, kind in enumerate(plan) if i == 0 or kind != plan[i - 1]]
     ends = [*starts[1:], len(plan)]
     parts = (ranges(set(range(a, b))) + f": {plan[a]}" for a, b in zip(starts, ends, strict=True))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from lcc.ir.lazy_tensor import stand_ins
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port, Size, TensorSpec
 
@@ -91,12 +92,13 @@ def export(
     for one input.
     """
     dynamic = tuple({axis: dim for axis, (_, dim) in each.sizes.items()} for each in inputs)
-    with torch.no_grad():
+    with torch.no_grad(), stand_ins(module) as made:
         exported = torch.export.export(
             module,
             tuple(each.value.clone() for each in inputs),
             dynamic_shapes=_shapes(module, dynamic),
         )
+        made.put_back(exported)
     symbols: dict[str, str] = {}
     for each, node in zip(inputs, input_nodes(exported), strict=True):
         for axis, (name, _) in each.sizes.items():

@@ -17,7 +17,9 @@ class Role(StrEnum):
     queries         rotated queries
     token_position  place in the text of the token in each slot
     entry_score     a number kept with each entry
-    kept            slots that stay
+    state           what a recurrent layer carries from token to token
+    kept            slots that stay, or that leave
+    archived        rows of the archive, as a program writes or reads them
     """
 
     TOKENS = "tokens"
@@ -32,4 +34,6 @@ class Role(StrEnum):
     QUERIES = "queries"
     TOKEN_POSITION = "token_position"
     ENTRY_SCORE = "entry_score"
+    STATE = "state"
     KEPT = "kept"
+    ARCHIVED = "archived"

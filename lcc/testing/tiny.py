@@ -134,13 +134,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 _LATENT: dict[str, Any] = {
-    **_EXPERTS,
     "num_key_value_heads": 4,
-    "n_routed_experts": 4,
-    "n_shared_experts": 1,
-    "n_group": 1,
-    "topk_group": 1,
-    "first_k_dense_replace": 1,
     "kv_lora_rank": 16,
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
@@ -148,11 +142,47 @@ _LATENT: dict[str, Any] = {
     "v_head_dim": 16,
     "head_dim": 8,
 }
+_GROUPS: dict[str, Any] = {
+    **_EXPERTS,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
 KINDS |= {
-    "deepseek_v2": {**_LATENT, "q_lora_rank": None, "topk_method": "greedy"},
-    "deepseek_v3": {**_LATENT, "q_lora_rank": 32},
+    "deepseek_v2": {**_LATENT, **_GROUPS, "q_lora_rank": None, "topk_method": "greedy"},
+    "deepseek_v3": {**_LATENT, **_GROUPS, "q_lora_rank": 32},
     "minicpm3": {**_LATENT, "q_lora_rank": 32},
 }
+# Layers that carry a state: short convolutions; the gated delta rule; Mamba 2; nothing else at all.
+RECURRENT: dict[str, dict[str, Any]] = {
+    "lfm2": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
+    "qwen3_5_text": {
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 8,
+    },
+    "granitemoehybrid": {
+        **_EXPERTS,
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "position_embedding_type": "rope",
+        "shared_intermediate_size": 48,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_d_state": 16,
+        "mamba_expand": 2,
+        "mamba_n_groups": 1,
+        "mamba_chunk_size": 16,
+    },
+    "mamba": {"state_size": 8, "time_step_rank": 4, "expand": 2},
+}
+KINDS |= RECURRENT
 
 
 def tiny_model(architecture: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -177,7 +207,9 @@ def tiny_model(architecture: str, seed: int = 0, **overrides: Any) -> PreTrained
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         # transformers starts norms at one and projections near zero: a model whose attention is
         # flat hides mistakes, so everything is drawn again, wide enough to make heads disagree.
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("A_log", "dt_bias")):  # of a recurrence, which must not grow
+                continue
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return model.eval().requires_grad_(False)
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from lcc.errors import ConfigError
 from lcc.ir.plan import BlockSparse, Full, Kind, SinkWindow, positions_of
 from lcc.passes.graph import ModelGraph, is_call
+from lcc.passes.lift_state import recurrences
 from lcc.passes.programs.split import head_module, last_linear
 from lcc.passes.rotation import rotate as rotate_pairs
 from lcc.train.documents import IGNORED
@@ -112,7 +113,8 @@ class HybridModel(nn.Module):
 
         Raises:
             ConfigError: the plan is for another number of layers, or makes a layer sparse that has
-                a window of its own; a layer has sinks or a bias; there are experts.
+                a window of its own; a layer has sinks or a bias; there are experts or recurrent
+                layers.
         """
         super().__init__()
         self.head = head_module(graph, last_linear(graph))
@@ -176,6 +178,8 @@ def _documents(graph: ModelGraph, plan: tuple[Kind, ...]) -> ModelGraph:
         raise ConfigError(
             "the model is a mixture of experts, which lcc compiles but does not train"
         )
+    if recurrences(graph):
+        raise ConfigError("the model has recurrent layers, which lcc compiles but does not train")
     with graph.graph.inserting_after(graph.placeholder("position_ids")):
         lengths = graph.graph.placeholder("lengths")
     for node in graph.calls(torch.ops.lcc.rotate.default):

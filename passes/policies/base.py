@@ -94,6 +94,8 @@ class EvictionPolicy(ABC):
                 newest entries, only those of the last tail_size tokens of the text, in place of the
                 cache's recent_size; None = recent_size, as in every cycle
     catalyst    the catalyst prompt: text, or the word "beginning"; None = the policy runs none
+    agrees      it keeps the same tokens in all KV heads and layers, by entry scores that are one
+                number a token, and reads no key or value: what it evicts can go to an archive
     """
 
     name: ClassVar[str]
@@ -106,6 +108,7 @@ class EvictionPolicy(ABC):
     evicts: ClassVar[bool] = True
     heads: ClassVar[Literal["never", "may", "must"]] = "never"
     tail_size: int | None = None
+    agrees: ClassVar[bool] = False
 
     def __init__(self, options: msgspec.Struct) -> None:
         self.options: Any = options

@@ -20,7 +20,7 @@ FAR_BELOW = 1e6  # below every rank that a sentence with something to say can ha
 class ConsensusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `consensus`.
 
-    nll_weight  exponent of the negative log likelihood; attention's is 1 - nll_weight. None = 0.75,
+    nll_weight  exponent of the negative log likelihood; attention's is 1 - nll_weight. None = 0.25,
                 or 0 with retaining heads
     catalyst    text run over the full cache to read how it attends; the word "beginning" = the
                 first 32 tokens of the very text being read, where prompts say what they want
@@ -49,6 +49,10 @@ class Consensus(EvictionPolicy):
     first: ranked by the little they add, what survives of a repeated text is one sentence over
     and over, and a model goes astray on it.
 
+    Facts that are alike predict each other: where a text says one of them, the next one surprises
+    little, and more budget does not keep it. The same goes for long sentences of prose, which rank
+    high by what they say whatever it is. So attention counts most (docs/results/recall.md).
+
     One head's attention is noisy, the mean of all of them is not: in essays it ranks a sentence
     that is asked for among the first hundredth, where single heads do not (docs/fidelity.md).
 
@@ -62,11 +66,12 @@ class Consensus(EvictionPolicy):
     query_pool = "max"
     group_pool = "max"
     heads = "may"
+    agrees = True
 
     def __init__(self, options: ConsensusOptions, *, with_heads: bool = False) -> None:
         weight = options.nll_weight
         if weight is None:
-            weight = 0.0 if with_heads else 0.75
+            weight = 0.0 if with_heads else 0.25
         if with_heads and weight == 1:
             raise ConfigError("nll_weight is 1, which reads no heads; wanted less, or no --heads")
         super().__init__(msgspec.structs.replace(options, nll_weight=weight))

@@ -29,9 +29,14 @@ def compiled(folder: Path, architecture: str, **options: Any) -> tuple[Path, Any
     return folder / "m.lcc", model
 
 
-# experts; sinks, windows and experts; a bias by distance; a norm behind the rotation; latents
+# experts; sinks, windows and experts; a bias by distance; a norm behind the rotation; latents;
+# complex numbers; states and experts
 @pytest.mark.parametrize(
-    "architecture", ["qwen2_moe", "gpt_oss", "bloom", "hunyuan_v1_dense", "deepseek_v3"]
+    "architecture",
+    [
+        *("qwen2_moe", "gpt_oss", "bloom", "hunyuan_v1_dense", "deepseek_v3", "llama4_text"),
+        "granitemoehybrid",
+    ],
 )
 def test_compiled_is_the_model(architecture: str, tmp_path: Path) -> None:
     report = verify(*compiled(tmp_path, architecture), prompt_tokens=40, new_tokens=16)
@@ -54,16 +59,18 @@ def test_experts_in_few_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "architecture"),
     [
-        ("tvm:cpu", "granite_swa"),
-        ("tvm:cpu", "minicpm3"),
         ("tvm:cpu", "bloom"),
+        ("tvm:cpu", "mixtral"),
+        ("tvm:cpu", "gpt_oss"),
+        ("tvm:cpu", "deepseek_v3"),
+        ("onnxruntime:mobile", "lfm2"),
         ("onnxruntime:nnapi", "bloom"),
     ],
 )
 def test_other_targets_give_the_same(
     target: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sinks, latents, a bias by distance."""
+    """Sinks, latents, a bias by distance; experts, with biases, behind a router; states."""
     if lacking := missing(target):
         pytest.skip(f"{target} needs {', '.join(lacking)}")
     monkeypatch.setattr(onnx_mobile, "LEAST_SHARE", 0)  # so few layers do not pay
@@ -91,6 +98,7 @@ def test_what_only_full_layers_and_slots_have(tmp_path: Path) -> None:
 def test_targets_that_lack_something_say_so(tmp_path: Path) -> None:
     for target, architecture, trait in (
         ("onnxruntime:nnapi", "mixtral", "mixtures of experts"),
+        ("onnxruntime:coreml", "lfm2", "layers that carry a state from token to token"),
         ("onnxruntime:cuda", "bloom", r"a bias by distance \(ALiBi\)"),
     ):
         with pytest.raises(ConfigError, match=f"cannot build {trait}; onnxruntime:cpu can"):

@@ -122,7 +122,9 @@ class OracleLlama:
         return -float(torch.log_softmax(torch.from_numpy(self.logits()), -1)[token])
 
     def read(self, ids: list[int]) -> None:
-        reserved = self.cache.catalyst_size if self.queries == "catalyst" else 0
+        # Of consensus, with heads too: a question asks the archive from there.
+        asks = self.queries == "catalyst" or self.policy.name == "consensus"
+        reserved = self.cache.catalyst_size if asks else 0
         room = self.cache.capacity - reserved - self.cache.budget
         first = self.layers[self.full[0]]
         for place, token in enumerate(ids):

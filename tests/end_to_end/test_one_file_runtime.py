@@ -58,6 +58,10 @@ CASES = {
     "none, window": Case("llama", "none", {"plan": WINDOW}),
     "int8": Case("qwen2", "consensus", {"precision": "int8"}),
     "int4, window": Case("llama", "snapkv", {"precision": "int4", "plan": WINDOW}),
+    "latents, window": Case("minicpm3", "infinipot", {"plan": WINDOW}),
+    "states, read again": Case("lfm2", "snapkv"),
+    "states, catalyst": Case("qwen3_5_text", "infinipot"),
+    "states alone": Case("mamba", "snapkv"),
     "half cache": Case("phi3", "infinipot", {"kv_precision": "fp16"}),
 }
 
@@ -104,7 +108,7 @@ def one_file(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_it_is_short_and_stands_alone() -> None:
     source = EXAMPLE.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 250
+    assert len(source.splitlines()) <= 280
     tree, found = ast.parse(source), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -116,7 +116,7 @@ def test_compile_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     case(tiny_folder, "--policy", "magic", words="policy is 'magic', wanted one of consensus, ")
     case(tiny_folder, "--target", "magic", words="target is 'magic', wanted one of onnxruntime:cpu")
     case(tiny_folder, "--positions", "magic", words="Invalid enum value 'magic' - at `$.cache.pos")
-    case(tiny_folder, "--precision", "bf16", words="precision is 'bf16', wanted fp32, int8, int4 (")
+    case(tiny_folder, "--precision", "bf16", words="wanted fp32, int8, int4, given (")
     case(tiny_folder, "--kv-precision", "int8", words="kv_precision is 'int8', wanted fp32, fp16 (")
     case(tiny_folder, "--memory", "much", words="'much' is not a size; wanted a number with a unit")
     case(tiny_folder, "--memory", "1MB", words="no budget fits")
@@ -353,10 +353,9 @@ def test_chat_answers_again(tiny_artifact: Path) -> None:
 def test_inspect(tiny_artifact: Path) -> None:
     shown = lcc("inspect", tiny_artifact).stdout
     for words in (
-        "policy     consensus\n           catalyst = What matters?\n           nll_weight = 0.75",
+        "policy     consensus\n           catalyst = What matters?\n           nll_weight = 0.25",
         "  0-1  full  4 query heads, 2 KV heads of 16\n",
         "in   key_0 .. key_1      float32 [1, 2, slots, 16]",
-        "  find_attention  2 sites",
         "capacity 128, budget 64",
         "Layer groups\n  full  capacity slots  kept .. used  layers 0-1\n",
         "key_0 .. key_1 ",
@@ -364,6 +363,7 @@ def test_inspect(tiny_artifact: Path) -> None:
         "  cycle\n",
     ):
         assert words in shown
+    assert re.search(r"  find_attention +2 sites\n", shown)
     page = json.loads(lcc("inspect", tiny_artifact, "--json").stdout)
     assert page == msgspec.json.decode((tiny_artifact / "manifest.json").read_bytes())
     assert lcc("inspect", tiny_artifact, "--check").stderr.endswith("as they were written\n")
