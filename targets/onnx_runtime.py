@@ -23,7 +23,7 @@ from lcc.passes.graph import is_call, shape
 from lcc.targets import onnx_operators
 from lcc.targets.base import Target
 from lcc.targets.onnx_experts import lower_experts
-from lcc.targets.onnx_exporter import decomposed_once
+from lcc.targets.onnx_exporter import decomposed_in_place
 from lcc.targets.onnx_half_cache import attend_in_half
 from lcc.targets.onnx_precision import lower_precision
 from lcc.targets.onnx_weights import WeightsFile, refer_to_weights, transpose_weights
@@ -94,7 +94,7 @@ def to_onnx(
     lowered     what each operator becomes; None = ONNX Runtime's own kernels
     """
     lowered = onnx_operators.lowerings() if lowered is None else lowered
-    with traced(program.exported) as made, decomposed_once(lowered):
+    with traced(program.exported) as made, decomposed_in_place(lowered):
         try:
             model = _exported(program, opset)
         except Exception as error:  # the exporter raises many types, and wraps them
