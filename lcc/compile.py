@@ -20,7 +20,7 @@ from lcc.artifact.schedule import TextFacts
 from lcc.capture.export import capture
 from lcc.config import CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError
-from lcc.ir.lazy_tensor import weights_kept
+from lcc.ir.lazy_tensor import lazy_bytes, reads_told, weights_kept
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import make_policy, options_in_force
@@ -28,6 +28,7 @@ from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
 from lcc.sources.heads import load_heads_for
 from lcc.sources.models import LoadedModel, loaded_model
 from lcc.sources.text_facts import sentence_ends_for, text_facts
+from lcc.sources.weights import check_finite
 from lcc.targets import find_targets, refuse
 from lcc.targets.reference import ReferenceEngine
 
@@ -66,6 +67,7 @@ def compile_model(
     captured = capture(loaded.module)
     report("specialize", 0.4)
     ends = sentence_ends_for(policy, loaded.name, loaded.files, captured.vocab_size)
+    checks: list[Callable[[], None]] = []  # after it is decided that the model fits
     special = specialize_within_memory(
         Subject(captured, loaded.name, loaded.architecture, loaded.trained_window, ends, heads),
         config,
@@ -73,6 +75,7 @@ def compile_model(
         targets={target.name: target.passes() for target in targets},
         every_row=any(target.hands_out_every_row for target in targets),
         archive=all(target.archives for target in targets),
+        later=checks,
     )
     facts = text_facts(
         loaded.files,
@@ -82,13 +85,23 @@ def compile_model(
     )
     refuse(targets, special.built)
     manifest = manifest_of(special, config, heads.page if heads else None, facts)
+    report("check", 0.45)
+    size = lazy_bytes(loaded.module)  # of which nothing has been read up to here
+    with weights_kept(KEPT_BYTES):
+        if size:
+            with reads_told(_in_bytes(report, "check the weights", 0.45, 0.05, size)):
+                check_finite(loaded.module, loaded.name)
+        for check in checks[-1:]:  # of the last cache that was tried
+            check()
 
     def fill(folder: Path) -> Manifest:
         built = {}
         for place, target in enumerate(targets):
-            report(f"build for {target.name}", 0.5 + 0.4 * place / len(targets))
+            what, share = f"build for {target.name}", 0.4 / len(targets)
+            report(what, 0.5 + share * place)
             programs = special.built[target.name]
-            entries = program_entries(programs, target.build(programs, folder))
+            with reads_told(_in_bytes(report, what, 0.5 + share * place, share, size)):
+                entries = program_entries(programs, target.build(programs, folder))
             built[target.name] = BuiltEntry(
                 programs=entries,
                 cache_dtype=cache_dtype_of(programs),
@@ -109,6 +122,20 @@ def compile_model(
     written = write_artifact(output, fill)
     report("done", 1.0)
     return written
+
+
+def _in_bytes(
+    report: Progress, what: str, begin: float, share: float, size: int
+) -> Callable[[int], None]:
+    """Report a step that begins at a share of the work by the bytes that it has read of `size`."""
+    read = 0
+
+    def tell(more: int) -> None:
+        nonlocal read
+        read = min(size, read + more)
+        report(f"{what}, {read / 1e9:.1f} of {size / 1e9:.1f} GB", begin + share * read / size)
+
+    return tell
 
 
 def _check_few_bits(loaded: LoadedModel, precision: Precision) -> None:

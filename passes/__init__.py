@@ -6,6 +6,8 @@ from lcc.config import NEWEST_QUERIES, CacheConfig
 from lcc.passes.base import Pass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lcc.passes.graph import ModelGraph
     from lcc.passes.policies import EvictionPolicy
     from lcc.sources.heads import RetainingHeads
@@ -24,6 +26,7 @@ def default_passes(
     heads: "RetainingHeads | None" = None,
     captured: "ModelGraph | None" = None,
     window: int | None = None,
+    later: "list[Callable[[], None]] | None" = None,
 ) -> list[Pass]:
     """The passes of a compilation, in order.
 
@@ -32,6 +35,7 @@ def default_passes(
     heads       trained heads, where the policy reads what they say
     captured    the graph to compare the logits with, before a plan changes them; None = no check
     window      tokens that the model was trained to read
+    later       takes that comparison, which is then not made: it reads all weights
     """
     from lcc.passes.average_retaining_heads import AverageRetainingHeads
     from lcc.passes.check_chunks import CheckChunks
@@ -54,7 +58,7 @@ def default_passes(
     )
     steps.append(LiftState())
     if captured is not None:  # from here on no hidden state
-        steps.append(CheckChunks(captured, longest=window))
+        steps.append(CheckChunks(captured, longest=window, later=later))
     if plan.strip() != "dense":
         sizes = {"chunk_size": cache.chunk_size, "catalyst_size": cache.catalyst_size}
         lag = lag_of(policy)

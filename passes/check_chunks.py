@@ -5,6 +5,9 @@ carry something from token to token (a convolution, a shift, angles that depend 
 text), and it would be lost between two chunks. So both graphs are run, on random tokens.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,13 +28,23 @@ class CheckChunks(Pass):
 
     required = False
 
-    def __init__(self, captured: ModelGraph, *, longest: int | None = None) -> None:
-        """See `check_chunks`."""
-        self.captured, self.longest = captured, longest
+    def __init__(
+        self,
+        captured: ModelGraph,
+        *,
+        longest: int | None = None,
+        later: list[Callable[[], None]] | None = None,
+    ) -> None:
+        """See `check_chunks`; with `later` the comparison is put there, for whoever may read."""
+        self.captured, self.longest, self.later = captured, longest, later
 
     def requires(self, graph: ModelGraph) -> None:
         """The same logits, whole or in chunks."""
-        check_chunks(self.captured, graph, longest=self.longest)
+        check = functools.partial(check_chunks, self.captured, graph, longest=self.longest)
+        if self.later is None:
+            check()
+        else:
+            self.later.append(check)
 
     def rewrite(self, graph: ModelGraph) -> int:
         """Nothing."""

@@ -1,6 +1,6 @@
 """A captured model -> the programs of one configuration, and how they are run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,12 +83,14 @@ def specialize(
     targets: Mapping[str, Sequence[ProgramPass]] | None = None,
     every_row: bool = False,
     archive: bool = True,
+    later: list[Callable[[], None]] | None = None,
 ) -> Specialized:
     """Run the passes, split the result into programs, and say how they are run.
 
     targets     target -> its program passes
     every_row   some target's steps hand out the queries of all rows
     archive     all targets can build the programs of an archive
+    later       takes the checks that read all weights, which are then not made
 
     Raises PassError or ConfigError.
     """
@@ -101,6 +103,7 @@ def specialize(
         heads=subject.heads,
         captured=subject.captured if env.check_passes() else None,
         window=subject.window,
+        later=later,
     )
     graph, passes = pipeline.run(subject.captured, steps, dump=dump)
     _check_biases(graph, subject, cache)
@@ -155,9 +158,15 @@ def specialize_within_memory(
     targets: Mapping[str, Sequence[ProgramPass]] | None = None,
     every_row: bool = False,
     archive: bool = True,
+    later: list[Callable[[], None]] | None = None,
 ) -> Specialized:
     """Specialize; with `memory_bytes`, check the contract or choose the largest budget."""
-    how: dict[str, Any] = {"targets": targets, "every_row": every_row, "archive": archive}
+    how: dict[str, Any] = {
+        "targets": targets,
+        "every_row": every_row,
+        "archive": archive,
+        "later": later,
+    }
     special = specialize(subject, config, policy, **how)
     limit = config.memory_bytes
     fits = limit is None or total_bytes(special.memory) <= limit

@@ -10,12 +10,15 @@ small model.
 import contextlib
 import copy
 import functools
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import torch
 from torch import Tensor, fx
+from torch._guards import detect_fake_mode
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature
@@ -26,6 +29,8 @@ from torch.onnx._internal.fx.passes.type_promotion import (
 )
 from torch.onnx._internal.fx.passes.type_promotion import get_type_promotion_rule
 from torch.utils import _pytree
+
+aten = torch.ops.aten
 
 _registry = functools.cache(_registration.ONNXRegistry.from_torchlib)
 
@@ -81,54 +86,117 @@ def _decomposed(exported: ExportedProgram, written: frozenset, table: dict) -> E
     graph = copy.deepcopy(exported.graph)
     signature = copy.deepcopy(exported.graph_signature)
     parts: dict[str, fx.Graph] = {}
+    sizes = _sizes_of_inputs(graph)
     for node in list(graph.nodes):
         if isinstance(node.target, OpOverload) and node.target not in written:
-            leaves, how = _pytree.tree_flatten((node.args, node.kwargs))
-            told = f"{node.target} {[_told(leaf) for leaf in leaves]} {how}"
-            if told not in parts:
-                parts[told] = _part(node.target, leaves, how, table)
-            _put_in_place(
-                node, [x for x in leaves if isinstance(x, fx.Node)], parts[told], signature
-            )
+            call = _Call(node)
+            if call.told not in parts:
+                parts[call.told] = call.decomposed(table)
+            _put_in_place(node, call.inputs, parts[call.told], sizes, signature)
+    graph.eliminate_dead_code()
     module = fx.GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)
     return exported._update(module, signature)
 
 
-def _told(leaf: Any) -> str:
-    """Equal for arguments with which an operator decomposes into the same nodes."""
-    value = leaf.meta["val"] if isinstance(leaf, fx.Node) else leaf
-    if not isinstance(value, Tensor):
-        return f"{type(leaf).__name__} {value!r}"
-    return f"{value.dtype} {tuple(value.shape)} {value.stride()}"
+class _Call:
+    """An operator and its arguments; each node among them is one input, however often it stands.
+
+    told    equal for calls that decompose into the same nodes
+    """
+
+    def __init__(self, node: fx.Node) -> None:
+        """Nothing is traced yet."""
+        assert isinstance(node.target, OpOverload)
+        self.target = node.target
+        self.leaves, self.how = _pytree.tree_flatten((node.args, node.kwargs))
+        self.inputs = list(dict.fromkeys(x for x in self.leaves if isinstance(x, fx.Node)))
+        self.told = f"{node.target} {[self._told(leaf) for leaf in self.leaves]} {self.how}"
+
+    def _told(self, leaf: Any) -> str:
+        if not isinstance(leaf, fx.Node):
+            return f"{type(leaf).__name__} {leaf!r}"
+        value, place = leaf.meta["val"], self.inputs.index(leaf)
+        if not isinstance(value, Tensor):
+            return f"{place}: {value!r}"
+        return f"{place}: {value.dtype} {tuple(value.shape)} {value.stride()}"
+
+    def decomposed(self, table: dict) -> fx.Graph:
+        """What it becomes, as a graph of its inputs."""
+
+        def call(*values: Any) -> Any:
+            given = dict(zip(self.inputs, values, strict=True))
+            leaves = [given[x] if isinstance(x, fx.Node) else x for x in self.leaves]
+            args, kwargs = _pytree.tree_unflatten(leaves, self.how)
+            return self.target(*args, **kwargs)
+
+        # Copies of a part have the same values, and tracing knows a node by its value.
+        values = [each.meta["val"] for each in self.inputs]
+        values = [each.detach() if isinstance(each, Tensor) else each for each in values]
+        with detect_fake_mode(values) or contextlib.nullcontext():  # what it makes is fake, too
+            traced = make_fx(call, decomposition_table=table)(*values)
+        for node in traced.graph.find_nodes(op="call_function", target=aten.sym_numel.default):
+            _multiply_sizes(node)
+        traced.graph.eliminate_dead_code()
+        assert not list(traced.graph.find_nodes(op="get_attr")), f"{self.target} makes constants"
+        return traced.graph
 
 
-def _part(target: OpOverload, leaves: list, how: _pytree.TreeSpec, table: dict) -> fx.Graph:
-    """What an operator becomes with these arguments; those that are nodes are its inputs."""
+def _multiply_sizes(numel: fx.Node) -> None:
+    """The number of elements as ONNX has it: a product."""
+    (tensor,) = numel.args
+    assert isinstance(tensor, fx.Node)
+    graph, sizes = numel.graph, tensor.meta["val"].shape
+    with graph.inserting_before(numel):
+        product: Any = math.prod(size for size in sizes if isinstance(size, int))
+        value: Any = product
+        for axis, size in enumerate(sizes):
+            if isinstance(size, int):
+                continue
+            one = graph.call_function(aten.sym_size.int, (tensor, axis))
+            one.meta["val"], value = size, value * size
+            product = graph.call_function(operator.mul, (product, one))
+            product.meta["val"] = value
+    numel.replace_all_uses_with(product)
 
-    def call(*values: Any) -> Any:
-        given = iter(values)
-        filled = [next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
-        args, kwargs = _pytree.tree_unflatten(filled, how)
-        return target(*args, **kwargs)
 
-    values = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node)]
-    traced = make_fx(call, decomposition_table=table)(*values)
-    traced.graph.eliminate_dead_code()
-    assert not list(traced.graph.find_nodes(op="get_attr")), f"{target} makes constants"
-    return traced.graph
+def _sizes_of_inputs(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Each size that the call decides -> a node of it, before all others."""
+    inputs, sizes = graph.find_nodes(op="placeholder"), dict[str, fx.Node]()
+    with graph.inserting_after(inputs[-1]):
+        for each in inputs:
+            shape = each.meta["val"].shape if isinstance(each.meta.get("val"), Tensor) else ()
+            for axis, size in enumerate(shape):
+                if isinstance(size, torch.SymInt) and str(size) not in sizes:
+                    sizes[str(size)] = node = graph.call_function(aten.sym_size.int, (each, axis))
+                    node.meta |= {"val": size, "nn_module_stack": {}}
+    return sizes
 
 
 def _put_in_place(
-    node: fx.Node, inputs: list[fx.Node], part: fx.Graph, signature: ExportGraphSignature
+    node: fx.Node,
+    inputs: list[fx.Node],
+    part: fx.Graph,
+    sizes: dict[str, fx.Node],
+    signature: ExportGraphSignature,
 ) -> None:
-    """Copy a graph in front of a node and let its results be read instead."""
+    """Copy a graph in front of a node and let its results be read instead.
+
+    sizes   that are known there; those of the copy are added
+    """
     copies = dict(zip(part.find_nodes(op="placeholder"), inputs, strict=True))
     with node.graph.inserting_before(node):
         for each in part.nodes:
-            if each.op == "call_function":
-                copies[each] = node.graph.node_copy(each, copies.__getitem__)
-                copies[each].meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+            if each.op != "call_function":
+                continue
+            size = each.meta.get("val")
+            if isinstance(size, torch.SymInt) and str(size) in sizes:
+                copies[each] = sizes[str(size)]
+                continue
+            copies[each] = copied = node.graph.node_copy(each, copies.__getitem__)
+            copied.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+            if isinstance(size, torch.SymInt):
+                sizes[str(size)] = copied
     results = part.output_node().args[0]
     if isinstance(results, fx.Node):
         _replace(node, copies[results], signature)

@@ -86,7 +86,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     """Show a bar on stderr, if it is a terminal; yields `report(step, share done)`."""
     from tqdm import tqdm
 
-    layout = "{desc:<28} {bar} {percentage:3.0f}% {elapsed}"
+    layout = "{desc:<46} {bar} {percentage:3.0f}% {elapsed}"
     with tqdm(total=1.0, disable=quiet or None, bar_format=layout, leave=False) as bar:
 
         def report(step: str, done: float) -> None:

@@ -115,7 +115,7 @@ class LazyTensor(torch.Tensor):
         """The rows [start, stop) of the first axis, as an ordinary tensor."""
         value = self._read(start, stop)
         if self.is_stored:
-            _FREED.count(value.nbytes)
+            _READS.count(value.nbytes)
         return value
 
     def whole(self) -> Tensor:
@@ -210,30 +210,36 @@ class _Kept:
         self._values, self._room = {}, size
 
 
-class _Freed:
-    """Gives memory back to the system while weights are read and forgotten, block after block.
+class _Reads:
+    """Counts the bytes of weights that are read and forgotten, block after block.
 
-    The C library would keep it, in pieces between what stays: 700 MB for each reading of a model
-    of 1.2 billion weights.
+    And gives their memory back to the system. The C library would keep it, in pieces between what
+    stays: 700 MB for each reading of a model of 1.2 billion weights.
     """
 
     EVERY = 1 << 28  # bytes read
 
     def __init__(self) -> None:
         self._read = 0
+        self.tell: Callable[[int], None] = _nobody
         self._trim: Callable[[int], int] | None = None
         # Another C library than GNU's has no such function.
         with contextlib.suppress(AttributeError, OSError, TypeError):
             self._trim = ctypes.CDLL(None).malloc_trim
 
     def count(self, size: int) -> None:
+        self.tell(size)
         self._read += size
         if self._read > self.EVERY and self._trim is not None:
             self._trim(0)
             self._read = 0
 
 
-_KEPT, _FREED = _Kept(), _Freed()
+def _nobody(_: int) -> None:
+    pass
+
+
+_KEPT, _READS = _Kept(), _Reads()
 
 
 @contextlib.contextmanager
@@ -244,6 +250,21 @@ def weights_kept(size: int) -> Iterator[None]:
         yield
     finally:
         _KEPT.begin(0)
+
+
+@contextlib.contextmanager
+def reads_told(tell: Callable[[int], None]) -> Iterator[None]:
+    """Within, `tell` gets the bytes of each part of a weight that is read."""
+    _READS.tell = tell
+    try:
+        yield
+    finally:
+        _READS.tell = _nobody
+
+
+def lazy_bytes(module: nn.Module) -> int:
+    """Bytes of a module's lazy tensors, tied ones once."""
+    return sum({each.key: each.nbytes for _, _, each in _lazy_ones(module)}.values())
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def load_folder(source: str, config: Any, folder: Path, name: str) -> Any:
     Every tensor of the checkpoint is in it.
 
     Raises:
-        ModelError: a tensor is missing, left over, or not finite.
+        ModelError: a tensor is missing or left over.
     """
     import torch
     import transformers

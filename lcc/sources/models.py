@@ -53,22 +53,27 @@ def load_model(
         rope_base: base of its rotary angles, in place of the configuration's.
         window: tokens it will be trained to read, if the configuration says fewer.
         lazy: weights are read each time that something is computed with them, and not kept
-            (`LazyTensor`); of a checkpoint in pickled files they are read at once.
+            (`LazyTensor`), and nobody has seen yet whether they are finite (`check_finite`); of a
+            checkpoint in pickled files they are read at once.
 
     Raises:
-        ModelError: no model, no decoder, weights missing; or a base where there is none to set.
+        ModelError: no model, no decoder, weights missing or not finite; or a base where there is
+            none to set.
     """
     located = locate(source)
     with needs_extra("compile"):
         import gguf  # noqa: F401
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    from lcc.ir.lazy_tensor import materialize
+    from lcc.ir.lazy_tensor import lazy_bytes, materialize
+    from lcc.sources.weights import check_finite
 
     with _explained(located.name), quiet_transformers():
         config, module, files = _loaded(located, rope_base, window)
         if not lazy:
             materialize(module)
+        if not lazy_bytes(module):
+            check_finite(module, located.name)
     text_config = config.get_text_config()
     return LoadedModel(
         module=module.eval().requires_grad_(False),

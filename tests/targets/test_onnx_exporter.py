@@ -33,12 +33,19 @@ def example(tensor: Tensor) -> np.ndarray:
     return GENERATOR.standard_normal(tensor.shape).astype(tensor.numpy().dtype)
 
 
+@pytest.mark.parametrize("kinds", ["dense", "hybrid"])
 def test_every_program_gives_what_it_gives_traced_as_a_whole(
+    kinds: str,
+    hybrid: str,
     specialized: Callable[..., Specialized],
     convert: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    programs = specialized("llama", "consensus").programs
+    """In the hybrid a query is rotated twice by one kind of node, and both are needed."""
+    if kinds == "dense":
+        programs = specialized("llama", "consensus").programs
+    else:
+        programs = specialized("llama", "snapkv", plan=hybrid).programs[:1]
     of_nodes = [convert(program) for program in programs]
     monkeypatch.setattr(onnx_exporter, "_needs_whole_graph", lambda _: True)
     for program, model in zip(programs, of_nodes, strict=True):
@@ -80,13 +87,13 @@ def test_a_kind_of_node_is_traced_once(
 ) -> None:
     """Two layers, two rotations and one attention each: three kinds, not six traces."""
     step, traced = specialized("llama", "consensus").programs[0], list[str]()
-    part = onnx_exporter._part
+    decomposed = onnx_exporter._Call.decomposed
 
-    def counted(target: object, *how: object) -> object:
-        traced.append(str(target))
-        return part(target, *how)
+    def counted(call: onnx_exporter._Call, table: dict) -> object:
+        traced.append(str(call.target))
+        return decomposed(call, table)
 
-    monkeypatch.setattr(onnx_exporter, "_part", counted)
+    monkeypatch.setattr(onnx_exporter._Call, "decomposed", counted)
     convert(step)
     ours = [str(operator) for operator in lowerings()]
     nodes = [str(n.target) for n in step.exported.graph.nodes if str(n.target) in ours]

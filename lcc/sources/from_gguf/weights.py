@@ -14,7 +14,6 @@ from lcc.ir.lazy_tensor import LazyTensor, Levels
 from lcc.sources.from_gguf.architecture import Architecture
 from lcc.sources.from_gguf.file import GgufFile
 from lcc.sources.from_gguf.layouts import ROWS_ONLY, as_it_is
-from lcc.sources.weights import check_finite
 
 # What rope.py has read, and what belongs to no weight.
 ANGLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -29,7 +28,7 @@ def load_weights(module: Any, file: GgufFile, row: Architecture, name: str) -> N
     A bias that the file has not is zero. Tied weights are read once.
 
     Raises:
-        ModelError: a tensor is missing, left over, of another size, or not finite.
+        ModelError: a tensor is missing, left over or of another size.
     """
     used, tied = set(ANGLES), set(getattr(module, "all_tied_weights_keys", None) or ())
     missing = []
@@ -51,7 +50,6 @@ def load_weights(module: Any, file: GgufFile, row: Architecture, name: str) -> N
         )
     _check_left(file, used, module, name)
     module.tie_weights()
-    check_finite(module, name)
 
 
 def _names(key: str, file: GgufFile, row: Architecture) -> tuple[str, ...]:
