@@ -110,9 +110,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.random and not (args.model / "model.safetensors").exists():
         make(args.model, args.random)
-    begin = time.perf_counter()
+    begin, last = time.perf_counter(), ""
 
     def report(stage: str, _: float) -> None:
+        nonlocal last
+        stage = stage.partition(", ")[0]  # without the bytes that were read
+        if stage == last:
+            return
+        last = stage
         lines = Path("/proc/self/status").read_text().splitlines()
         kept = dict(line.split(":", 1) for line in lines if line.startswith(("VmHWM", "VmRSS")))
         now, peak = (int(kept[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
