@@ -196,6 +196,7 @@ PAGES: Mapping[str, dict[str, Any]] = {
     },
     "fp8": {"quant_method": "fp8", "weight_block_size": [48, 48]},
     "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "mxfp4": {"quant_method": "mxfp4"},
 }
 WRITERS: Mapping[str, Callable[..., Packed]] = {
     "gptq": gptq,
@@ -203,16 +204,21 @@ WRITERS: Mapping[str, Callable[..., Packed]] = {
     "compressed-tensors": compressed,
     "fp8": fp8,
     "bitsandbytes": nf4,
+    "mxfp4": mxfp4,
 }
 
 
 def quantize_folder(folder: Path, method: str, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Give the linear layers of a checkpoint other weights, packed; name -> what they stand for."""
+    """Give the linear layers of a checkpoint other weights, packed; name -> what they stand for.
+
+    mxfp4: its experts, which are three-dimensional.
+    """
     from safetensors.torch import load_file, save_file
 
     draw, path = np.random.default_rng(seed), folder / "model.safetensors"
     tensors, meant = load_file(path), {}
-    for name in [each for each in tensors if each.endswith("_proj.weight")]:
+    end = "_proj" if method == "mxfp4" else "_proj.weight"
+    for name in [each for each in tensors if each.endswith(end)]:
         packed, meant[name] = WRITERS[method](draw, tuple(tensors.pop(name).shape))
         stem = name.removesuffix(".weight")
         tensors |= {stem + suffix: tensor for suffix, tensor in packed.items()}
