@@ -29,3 +29,15 @@ def test_versions_of_what_is_installed() -> None:
     numpy = importlib.metadata.version("numpy")
     assert machine.versions(["numpy", "no-such-package"]) == {"numpy": numpy}
     assert line_up.versions is results.versions is machine.versions
+
+
+def test_free_memory_is_what_linux_says_is_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "meminfo"
+    monkeypatch.setattr(machine, "MEMINFO", page)
+    assert machine.free_memory() is None
+    page.write_text("MemTotal:  24000 kB\nMemFree:  900 kB\nMemAvailable:   2000 kB\n")
+    assert machine.free_memory() == 2_048_000
+    page.write_text("MemTotal:  24000 kB\n")
+    assert machine.free_memory() is None

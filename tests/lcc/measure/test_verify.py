@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
-from lcc.errors import ArtifactError
+from lcc.errors import ArtifactError, ConfigError
+from lcc.measure import verify as verifying
 from lcc.measure.comparison import logits_tolerance
 from lcc.measure.second_reader import read_again
 from lcc.measure.verify import verify
@@ -91,3 +92,18 @@ def test_a_folder_is_compared_tensor_by_tensor(
     )
     with pytest.raises(ArtifactError, match=r"model\.norm\.weight is another one in the module"):
         read_again(tmp_path / "model", length=9)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_it_needs(
+    scaled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that fits once is read from its file while it is compared."""
+    compile_model(scaled, tmp_path / "m.lcc", CONFIG)
+    size = 4 * sum(each.numel() for each in built("llama").parameters())
+    monkeypatch.setattr(verifying, "free_memory", lambda: size // 2)
+    words = r"m: reading it a second time takes 0\.0 GB .* 0\.0 GB are free; .*lcc verify --golden"
+    with pytest.raises(ConfigError, match=words):
+        verify(tmp_path / "m.lcc", scaled)
+    monkeypatch.setattr(verifying, "free_memory", lambda: size)
+    report = verify(tmp_path / "m.lcc", scaled, prompt_tokens=40, new_tokens=8)
+    assert report.ok, [row for row in report.rows if not row.ok]
