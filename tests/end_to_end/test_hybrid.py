@@ -116,6 +116,7 @@ def test_verify(either: Path) -> None:
 def test_verify_a_plan_that_sees_next_to_nothing(artifact: Path, tmp_path: Path) -> None:
     """Nothing can be compared with the model itself behind what a layer sees of a text."""
     sizes = "--capacity 96 --budget 40 --chunk-size 16 --catalyst-size 32 --recent-size 8".split()
+    sizes += ["--policy", "knorm"]
     for number, plan in enumerate(
         ["block_sparse(block=8, stride=4, local=1, reach=8)", "sink_window(sink=0, window=2)"]
     ):
@@ -196,7 +197,8 @@ def test_rewinding_reaches_back_to_what_was_dropped(session: Session) -> None:
 
 
 def test_plans_that_do_not_fit_are_refused(artifact: Path, tmp_path: Path) -> None:
-    command = ["compile", str(artifact.parent / "model"), "-o", str(tmp_path / "m"), "--plan"]
+    command = ["compile", str(artifact.parent / "model"), "-o", str(tmp_path / "m")]
+    command += ["--policy", "knorm", "--plan"]
     result = CliRunner().invoke(app, [*command, "0: full"])
     assert result.exit_code == 2
     assert "no kind for layers 1; every layer needs exactly one" in result.output
