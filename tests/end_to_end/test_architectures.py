@@ -60,7 +60,6 @@ def test_experts_in_few_bits(tmp_path: Path) -> None:
     ("target", "architecture"),
     [
         ("tvm:cpu", "bloom"),
-        ("tvm:cpu", "mixtral"),
         ("tvm:cpu", "gpt_oss"),
         ("tvm:cpu", "deepseek_v3"),
         ("onnxruntime:mobile", "lfm2"),
@@ -70,7 +69,7 @@ def test_experts_in_few_bits(tmp_path: Path) -> None:
 def test_other_targets_give_the_same(
     target: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sinks, latents, a bias by distance; experts, with biases, behind a router; states."""
+    """Sinks, latents, a bias by distance; experts with biases; states."""
     if lacking := missing(target):
         pytest.skip(f"{target} needs {', '.join(lacking)}")
     monkeypatch.setattr(onnx_mobile, "LEAST_SHARE", 0)  # so few layers do not pay

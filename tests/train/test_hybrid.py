@@ -316,7 +316,7 @@ def test_the_command_and_what_comes_of_it(
     assert result.exit_code == 0, result.output
     assert "the plan, trained" in result.output
     sizes = ["--capacity", "128", "--budget", "64", "--chunk-size", "16", "--catalyst-size", "32"]
-    sizes += ["--recent-size", "8"]
+    sizes += ["--recent-size", "8", "--policy", "knorm"]
     own = ["--plan", str(output / "hybrid.yaml")]
     result = invoke(app, ["compile", str(output), "-o", str(artifact), *own, *sizes])
     assert result.exit_code == 0, result.output
