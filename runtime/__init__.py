@@ -20,6 +20,8 @@ from lcc.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Model", "Session", "load", "open"]
 
+_ON_A_DEVICE = ("cuda", "nnapi", "coreml")  # where weights are copied to
+
 
 def load(
     folder: str | Path,
@@ -29,6 +31,7 @@ def load(
     device: Literal["cpu"] | None = None,
     engine: Engine | None = None,
     verify: Literal["full", "size"] = "full",
+    mapped: bool = False,
 ) -> Model:
     """Open an artifact: read and verify it, load its weights and all of its programs.
 
@@ -40,6 +43,9 @@ def load(
             it computes; None = there, or not at all.
         engine: None = the one that the artifact's target asks for.
         verify: "size" leaves out the hashes of the files.
+        mapped: Leave the weights in their file and read them as they are used, so that the system
+            may drop them: for a model that is larger than the memory. A step takes longer. TVM
+            always does, and has the weights as its kernels want them in the file.
 
     Raises:
         ArtifactError: the artifact is missing, damaged or newer than this lcc.
@@ -53,7 +59,7 @@ def load(
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
     stamps = verify_files(folder, whole, level=verify)
     if engine is None:
-        manifest, engine = _choose(folder, whole, target, threads, device)
+        manifest, engine = _choose(folder, whole, target, threads, device, mapped=mapped)
     engine.load_all()
     tokenizer = Tokenizer(folder, manifest.files)
     check_unchanged(stamps)
@@ -77,10 +83,17 @@ def open(
     archive: str | Path | None = None,
     archive_dtype: str = "float16",
     archive_limit: int | None = None,
+    mapped: bool = False,
 ) -> Session:
     """Open an artifact for one session: `load(...).session(...)`, which see."""
     model = load(
-        folder, threads=threads, target=target, device=device, engine=engine, verify=verify
+        folder,
+        threads=threads,
+        target=target,
+        device=device,
+        engine=engine,
+        verify=verify,
+        mapped=mapped,
     )
     return model.session(
         capacity=capacity,
@@ -94,25 +107,43 @@ def open(
 
 
 def _choose(
-    folder: str | Path, manifest: Manifest, target: str | None, threads: int | None, device: Any
+    folder: str | Path,
+    manifest: Manifest,
+    target: str | None,
+    threads: int | None,
+    device: Any,
+    *,
+    mapped: bool,
 ) -> tuple[Manifest, Engine]:
     """The first target that can run here, or the one that was named."""
     errors = []
     for name in targets_of(manifest) if target is None else [target]:
         chosen = for_target(manifest, name)
         try:
-            return chosen, _engine(folder, chosen, threads, device)
+            return chosen, _engine(folder, chosen, threads, device, mapped=mapped)
         except TargetError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device: Any) -> Engine:
+def _engine(
+    folder: str | Path,
+    manifest: Manifest,
+    threads: int | None,
+    device: Any,
+    *,
+    mapped: bool = False,
+) -> Engine:
     """What runs the programs of a manifest's target."""
     if manifest.target == "reference":
         raise TargetError(
             f"{folder} is for target reference, which is PyTorch and no part of the runtime; give "
             "engine=lcc.targets.reference.open_engine(folder, manifest), or use `lcc run`"
+        )
+    if mapped and manifest.target.rpartition(":")[2] in _ON_A_DEVICE:
+        raise TargetError(
+            f"{manifest.target} copies its weights to the device; wanted a target whose weights "
+            "can stay in their file: onnxruntime:cpu, onnxruntime:mobile, tvm:cpu"
         )
     if manifest.target.startswith("tvm"):
         from lcc.runtime.engines.tvm_relax import TvmEngine
@@ -120,4 +151,4 @@ def _engine(folder: str | Path, manifest: Manifest, threads: int | None, device:
         return TvmEngine(folder, manifest, threads=threads)
     from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device)
+    return OnnxRuntimeEngine(folder, manifest, threads=threads, device=device, mapped=mapped)

@@ -12,6 +12,9 @@ Target = Annotated[
     str | None, typer.Option(help="Of those it was compiled for [the first that can run].")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu = there, whatever it was compiled for.")]
+Mapped = Annotated[
+    bool, typer.Option("--mapped", help="Leave the weights in their file: less memory, slower.")
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with its own session.")]
 ThreadsOfAll = Annotated[int | None, typer.Option(min=1, help="Of all jobs together.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]

@@ -11,6 +11,7 @@ from lcc.cli.arguments import (
     ArchiveDtype,
     ArchiveLimit,
     Device,
+    Mapped,
     NoRecall,
     Target,
     Threads,
@@ -50,6 +51,7 @@ def command(
     threads: Threads = None,
     target: Target = None,
     device: Device = None,
+    mapped: Mapped = False,
 ) -> None:
     """Talk with a model; the conversation never outgrows its memory.
 
@@ -74,7 +76,9 @@ def command(
         "recall": not no_recall,
     }
     with contextlib.closing(
-        open_session(artifact, threads=threads, target=target, device=device, **archived)
+        open_session(
+            artifact, threads=threads, target=target, device=device, mapped=mapped, **archived
+        )
     ) as session:
         _converse(Talk(session, system, options))
 

@@ -56,7 +56,7 @@ def describe(manifest: Manifest) -> str:
     memory = [(entry.name, bytes_text(entry.bytes)) for entry in manifest.memory]
     files = [(name, bytes_text(entry.bytes)) for name, entry in sorted(manifest.files.items())]
     parts = {
-        "Memory": table([*memory, ("total", bytes_text(total))], right=(1,)),
+        "Memory": table([*memory, ("total", bytes_text(total))], right=(1,)) + _mapped(manifest),
         "Layers": table(_layers(manifest.model.layers)),
         "Layer groups": groups_text(manifest.groups),
         "Constants": counters_text(manifest.constants),
@@ -69,6 +69,17 @@ def describe(manifest: Manifest) -> str:
     }
     shown = [f"{title}\n{indent(text)}" for title, text in parts.items() if text]
     return "\n\n".join([table(_facts(manifest)), *shown])
+
+
+def _mapped(manifest: Manifest) -> str:
+    """Which weights are resident, and which are mapped: those the system may drop, and read anew."""
+    size = sum(each.bytes for name, each in manifest.files.items() if name.startswith("weights"))
+    if manifest.target.startswith("tvm:") and manifest.target != "tvm:cuda":
+        return f"\nweights: mapped from their file, {bytes_text(size)}"
+    if manifest.target in ("onnxruntime:cpu", "onnxruntime:mobile"):
+        held = "resident, packed for the kernels"
+        return f"\nweights: {held}; with --mapped in their file, {bytes_text(size)}"
+    return ""
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

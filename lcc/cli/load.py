@@ -27,6 +27,7 @@ def open_session(
     threads: int | None = None,
     target: str | None = None,
     device: str | None = None,
+    mapped: bool = False,
     **archive: Any,
 ) -> Session:
     """Open an artifact; the threads not given here are those of LCC_THREADS.
@@ -53,5 +54,6 @@ def open_session(
         target=target,
         device="cpu" if on_cpu(device) else None,
         engine=engine,
+        mapped=mapped,
         **archive,
     )

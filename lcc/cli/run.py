@@ -16,6 +16,7 @@ from lcc.cli.arguments import (
     Budget,
     Capacity,
     Device,
+    Mapped,
     NoRecall,
     Quiet,
     Target,
@@ -62,6 +63,7 @@ def command(
     threads: Threads = None,
     target: Target = None,
     device: Device = None,
+    mapped: Mapped = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
     ] = False,
@@ -109,6 +111,7 @@ def command(
             threads=threads,
             target=target,
             device=device,
+            mapped=mapped,
             **archived,
         )
     ) as session:

@@ -44,11 +44,13 @@ class OnnxRuntimeEngine:
         *,
         threads: int | None = None,
         device: str | None = None,
+        mapped: bool = False,
     ) -> None:
         """Nothing is loaded so far.
 
         threads     None = as many as ONNX Runtime finds cores
         device      None = the target's; cpu = the CPU, whatever it was compiled for
+        mapped      kernels read the weights where the file is mapped, and pack no copies of them
 
         Raises:
             TargetError: the artifact is for another engine, or for a device that is not here.
@@ -64,6 +66,8 @@ class OnnxRuntimeEngine:
         self._options.log_severity_level = 3
         if threads is not None:
             self._options.intra_op_num_threads = threads
+        if mapped:
+            self._options.add_session_config_entry("session.disable_prepacking", "1")
         # Chunks differ in length, and a memory pattern is planned and kept for each length: the
         # peak doubles. The arena stays: with plain malloc the resident memory wanders, for every
         # thread's heap keeps what it once had.

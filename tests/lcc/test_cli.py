@@ -357,6 +357,7 @@ def test_inspect(tiny_artifact: Path) -> None:
         "  0-1  full  4 query heads, 2 KV heads of 16\n",
         "in   key_0 .. key_1      float32 [1, 2, slots, 16]",
         "capacity 128, budget 64",
+        "weights: resident, packed for the kernels; with --mapped in their file, 331.8 kB",
         "Layer groups\n  full  capacity slots  kept .. used  layers 0-1\n",
         "key_0 .. key_1 ",
         "  read\n    text tokens, chunk_size at a time\n      prefill_chunk (decode where n is",
