@@ -72,7 +72,7 @@ def describe(manifest: Manifest) -> str:
 
 
 def _mapped(manifest: Manifest) -> str:
-    """Which weights are resident, and which are mapped: those the system may drop, and read anew."""
+    """Which weights are resident, and which are mapped: those the system may drop."""
     size = sum(each.bytes for name, each in manifest.files.items() if name.startswith("weights"))
     if manifest.target.startswith("tvm:") and manifest.target != "tvm:cuda":
         return f"\nweights: mapped from their file, {bytes_text(size)}"
