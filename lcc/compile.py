@@ -133,7 +133,8 @@ def _in_bytes(
     def tell(more: int) -> None:
         nonlocal read
         read = min(size, read + more)
-        report(f"{what}, {read / 1e9:.1f} of {size / 1e9:.1f} GB", begin + share * read / size)
+        done = read / size if size else 1.0
+        report(f"{what}, {read / 1e9:.1f} of {size / 1e9:.1f} GB", begin + share * done)
 
     return tell
 

@@ -36,16 +36,18 @@ _registry = functools.cache(_registration.ONNXRegistry.from_torchlib)
 
 
 @contextlib.contextmanager
-def decomposed_in_place(lowered: dict) -> Iterator[None]:
+def decomposed_in_place(lowered: dict, *, whole: bool = False) -> Iterator[None]:
     """Within, exporting decomposes these operators, too, and traces no more than it must.
 
     lowered     operator -> what it becomes
+    whole       trace whole graphs: of products in what operators become the views around them are
+                left out then, which a device may not have
     """
 
     def decompose(exported: ExportedProgram, _registry: Any) -> ExportedProgram:
         written, table = _operators()
         table = {**table, **lowered}
-        if any(_needs_whole_graph(node) for node in exported.graph.nodes):
+        if whole or any(_needs_whole_graph(node) for node in exported.graph.nodes):
             return exported.run_decompositions(table)
         return _decomposed(exported, written - set(lowered), table)
 
@@ -83,12 +85,14 @@ def _needs_whole_graph(node: fx.Node) -> bool:
 
 def _decomposed(exported: ExportedProgram, written: frozenset, table: dict) -> ExportedProgram:
     """The program with each node that ONNX has not as nodes that it has."""
-    graph = copy.deepcopy(exported.graph)
+    graph = _copied(exported.graph)
     signature = copy.deepcopy(exported.graph_signature)
     parts: dict[str, fx.Graph] = {}
     sizes = _sizes_of_inputs(graph)
     for node in list(graph.nodes):
-        if isinstance(node.target, OpOverload) and node.target not in written:
+        if _changes_nothing(node):
+            _replace(node, node.args[0], signature)
+        elif isinstance(node.target, OpOverload) and node.target not in written:
             call = _Call(node)
             if call.told not in parts:
                 parts[call.told] = call.decomposed(table)
@@ -97,6 +101,15 @@ def _decomposed(exported: ExportedProgram, written: frozenset, table: dict) -> E
     module = fx.GraphModule(exported.graph_module, graph)
     module.meta.update(exported.graph_module.meta)
     return exported._update(module, signature)
+
+
+def _copied(graph: fx.Graph) -> fx.Graph:
+    """A copy whose inputs keep their names: `input` would get another one."""
+    made = copy.deepcopy(graph)
+    for old, new in zip(graph.nodes, made.nodes, strict=True):
+        if old.op == "placeholder":
+            new.name, new.target = old.name, old.target
+    return made
 
 
 class _Call:
@@ -128,7 +141,9 @@ class _Call:
             given = dict(zip(self.inputs, values, strict=True))
             leaves = [given[x] if isinstance(x, fx.Node) else x for x in self.leaves]
             args, kwargs = _pytree.tree_unflatten(leaves, self.how)
-            return self.target(*args, **kwargs)
+            # Operators that are composed of others are taken apart before tracing looks at `table`.
+            result = table.get(self.target, lambda *_, **__: NotImplemented)(*args, **kwargs)
+            return self.target(*args, **kwargs) if result is NotImplemented else result
 
         # Copies of a part have the same values, and tracing knows a node by its value.
         values = [each.meta["val"] for each in self.inputs]
@@ -140,6 +155,15 @@ class _Call:
         traced.graph.eliminate_dead_code()
         assert not list(traced.graph.find_nodes(op="get_attr")), f"{self.target} makes constants"
         return traced.graph
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    """A view of all of what it is a view of."""
+    if node.target not in (aten.expand.default, aten.slice.Tensor):
+        return False
+    # As text: comparing sizes would decide what they may be.
+    shapes = [str(tuple(each.meta["val"].shape)) for each in (node, node.all_input_nodes[0])]
+    return shapes[0] == shapes[1]
 
 
 def _multiply_sizes(numel: fx.Node) -> None:
@@ -188,6 +212,9 @@ def _put_in_place(
     with node.graph.inserting_before(node):
         for each in part.nodes:
             if each.op != "call_function":
+                continue
+            if _changes_nothing(each):
+                copies[each] = copies[each.all_input_nodes[0]]
                 continue
             size = each.meta.get("val")
             if isinstance(size, torch.SymInt) and str(size) in sizes:

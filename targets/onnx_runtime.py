@@ -93,8 +93,9 @@ def to_onnx(
 
     lowered     what each operator becomes; None = ONNX Runtime's own kernels
     """
+    how = {"whole": lowered is not None}
     lowered = onnx_operators.lowerings() if lowered is None else lowered
-    with traced(program.exported) as made, decomposed_in_place(lowered):
+    with traced(program.exported) as made, decomposed_in_place(lowered, **how):
         try:
             model = _exported(program, opset)
         except Exception as error:  # the exporter raises many types, and wraps them

@@ -80,6 +80,8 @@ def _digest(given: Any) -> bytes | None:
 
 def _with_tensors_of(module: nn.Module, exported: ExportedProgram) -> ExportedProgram:
     graph = copy.deepcopy(exported.graph)
+    for old, new in zip(exported.graph.nodes, graph.nodes, strict=True):
+        new.name = old.name  # `input` would get another one
     tables = [
         {name: _own(module, name, value) for name, value in table.items()}
         for table in (exported.state_dict, exported.constants)

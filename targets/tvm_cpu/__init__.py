@@ -22,6 +22,8 @@ class TvmCpu(Target):
             known of the place, unless it is set
     """
 
+    streams_weights = True
+
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
         self.platform = platform(place)
@@ -59,7 +61,7 @@ class TvmCpu(Target):
         tiles = TILES[self.cpu]
         index: dict[str, list[StoredTensor]] = {}
         for program in programs:
-            stored = [file.add(weight.array(tiles)) for weight in weights[program.file_stem]]
+            stored = [file.add_weight(weight, tiles) for weight in weights[program.file_stem]]
             index |= dict.fromkeys(program.names, stored)
         write_index(folder / index_file, index)
         built = folder / ("programs.tar" if self.platform.objects else "programs.so")

@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from lcc.ir.lazy_tensor import whole
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.targets.tvm_cpu.operators import operators
@@ -82,6 +83,7 @@ def _with_parameters(exported: ExportedProgram, weights: list[Weight]) -> Export
             state[spec.target] = torch.empty(0, dtype=weight.tensor.dtype)
         elif spec.kind is InputKind.PARAMETER:
             spec.kind = InputKind.BUFFER  # small: it becomes a constant of the library
+    state, constants = ({k: whole(v) for k, v in each.items()} for each in (state, constants))
     made = copy.copy(exported)
     made._graph_signature, made._state_dict, made._constants = signature, state, constants
     return made

@@ -1,6 +1,7 @@
 """The weights of all programs: each distinct tensor once in one file, packed where it pays."""
 
 import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from lcc.artifact.weights_index import ALIGNMENT, StoredTensor
+from lcc.ir.lazy_tensor import blocks, key_of, whole
 from lcc.ir.program import Program
 from lcc.targets.tvm_cpu.expert_weights import down_shape, pack_down, pack_up, up_shape
 from lcc.targets.tvm_cpu.matmul import pack, packed_shape
@@ -78,17 +80,37 @@ class Weight:
         packed = down_shape if self.layout == Layout.DOWN else up_shape
         return packed(sizes if len(sizes) == 3 else (*sizes, 1), tiles)
 
-    def array(self, tiles: Tiles) -> np.ndarray:
-        """What the file holds."""
-        data = self.tensor.detach().numpy()
-        if self.layout is None:
-            return np.ascontiguousarray(data)
-        if self.sizes is not None:
-            return pack(data.T if self.layout == Layout.TURNED else data, tiles)
+    def parts(self, tiles: Tiles) -> Iterator[np.ndarray]:
+        """What the file holds, one part after the other: of a lazy weight a few tiles at a time."""
+        if self.layout == Layout.PACKED:
+            for rows in _in_tiles(self.tensor, tiles.columns):
+                yield pack(rows, tiles)
+        elif self.layout is None:
+            yield from (block.detach().numpy() for block in blocks(self.tensor))
+        else:
+            yield self._whole(tiles)
+
+    def _whole(self, tiles: Tiles) -> np.ndarray:
+        data = whole(self.tensor).detach().numpy()
+        if self.layout == Layout.TURNED:
+            return pack(data.T, tiles)
         data = data if data.ndim == 3 else data[..., None]
         if self.layout == Layout.DOWN:
             return pack_down(data, tiles)
         return pack_up(data, tiles, interleaved=self.layout in _IN_TURN)
+
+
+def _in_tiles(tensor: torch.Tensor, columns: int) -> Iterator[np.ndarray]:
+    """The rows of a weight, in blocks of a multiple of `columns`, but for the last one."""
+    left = np.empty((0, *tensor.shape[1:]), np.float32)
+    for block in blocks(tensor):
+        rows = np.concatenate([left, block.detach().numpy()])
+        count = len(rows) // columns * columns
+        if count:
+            yield rows[:count]
+        left = rows[count:].copy()
+    if len(left):
+        yield left
 
 
 def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
@@ -114,7 +136,7 @@ def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
 
 def _key(tensor: torch.Tensor) -> tuple:
     """What two weights have in common that are one."""
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+    return key_of(tensor), tuple(tensor.shape), tensor.stride()
 
 
 def _uses(node: fx.Node, tensor: torch.Tensor) -> set[Layout | None]:
@@ -178,20 +200,39 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.offsets: dict[bytes, int] = {}
+        self.offsets: dict[Hashable, int] = {}  # of contents, and of weights that are there
         path.write_bytes(b"")
 
     def add(self, array: np.ndarray) -> StoredTensor:
         """Store an array, or find where it is stored."""
-        content: Any = array.reshape(-1).view(np.uint8).data
-        key = hashlib.blake2b(content).digest()
+        return self._stored(self._write([array]), str(array.dtype), array.shape)
+
+    def add_weight(self, weight: Weight, tiles: Tiles) -> StoredTensor:
+        """Store a weight in its layout; one that is in several programs is read once."""
+        key = (_key(weight.tensor), weight.layout)
         if key not in self.offsets:
-            with self.path.open("ab") as file:
-                file.write(b"\0" * (-file.tell() % ALIGNMENT))
-                self.offsets[key] = file.tell()
+            self.offsets[key] = self._write(weight.parts(tiles))
+        dtype = str(weight.tensor.dtype).removeprefix("torch.")
+        return self._stored(self.offsets[key], dtype, weight.shape(tiles))
+
+    def _write(self, parts: Iterable[np.ndarray]) -> int:
+        """Write an array in parts; returns its offset, or that of one with the same content."""
+        digest = hashlib.blake2b()
+        with self.path.open("r+b") as file:
+            end = file.seek(0, 2)
+            file.write(b"\0" * (-end % ALIGNMENT))
+            begin = file.tell()
+            for part in parts:
+                content: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+                digest.update(content)
                 file.write(content)  # not tofile: it hides why a disk refused
-        shape = list(array.shape)
-        return StoredTensor(offset=self.offsets[key], dtype=str(array.dtype), shape=shape)
+            known = self.offsets.setdefault(digest.digest(), begin)
+            if known != begin:
+                file.truncate(end)
+        return known
+
+    def _stored(self, offset: int, dtype: str, shape: Sequence[int]) -> StoredTensor:
+        return StoredTensor(offset=offset, dtype=dtype, shape=list(shape))
 
 
 def write_index(path: Path, index: dict[str, list[StoredTensor]]) -> None:

@@ -1,0 +1,80 @@
+"""The file of weights of tvm:cpu is the same, whether they are loaded before or read in blocks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lcc.artifact.weights_index import StoredTensor
+from lcc.capture.export import capture
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.ir import lazy_tensor
+from lcc.ir.program import Program
+from lcc.passes.policies import make_policy
+from lcc.passes.programs.base import run_program_passes
+from lcc.passes.specialize import Subject, specialize
+from lcc.sources.models import load_model
+from lcc.targets import missing
+from lcc.targets.tvm_cpu import TvmCpu
+from lcc.testing.tiny import save_tiny
+
+if missing("tvm:cpu"):
+    pytest.skip("tvm is not installed", allow_module_level=True)
+
+from lcc.targets.tvm_cpu.tir import TILES
+from lcc.targets.tvm_cpu.weights import Layout, Weight, WeightsFile, weights_of
+
+TILES_HERE = TILES["x86-64-v3"]
+
+
+def written(
+    folder: Path, path: Path, cache: CacheConfig, *, lazy: bool
+) -> tuple[bytes, list[StoredTensor]]:
+    loaded = load_model(folder, lazy=lazy)
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"))
+    subject = Subject(capture(loaded.module), "m", loaded.architecture, None, None, None)
+    programs: list[Program] = specialize(subject, config, make_policy(config.policy)).programs
+    programs = run_program_passes(programs, TvmCpu().passes())
+    weights, file = weights_of(programs), WeightsFile(path)
+    index = [file.add_weight(each, TILES_HERE) for p in programs for each in weights[p.file_stem]]
+    return path.read_bytes(), index
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral"])
+def test_read_in_blocks_it_is_the_same(
+    architecture: str, tmp_path: Path, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, the other way round, and experts; an embedding that is the head's, too, once."""
+    save_tiny(tmp_path / "model", architecture)
+    at_once = written(tmp_path / "model", tmp_path / "a", cache, lazy=False)
+    monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(lazy_tensor, "SMALL_BYTES", 1 << 10)
+    assert written(tmp_path / "model", tmp_path / "b", cache, lazy=True) == at_once
+
+
+def counted(rows: int, columns: int) -> tuple[lazy_tensor.LazyTensor, Callable[[], int]]:
+    numbers, most = torch.arange(rows * columns, dtype=torch.float32).view(rows, columns), [0]
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        most[0] = max(most[0], stop - start)
+        return numbers[start:stop]
+
+    return lazy_tensor.LazyTensor((rows, columns), torch.float32, read, "w"), lambda: most[0]
+
+
+def test_no_more_than_a_block_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a weight that other programs have, too, is read once; equal contents are there once."""
+    monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 10 * 50 * 4)
+    tensor, most = counted(95, 50)
+    file = WeightsFile(tmp_path / "w")
+    stored = file.add_weight(Weight("w", tensor, Layout.PACKED), TILES_HERE)
+    assert most() == 10
+    size = (tmp_path / "w").stat().st_size
+    array = np.fromfile(tmp_path / "w", np.float32, offset=stored.offset).reshape(stored.shape)
+    whole = array.transpose(0, 2, 1).reshape(-1, 50)
+    np.testing.assert_array_equal(whole[:95], tensor.whole().numpy())
+    assert not whole[95:].any()
+    again = file.add_weight(Weight("v", tensor.whole(), Layout.PACKED), TILES_HERE)
+    assert (again, (tmp_path / "w").stat().st_size) == (stored, size)
