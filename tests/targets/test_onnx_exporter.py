@@ -43,7 +43,7 @@ def test_every_program_gives_what_it_gives_traced_as_a_whole(
 ) -> None:
     """In the hybrid a query is rotated twice by one kind of node, and both are needed."""
     if kinds == "dense":
-        programs = specialized("llama", "consensus").programs
+        programs = specialized("llama", "snapkv").programs
     else:
         programs = specialized("llama", "snapkv", plan=hybrid).programs[:1]
     of_nodes = [convert(program) for program in programs]
