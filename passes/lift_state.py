@@ -8,6 +8,7 @@ from torch import fx
 from lcc.errors import PassError
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
+from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.base import Pass
 from lcc.passes.graph import ModelGraph, is_call
 
