@@ -20,9 +20,10 @@ from lcc.artifact.schedule import TextFacts
 from lcc.capture.export import capture
 from lcc.config import CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError
-from lcc.ir.lazy_tensor import lazy_bytes, reads_told, weights_kept
+from lcc.ir.lazy_tensor import lazy_bytes
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
+from lcc.ir.weight_reads import reads_told, weights_kept
 from lcc.passes.policies import make_policy, options_in_force
 from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
 from lcc.sources.heads import load_heads_for
@@ -89,10 +90,11 @@ def compile_model(
     size = lazy_bytes(loaded.module)  # of which nothing has been read up to here
     with weights_kept(KEPT_BYTES):
         if size:
-            with reads_told(_in_bytes(report, "check the weights", 0.45, 0.05, size)):
+            with reads_told(_in_bytes(report, "check the weights", 0.45, 0.02, size)):
                 check_finite(loaded.module, loaded.name)
-        for check in checks[-1:]:  # of the last cache that was tried
-            check()
+        with reads_told(_in_bytes(report, "read it in chunks", 0.47, 0.03, size, again=True)):
+            for check in checks[-1:]:  # of the last cache that was tried
+                check()
 
     def fill(folder: Path) -> Manifest:
         built = {}
@@ -113,7 +115,8 @@ def compile_model(
         whole = msgspec.structs.replace(manifest, also=built, **parts)
         report("record a golden", 0.9)
         engine = ReferenceEngine(special.programs)
-        with weights_kept(KEPT_BYTES):
+        told = _in_bytes(report, "record a golden", 0.9, 0.1, size, again=True)
+        with weights_kept(KEPT_BYTES), reads_told(told):
             golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
         for name, content in (loaded.files | {GOLDEN: golden_bytes(golden)}).items():
             (folder / name).write_bytes(content)
@@ -125,16 +128,24 @@ def compile_model(
 
 
 def _in_bytes(
-    report: Progress, what: str, begin: float, share: float, size: int
+    report: Progress, what: str, begin: float, share: float, size: int, *, again: bool = False
 ) -> Callable[[int], None]:
-    """Report a step that begins at a share of the work by the bytes that it has read of `size`."""
+    """Report a step that begins at a share of the work by the bytes that it has read.
+
+    size    of all weights
+    again   they are read so many times as the step needs; else once
+    """
     read = 0
 
     def tell(more: int) -> None:
         nonlocal read
-        read = min(size, read + more)
-        done = read / size if size else 1.0
-        report(f"{what}, {read / 1e9:.1f} of {size / 1e9:.1f} GB", begin + share * done)
+        read += more
+        if again:
+            report(f"{what}, {read / 1e9:.1f} GB read", begin + share * read / (read + size))
+        else:
+            read = min(read, size)
+            done = read / size if size else 1.0
+            report(f"{what}, {read / 1e9:.1f} of {size / 1e9:.1f} GB", begin + share * done)
 
     return tell
 

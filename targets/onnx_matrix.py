@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lcc.ir.lazy_tensor import Latest, Rounded
+from lcc.ir.rounded import Rounded
+from lcc.ir.weight_reads import Latest
 from lcc.targets.low_bits import BLOCK, blocks_of_4_bits, columns_of_8_bits, rows_of_8_bits
 from lcc.targets.onnx_weights import deferred, key_of_constant, row_blocks
 

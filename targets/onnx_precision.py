@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from lcc.config import Precision
 from lcc.errors import TargetError
-from lcc.ir.lazy_tensor import Latest
+from lcc.ir.weight_reads import Latest
 from lcc.targets.low_bits import BLOCK
 from lcc.targets.onnx_matrix import Matrix
 from lcc.targets.onnx_rewriter import MICROSOFT, Rewriter

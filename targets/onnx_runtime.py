@@ -15,9 +15,9 @@ from onnxscript.rewriter import onnx_fusions
 
 from lcc.config import KvPrecision, Precision
 from lcc.errors import TargetError, first_cause
-from lcc.ir.lazy_tensor import traced
 from lcc.ir.program import HEAD, Program
 from lcc.ir.roles import Role
+from lcc.ir.stand_ins import traced
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.passes.graph import is_call, shape
 from lcc.targets import onnx_operators

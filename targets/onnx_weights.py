@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
-from lcc.ir.lazy_tensor import LazyTensor, StandIns
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.stand_ins import StandIns
 
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file
 _ALIGNMENT = 4096  # of a tensor in the weights file, so that it can be memory-mapped

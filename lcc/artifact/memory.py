@@ -10,9 +10,10 @@ from lcc.artifact.manifest import MemoryEntry
 from lcc.artifact.schedule import BufferSpec, Group
 from lcc.config import NEWEST_QUERIES, CacheConfig, Precision
 from lcc.errors import ConfigError
-from lcc.ir.lazy_tensor import LazyTensor, Rounded, key_of
+from lcc.ir.lazy_tensor import LazyTensor, key_of
 from lcc.ir.program import HEAD, Program, input_nodes
 from lcc.ir.roles import Role
+from lcc.ir.rounded import Rounded
 
 # Python, numpy, ONNX Runtime, and what its arena keeps beyond what is alive at once. What comes
 # nearest to its table is a cache in float16: 364 of 401 MB (docs/speed.md, "Memory").

@@ -13,7 +13,7 @@ from lcc.capture.latent_attention import latents_as_entries
 from lcc.capture.recurrences import recurrences_as_operators
 from lcc.capture.refusals import refuse, unknown_recurrence, unknown_state
 from lcc.errors import CaptureError, first_line
-from lcc.ir.lazy_tensor import stand_ins
+from lcc.ir.stand_ins import stand_ins
 from lcc.passes.graph import ModelGraph, ancestors, aten, evaluate, is_call
 
 EXAMPLE_LENGTH = 24

@@ -7,19 +7,18 @@ one weight after the other as it writes them.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
+
+from lcc.ir.rounded import Rounded
+from lcc.ir.weight_reads import KEPT, READS
 
 aten = torch.ops.aten
 
-SMALL_BYTES = 1 << 16  # of a weight: smaller ones are read when a graph is traced
 # Bytes that are read at once. Four times as many take four times as long per byte: the memory of
 # larger ones is new each time, and the system clears it first.
 BLOCK_BYTES = 1 << 23
@@ -46,34 +45,6 @@ _LAZY = (
 _SAME = (aten.detach.default, aten.alias.default)
 
 Rows = Callable[[int, int], Tensor]
-
-
-class Levels(NamedTuple):
-    """Rows [n, K] of a weight that was rounded once: weight = level * scale + offset.
-
-    level   [n, K] uint8
-    scale   [n, K / block] float32, of blocks of neighbouring inputs
-    offset  likewise
-    """
-
-    level: Tensor
-    scale: Tensor
-    offset: Tensor
-
-
-class Rounded(NamedTuple):
-    """How the rows [n, K] of a weight were rounded before lcc read it.
-
-    rows        from row, to row -> their levels
-    bits        4 or 8: levels are below 2^bits
-    block       inputs that share a scale, 16 or 32
-    about_zero  the offset of every block is -2^(bits - 1) times its scale
-    """
-
-    rows: Callable[[int, int], Levels]
-    bits: int
-    block: int
-    about_zero: bool
 
 
 class LazyTensor(torch.Tensor):
@@ -115,7 +86,7 @@ class LazyTensor(torch.Tensor):
         """The rows [start, stop) of the first axis, as an ordinary tensor."""
         value = self._read(start, stop)
         if self.is_stored:
-            _READS.count(value.nbytes)
+            READS.count(value.nbytes)
         return value
 
     def whole(self) -> Tensor:
@@ -141,11 +112,11 @@ class LazyTensor(torch.Tensor):
 
     def _block(self, start: int, stop: int) -> Tensor:
         key = (self.key, start)
-        if (kept := _KEPT.get(key)) is not None:
+        if (kept := KEPT.get(key)) is not None:
             return kept
         value = self.rows(start, stop)
         if self.is_stored:
-            _KEPT.offer(key, value)
+            KEPT.offer(key, value)
         return value
 
     def _again(self) -> LazyTensor:
@@ -176,95 +147,9 @@ class LazyTensor(torch.Tensor):
         return func(*_read_all(args), **_read_all(kwargs))
 
 
-class Latest:
-    """The last thing that was made, for those who ask for it again at once."""
-
-    def __init__(self) -> None:
-        self._made: tuple[Hashable, Any] | None = None
-
-    def of(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gives, now or for the same key the last time."""
-        if self._made is None or self._made[0] != key:
-            self._made = None  # before the next one takes its memory
-            self._made = key, make()
-        return self._made[1]
-
-
-class _Kept:
-    """Weights that stay in memory while something reads them again and again."""
-
-    def __init__(self) -> None:
-        self._values: dict[Hashable, Tensor] = {}
-        self._room = 0
-
-    def get(self, key: Hashable) -> Tensor | None:
-        return self._values.get(key)
-
-    def offer(self, key: Hashable, value: Tensor) -> None:
-        # Whoever comes first stays: of weights that are read in turns, the oldest come next.
-        if value.nbytes <= self._room:
-            self._room -= value.nbytes
-            self._values[key] = value
-
-    def begin(self, size: int) -> None:
-        self._values, self._room = {}, size
-
-
-class _Reads:
-    """Counts the bytes of weights that are read and forgotten, block after block.
-
-    And gives their memory back to the system. The C library would keep it, in pieces between what
-    stays: 700 MB for each reading of a model of 1.2 billion weights.
-    """
-
-    EVERY = 1 << 28  # bytes read
-
-    def __init__(self) -> None:
-        self._read = 0
-        self.tell: Callable[[int], None] = _nobody
-        self._trim: Callable[[int], int] | None = None
-        # Another C library than GNU's has no such function.
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            self._trim = ctypes.CDLL(None).malloc_trim
-
-    def count(self, size: int) -> None:
-        self.tell(size)
-        self._read += size
-        if self._read > self.EVERY and self._trim is not None:
-            self._trim(0)
-            self._read = 0
-
-
-def _nobody(_: int) -> None:
-    pass
-
-
-_KEPT, _READS = _Kept(), _Reads()
-
-
-@contextlib.contextmanager
-def weights_kept(size: int) -> Iterator[None]:
-    """Keep up to `size` bytes of what is read in here, for those that read it again."""
-    _KEPT.begin(size)
-    try:
-        yield
-    finally:
-        _KEPT.begin(0)
-
-
-@contextlib.contextmanager
-def reads_told(tell: Callable[[int], None]) -> Iterator[None]:
-    """Within, `tell` gets the bytes of each part of a weight that is read."""
-    _READS.tell = tell
-    try:
-        yield
-    finally:
-        _READS.tell = _nobody
-
-
 def lazy_bytes(module: nn.Module) -> int:
     """Bytes of a module's lazy tensors, tied ones once."""
-    return sum({each.key: each.nbytes for _, _, each in _lazy_ones(module)}.values())
+    return sum({each.key: each.nbytes for _, _, each in lazy_ones(module)}.values())
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -285,7 +170,7 @@ def key_of(tensor: Tensor) -> Hashable:
 def materialize(module: nn.Module) -> None:
     """Read all weights of a module; tied ones stay one tensor."""
     made: dict[Hashable, Tensor] = {}
-    for table, name, tensor in _lazy_ones(module):
+    for table, name, tensor in lazy_ones(module):
         if tensor.key not in made:
             value = tensor.whole()
             is_weight = isinstance(tensor, nn.Parameter)
@@ -293,74 +178,7 @@ def materialize(module: nn.Module) -> None:
         table[name] = made[tensor.key]
 
 
-class StandIns:
-    """Ordinary tensors in place of lazy ones: for what traces a graph, and reads no numbers.
-
-    Their memory is never written, so it takes none. Small ones are read: exporters compute with
-    them.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[Hashable, Tensor] = {}
-        self._meant: dict[int, LazyTensor] = {}
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The stand-in of a lazy tensor; any other tensor itself."""
-        if not isinstance(tensor, LazyTensor):
-            return tensor
-        if tensor.key not in self._made:
-            if tensor.nbytes < SMALL_BYTES:
-                empty = tensor.whole()
-            else:
-                empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-            if tensor.numel():
-                self._meant[empty.data_ptr()] = tensor
-            if isinstance(tensor, nn.Parameter):
-                empty = nn.Parameter(empty, requires_grad=False)
-            self._made[tensor.key] = empty
-        return self._made[tensor.key]
-
-    def meant(self, tensor: Tensor) -> Tensor:
-        """The lazy tensor that a tensor stands for; any other tensor itself."""
-        lazy = isinstance(tensor, LazyTensor)
-        return tensor if lazy else self._meant.get(tensor.data_ptr(), tensor)
-
-    def put_back(self, exported: ExportedProgram) -> None:
-        """Let an exported program have the lazy tensors again."""
-        for table in (exported.state_dict, exported.constants):
-            for name, tensor in table.items():
-                if isinstance(tensor, Tensor):
-                    table[name] = self.meant(tensor)
-
-
-@contextlib.contextmanager
-def traced(exported: ExportedProgram) -> Iterator[StandIns]:
-    """Within, an exported program has stand-ins for its lazy tensors."""
-    made = StandIns()
-    for table in (exported.state_dict, exported.constants):
-        for name, tensor in table.items():
-            if isinstance(tensor, Tensor):
-                table[name] = made.of(tensor)
-    try:
-        yield made
-    finally:
-        made.put_back(exported)
-
-
-@contextlib.contextmanager
-def stand_ins(module: nn.Module) -> Iterator[StandIns]:
-    """Within, a module has stand-ins for its lazy tensors."""
-    made, before = StandIns(), _lazy_ones(module)
-    for table, name, tensor in before:
-        table[name] = made.of(tensor)
-    try:
-        yield made
-    finally:
-        for table, name, tensor in before:
-            table[name] = tensor
-
-
-def _lazy_ones(module: nn.Module) -> list[tuple[dict, str, LazyTensor]]:
+def lazy_ones(module: nn.Module) -> list[tuple[dict, str, LazyTensor]]:
     """Where lazy tensors stand in a module: table, name, tensor."""
     return [
         (table, name, tensor)

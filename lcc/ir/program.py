@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from lcc.ir.lazy_tensor import stand_ins
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port, Size, TensorSpec
+from lcc.ir.stand_ins import stand_ins
 
 PREFILL_CHUNK, DECODE, HEAD = "prefill_chunk", "decode", "head"
 

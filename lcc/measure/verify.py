@@ -15,9 +15,10 @@ from lcc.capture.export import capture, function_of
 from lcc.compile import exact_of
 from lcc.config import CompileConfig
 from lcc.errors import ArtifactError, ConfigError
-from lcc.ir.lazy_tensor import lazy_bytes, weights_kept
+from lcc.ir.lazy_tensor import lazy_bytes
 from lcc.ir.plan import Full, show_plan
 from lcc.ir.program import HEAD
+from lcc.ir.weight_reads import weights_kept
 from lcc.measure.comparison import Report, Row, compared, logits_tolerance
 from lcc.measure.loss import divergence, perplexity
 from lcc.measure.machine import free_memory

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError, ModelError
-from lcc.ir.lazy_tensor import SMALL_BYTES, reads_told
+from lcc.ir.stand_ins import SMALL_BYTES
+from lcc.ir.weight_reads import reads_told
 from lcc.testing.tiny import save_tiny
 
 CACHE = CacheConfig(capacity=64, budget=32, chunk_size=16, catalyst_size=0, recent_size=4)
@@ -48,14 +49,19 @@ def test_a_weight_that_is_no_number_is_named_and_nothing_is_written(
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
-def test_progress_goes_by_the_bytes_that_were_read(wide: Path, tmp_path: Path) -> None:
+def test_progress_goes_by_the_bytes_that_were_read(
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcc.compile.KEPT_BYTES", 0)  # as little as of a large model
     told = list[tuple[str, float]]()
     config = CompileConfig(**CONFIG, precision="int8")
     compile_model(wide, tmp_path / "m.lcc", config, progress=lambda *step: told.append(step))
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
-    for step in ("check the weights", "build for onnxruntime:cpu"):
+    ends = {"check the weights": 0.47, "build for onnxruntime:cpu": 0.9}
+    for step in (*ends, "read it in chunks", "record a golden"):
         done = [share for what, share in told if what.startswith(f"{step}, ")]
         assert len(set(done)) > 6  # six large weights
-    assert done[-1] == pytest.approx(0.9)
+        assert done[-1] == pytest.approx(ends.get(step, done[-1]))
+    assert any(what.startswith("record a golden, 0.0 GB read") for what, _ in told)

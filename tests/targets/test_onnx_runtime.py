@@ -116,7 +116,7 @@ def test_weights_that_are_streamed_make_the_same_artifact(
     config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"), precision=precision)
     monkeypatch.setattr(onnx_runtime, "to_onnx", convert)  # each time anew
     compile_model(load_model(tiny_folder), tmp_path / "loaded.lcc", config)
-    monkeypatch.setattr(lazy_tensor, "SMALL_BYTES", 0)
+    monkeypatch.setattr("lcc.ir.stand_ins.SMALL_BYTES", 0)
     monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 1000)
     wholes = []
     read = LazyTensor.whole

@@ -50,7 +50,7 @@ def test_read_in_blocks_it_is_the_same(
     save_tiny(tmp_path / "model", architecture)
     at_once = written(tmp_path / "model", tmp_path / "a", cache, lazy=False)
     monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 1 << 12)
-    monkeypatch.setattr(lazy_tensor, "SMALL_BYTES", 1 << 10)
+    monkeypatch.setattr("lcc.ir.stand_ins.SMALL_BYTES", 1 << 10)
     assert written(tmp_path / "model", tmp_path / "b", cache, lazy=True) == at_once
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lcc.errors import ModelError
-from lcc.ir.lazy_tensor import Levels, Rounded
+from lcc.ir.rounded import Levels, Rounded
 from lcc.sources.from_gguf.header import Stored, read_header
 from lcc.sources.from_gguf.levels import KINDS, levels_of
 from lcc.sources.locate import PART

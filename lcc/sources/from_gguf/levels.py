@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lcc.ir.lazy_tensor import Levels
+from lcc.ir.rounded import Levels
 
 MIDDLE = 128
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]

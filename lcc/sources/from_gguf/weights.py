@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lcc.errors import ModelError
-from lcc.ir.lazy_tensor import LazyTensor, Levels
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.rounded import Levels
 from lcc.sources.from_gguf.architecture import Architecture
 from lcc.sources.from_gguf.file import GgufFile
 from lcc.sources.from_gguf.layouts import ROWS_ONLY, as_it_is

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcc.ir.lazy_tensor import LazyTensor, Levels, Rounded
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.rounded import Levels, Rounded
 from lcc.sources.quantized.parts import (
     BLOCK,
     check_shape,

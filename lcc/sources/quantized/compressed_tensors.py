@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lcc.errors import ModelError
-from lcc.ir.lazy_tensor import LazyTensor, Levels, Rounded
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.rounded import Levels, Rounded
 from lcc.sources.quantized.fp8 import refuse_unscaled, scaled
 from lcc.sources.quantized.parts import (
     BLOCK,

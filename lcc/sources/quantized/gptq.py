@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from lcc.errors import ModelError
-from lcc.ir.lazy_tensor import LazyTensor, Levels, Rounded
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.rounded import Levels, Rounded
 from lcc.sources.quantized.parts import (
     BLOCK,
     check_groups,

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from lcc.errors import ModelError
-from lcc.ir.lazy_tensor import Latest, LazyTensor, Levels, Rounded
+from lcc.ir.lazy_tensor import LazyTensor
+from lcc.ir.rounded import Levels, Rounded
+from lcc.ir.weight_reads import Latest
 
 BLOCK = 32  # neighbouring inputs that share a scale in what lcc stores
 

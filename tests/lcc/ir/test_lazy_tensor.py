@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lcc.ir import lazy_tensor
-from lcc.ir.lazy_tensor import LazyTensor, materialize, stand_ins, weights_kept, whole
+from lcc.ir.lazy_tensor import LazyTensor, materialize, whole
+from lcc.ir.stand_ins import stand_ins
+from lcc.ir.weight_reads import weights_kept
 
 aten = torch.ops.aten
 
@@ -111,7 +113,7 @@ def test_tied_weights_stay_one(counted: Counted) -> None:
 def test_large_weights_are_not_read_to_trace_a_graph(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lazy_tensor, "SMALL_BYTES", 0)
+    monkeypatch.setattr("lcc.ir.stand_ins.SMALL_BYTES", 0)
     module = nn.Linear(8, 12, bias=False)
     module._parameters["weight"] = nn.Parameter(counted.lazy.float(), requires_grad=False)
     with stand_ins(module) as made:
