@@ -5,6 +5,7 @@ session = model.session()                    buffers and a text; any number of t
 session = lcc.runtime.open("smollm2.lcc")    both in one
 """
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from lcc.artifact.manifest import Manifest, for_target, read_manifest, targets_o
 from lcc.errors import ConfigError, TargetError
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.model import Model
-from lcc.runtime.resident import page_out, trim
+from lcc.runtime.resident import paged_out, trim
 from lcc.runtime.session import Session
 from lcc.runtime.text.tokenizer import Tokenizer
 
@@ -60,11 +61,11 @@ def load(
     stamps = verify_files(folder, whole, level=verify)
     if engine is None:
         manifest, engine = _choose(folder, whole, target, threads, device, mapped=mapped)
-    engine.load_all()
+    with contextlib.nullcontext() if mapped else paged_out(folder):
+        engine.load_all()
     tokenizer = Tokenizer(folder, manifest.files)
     check_unchanged(stamps)
     trim()
-    page_out(folder)  # weights read to be packed: 17 MB of `int4` (docs/results/memory.md)
     return Model(manifest, tokenizer, engine, time.perf_counter() - begin)
 
 

@@ -95,6 +95,7 @@ def command(
       lcc run m.lcc --file book.txt --save book.lccstate
       lcc run m.lcc --load book.lccstate --prompt "And who is his sister?"
       lcc run m.lcc --file book.txt --archive book.lccarchive --prompt "Who is the narrator?" -v
+      lcc run large.lcc --mapped --prompt "Who wrote Faust?"
     """
     from lcc.runtime.text.sampling import Sampling
 

@@ -2,13 +2,14 @@ import gc
 import mmap
 import os
 import sys
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 
 from lcc.runtime import model as model_module
-from lcc.runtime.resident import page_out, trim
+from lcc.runtime.resident import page_out, paged_out, trim
 from lcc.runtime.text import reading
 
 SIZE = 32 << 20
@@ -53,6 +54,17 @@ def test_pages_that_were_read_are_dropped_and_come_back(tmp_path):
     assert before - SIZE * 1.1 < resident("RssFile") < before - SIZE * 0.9  # the other file stays
     assert pages[:] == b"\x01" * SIZE
     assert others[0] == 1
+
+
+def test_pages_are_dropped_while_others_are_read(tmp_path):
+    before = resident("RssFile")
+    with paged_out(tmp_path):
+        pages, end = mapped(tmp_path / "weights.bin"), time.monotonic() + 20
+        while resident("RssFile") - before > SIZE * 0.1 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert resident("RssFile") - before < SIZE * 0.1
+        assert sum(pages[:: mmap.PAGESIZE]) == SIZE // mmap.PAGESIZE
+    assert resident("RssFile") - before < SIZE * 0.1
 
 
 def test_what_was_written_stays(tmp_path):
