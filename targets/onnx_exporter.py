@@ -40,8 +40,8 @@ def decomposed_in_place(lowered: dict, *, whole: bool = False) -> Iterator[None]
     """Within, exporting decomposes these operators, too, and traces no more than it must.
 
     lowered     operator -> what it becomes
-    whole       trace whole graphs: of products in what operators become the views around them are
-                left out then, which a device may not have
+    whole       trace whole graphs. Then a product within an operator stays one node; traced alone
+                it gets views around it, and an accelerator may lack them
     """
 
     def decompose(exported: ExportedProgram, _registry: Any) -> ExportedProgram:
