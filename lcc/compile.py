@@ -61,7 +61,7 @@ def compile_model(
     targets = find_targets(config)
     policy = make_policy(config.policy, with_heads=config.heads is not None)
     report("load the model", 0.0)
-    loaded = loaded_model(source, lazy=all(target.streams_weights for target in targets))
+    loaded = loaded_model(source, lazy=True)
     _check_few_bits(loaded, config.precision)
     heads = load_heads_for(policy, config.heads, loaded.module, loaded.name)
     report("capture", 0.25)

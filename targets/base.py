@@ -19,7 +19,6 @@ class Target(ABC):
     precision   what the weights are stored in, and `precisions` that it may be set to
     kv_precisions   of keys and values in the cache, that it can run
     hands_out_every_row     its steps give the queries of all rows: see `static_shapes.py`
-    streams_weights         it reads the weights one by one as it writes them: `LazyTensor`
     archives    it can build the programs that write an archive and call back from it
     lacks   traits of a model, as `traits_of` names them, that it cannot build
     """
@@ -33,7 +32,6 @@ class Target(ABC):
     precisions: tuple[Precision, ...] = ("fp32",)
     kv_precisions: tuple[KvPrecision, ...] = ("fp32",)
     hands_out_every_row: bool = False
-    streams_weights: bool = False
     archives: bool = True
     lacks: tuple[str, ...] = ()
 

@@ -39,7 +39,6 @@ class OnnxRuntime(Target):
     name = "onnxruntime:cpu"
     precisions: tuple[Precision, ...] = ("fp32", "int8", "int4", "given")
     kv_precisions: tuple[KvPrecision, ...] = ("fp32", "fp16")
-    streams_weights = True
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Besides what it lacks, heads that the kernel of attention does not take."""

@@ -1,5 +1,6 @@
 """Programs run as they stand in eager PyTorch: the oracle every other target is held against."""
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.export import ExportedProgram
 
 from lcc.artifact.manifest import Manifest, ProgramEntry
 from lcc.artifact.program_entry import program_entries
+from lcc.ir.lazy_tensor import whole
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.targets.base import Target
@@ -26,15 +30,26 @@ class Reference(Target):
         files: dict[str, str] = {}
         for program in programs:
             file = f"{program.file_stem}.pt2"
-            torch.export.save(program.exported, folder / file)
+            torch.export.save(_loaded(program.exported), folder / file)
             files |= dict.fromkeys(program.names, file)
         return files
+
+
+def _loaded(exported: ExportedProgram) -> ExportedProgram:
+    """A shallow copy whose weights are read."""
+    made = copy.copy(exported)
+    made._state_dict = {
+        name: nn.Parameter(whole(value), False) if isinstance(value, nn.Parameter) else whole(value)
+        for name, value in exported.state_dict.items()
+    }
+    made._constants = {name: whole(value) for name, value in exported.constants.items()}
+    return made
 
 
 class ReferenceRunner:
     """One program in eager PyTorch; implements the runtime's `Runner`."""
 
-    def __init__(self, program: Program, module: torch.nn.Module, lock: threading.Lock) -> None:
+    def __init__(self, program: Program, module: nn.Module, lock: threading.Lock) -> None:
         self.program, self.module, self.lock = program, module, lock
         self.bound: dict[str, np.ndarray] = {}
 
@@ -61,7 +76,7 @@ class ReferenceEngine:
     def __init__(self, programs: list[Program]) -> None:
         self._entries = program_entries(programs, {})
         self._lock = threading.Lock()
-        self._programs: dict[str, tuple[Program, torch.nn.Module]] = {}
+        self._programs: dict[str, tuple[Program, nn.Module]] = {}
         for program in programs:
             module = program.exported.module(check_guards=False)
             self._programs |= dict.fromkeys(program.names, (program, module))

@@ -22,8 +22,6 @@ class TvmCpu(Target):
             known of the place, unless it is set
     """
 
-    streams_weights = True
-
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
         self.platform = platform(place)

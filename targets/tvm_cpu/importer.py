@@ -29,7 +29,7 @@ def import_program(
     shapes = {weight.name: weight.shape(tiles) for weight in weights}
     counted = program.with_role(Role.TOKENS, Role.ROWS) if one_token else []
     names = [program.input_node(spec.name).name for spec in counted]
-    module = _importer(shapes, names).from_exported_program(
+    module = stored_importer(shapes, names).from_exported_program(
         _with_parameters(program.exported, weights),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
@@ -40,7 +40,7 @@ def import_program(
     return module
 
 
-def _importer(shapes: dict[str, tuple[int, ...]], one_token: Sequence[str] = ()) -> Any:
+def stored_importer(shapes: dict[str, tuple[int, ...]], one_token: Sequence[str] = ()) -> Any:
     """TVM's, with weights as they are stored.
 
     one_token   inputs whose last size is 1, and so every size of that name
@@ -93,7 +93,7 @@ def unknown_operators(programs: list[Program]) -> list[str]:
     """What neither TVM's importer nor ours knows, and types that no kernel works on."""
     from lcc.targets.tvm_cpu.tir import TILES
 
-    known = {*_importer({}).create_convert_map(), *operators(next(iter(TILES.values())), {})}
+    known = {*stored_importer({}).create_convert_map(), *operators(next(iter(TILES.values())), {})}
     reasons, weights = [], weights_of(programs)
     for program in programs:
         nodes = program.exported.graph.nodes

@@ -81,12 +81,13 @@ class Weight:
         return packed(sizes if len(sizes) == 3 else (*sizes, 1), tiles)
 
     def parts(self, tiles: Tiles) -> Iterator[np.ndarray]:
-        """What the file holds, one part after the other: of a lazy weight a few tiles at a time."""
+        """What the file holds, one part after the other: of a lazy weight a few tiles at a time.
+
+        Of one with a layout.
+        """
         if self.layout == Layout.PACKED:
             for rows in _in_tiles(self.tensor, tiles.columns):
                 yield pack(rows, tiles)
-        elif self.layout is None:
-            yield from (block.detach().numpy() for block in blocks(self.tensor))
         else:
             yield self._whole(tiles)
 
@@ -203,17 +204,25 @@ class WeightsFile:
         self.offsets: dict[Hashable, int] = {}  # of contents, and of weights that are there
         path.write_bytes(b"")
 
-    def add(self, array: np.ndarray) -> StoredTensor:
-        """Store an array, or find where it is stored."""
-        return self._stored(self._write([array]), str(array.dtype), array.shape)
+    def add(self, tensor: torch.Tensor) -> StoredTensor:
+        """Store a tensor as it is; one that is in several programs is read once."""
+        parts = (block.detach().contiguous().numpy() for block in blocks(tensor))
+        return self._add((_key(tensor), None), parts, tensor.dtype, tensor.shape)
 
     def add_weight(self, weight: Weight, tiles: Tiles) -> StoredTensor:
-        """Store a weight in its layout; one that is in several programs is read once."""
-        key = (_key(weight.tensor), weight.layout)
+        """The same of a weight, in its layout."""
+        if weight.layout is None:
+            return self.add(weight.tensor)
+        key, shape = (_key(weight.tensor), weight.layout), weight.shape(tiles)
+        return self._add(key, weight.parts(tiles), weight.tensor.dtype, shape)
+
+    def _add(
+        self, key: Hashable, parts: Iterable[np.ndarray], dtype: torch.dtype, shape: Sequence[int]
+    ) -> StoredTensor:
         if key not in self.offsets:
-            self.offsets[key] = self._write(weight.parts(tiles))
-        dtype = str(weight.tensor.dtype).removeprefix("torch.")
-        return self._stored(self.offsets[key], dtype, weight.shape(tiles))
+            self.offsets[key] = self._write(parts)
+        name = str(dtype).removeprefix("torch.")
+        return StoredTensor(offset=self.offsets[key], dtype=name, shape=list(shape))
 
     def _write(self, parts: Iterable[np.ndarray]) -> int:
         """Write an array in parts; returns its offset, or that of one with the same content."""
@@ -230,9 +239,6 @@ class WeightsFile:
             if known != begin:
                 file.truncate(end)
         return known
-
-    def _stored(self, offset: int, dtype: str, shape: Sequence[int]) -> StoredTensor:
-        return StoredTensor(offset=offset, dtype=dtype, shape=list(shape))
 
 
 def write_index(path: Path, index: dict[str, list[StoredTensor]]) -> None:

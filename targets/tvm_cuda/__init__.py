@@ -64,7 +64,7 @@ class TvmCuda(Target):
         with tempfile.TemporaryDirectory() as place, environment() as variables:
             for program in programs:
                 module, tensors = import_program(program)
-                stored = [file.add(tensor.contiguous().numpy()) for tensor in tensors]
+                stored = [file.add(tensor) for tensor in tensors]
                 index |= dict.fromkeys(program.names, stored)
                 source = Path(place) / "module.json"
                 source.write_text(tvm.ir.save_json(module), encoding="utf-8")

@@ -1,33 +1,53 @@
 """A program in half precision -> a TVM module, and the weights that it takes, in order."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
+from lcc.ir.lazy_tensor import whole
 from lcc.ir.program import Program
 from lcc.targets import standard_operators
 
 
 def import_program(program: Program) -> tuple[Any, list[torch.Tensor]]:
-    """The module, whose `main` takes the program's inputs, then its weights."""
-    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
-
+    """The module, whose `main` takes the program's inputs, then its weights, which may be lazy."""
+    from lcc.targets.tvm_cpu.importer import stored_importer
     from lcc.targets.tvm_cpu.repairs import REPAIRS
 
     exported = program.exported
     if any(str(node.target).startswith("lcc.") for node in exported.graph.nodes):
         exported = exported.run_decompositions(standard_operators.lowerings())
-    module = ExportedProgramImporter().from_exported_program(
-        exported,
+    weights = {
+        spec.arg.name: exported.state_dict[spec.target].detach()
+        for spec in exported.graph_signature.input_specs
+        if spec.kind is InputKind.PARAMETER and spec.target is not None
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    module = stored_importer(shapes).from_exported_program(
+        _without_weights(exported),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
         no_bind_return_tuple=False,
         custom_convert_map={**REPAIRS, **_HALF},
     )
     module["main"] = module["main"].without_attr("params")
-    names = exported.graph_signature.parameters
-    return module, [exported.state_dict[name].detach() for name in names]
+    return module, list(weights.values())
+
+
+def _without_weights(exported: ExportedProgram) -> ExportedProgram:
+    """A shallow copy whose parameters are empty: the importer is told their shapes."""
+    names = set(exported.graph_signature.parameters)
+    made = copy.copy(exported)
+    made._state_dict = {
+        name: torch.empty(0, dtype=tensor.dtype) if name in names else whole(tensor)
+        for name, tensor in exported.state_dict.items()
+    }
+    made._constants = {name: whole(value) for name, value in exported.constants.items()}
+    return made
 
 
 def _matmul(node: fx.Node, importer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The file of weights of tvm:cpu is the same, whether they are loaded before or read in blocks."""
+"""The weights of TVM's targets are the same, loaded before or read in blocks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,8 @@ from lcc.passes.specialize import Subject, specialize
 from lcc.sources.models import load_model
 from lcc.targets import missing
 from lcc.targets.tvm_cpu import TvmCpu
+from lcc.targets.tvm_cuda import TvmCuda
+from lcc.targets.tvm_cuda.importer import import_program
 from lcc.testing.tiny import save_tiny
 
 if missing("tvm:cpu"):
@@ -30,28 +32,40 @@ TILES_HERE = TILES["x86-64-v3"]
 
 
 def written(
-    folder: Path, path: Path, cache: CacheConfig, *, lazy: bool
+    folder: Path, path: Path, cache: CacheConfig, *, lazy: bool, cuda: bool = False
 ) -> tuple[bytes, list[StoredTensor]]:
     loaded = load_model(folder, lazy=lazy)
     config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"))
     subject = Subject(capture(loaded.module), "m", loaded.architecture, None, None, None)
     programs: list[Program] = specialize(subject, config, make_policy(config.policy)).programs
-    programs = run_program_passes(programs, TvmCpu().passes())
-    weights, file = weights_of(programs), WeightsFile(path)
-    index = [file.add_weight(each, TILES_HERE) for p in programs for each in weights[p.file_stem]]
+    target, file = TvmCuda() if cuda else TvmCpu(), WeightsFile(path)
+    programs = run_program_passes(programs, target.passes())
+    weights = weights_of(programs)
+    if cuda:
+        index = [file.add(each) for p in programs for each in import_program(p)[1]]
+    else:
+        index = [file.add_weight(w, TILES_HERE) for p in programs for w in weights[p.file_stem]]
     return path.read_bytes(), index
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral"])
+@pytest.mark.parametrize(
+    ("architecture", "cuda"),
+    [("llama", False), ("gpt2", False), ("mixtral", False), ("llama", True)],
+)
 def test_read_in_blocks_it_is_the_same(
-    architecture: str, tmp_path: Path, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch
+    architecture: str,
+    cuda: bool,
+    tmp_path: Path,
+    cache: CacheConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Packed, the other way round, and experts; an embedding that is the head's, too, once."""
     save_tiny(tmp_path / "model", architecture)
-    at_once = written(tmp_path / "model", tmp_path / "a", cache, lazy=False)
+    at_once = written(tmp_path / "model", tmp_path / "a", cache, lazy=False, cuda=cuda)
     monkeypatch.setattr(lazy_tensor, "BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr("lcc.ir.stand_ins.SMALL_BYTES", 1 << 10)
-    assert written(tmp_path / "model", tmp_path / "b", cache, lazy=True) == at_once
+    in_blocks = written(tmp_path / "model", tmp_path / "b", cache, lazy=True, cuda=cuda)
+    assert in_blocks == at_once
 
 
 def counted(rows: int, columns: int) -> tuple[lazy_tensor.LazyTensor, Callable[[], int]]:
