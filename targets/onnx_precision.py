@@ -24,6 +24,7 @@ from lcc.targets.onnx_matrix import Matrix
 from lcc.targets.onnx_rewriter import MICROSOFT, Rewriter
 
 _BYTES_OF_INPUTS = 4  # MatMulNBits multiplies inputs of 8 bits, rounded block by block
+_MOST_ADDED_BY_PRODUCT = 32_768  # inputs: the matrix of ones grows with their square
 _RESHAPING = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -149,13 +150,22 @@ def _with_offsets(
     offsets: ir.TensorProtocol,
     block: int,
 ) -> ir.Value:
-    inputs, count = weight.shape[0], int(offsets.shape[0])
     if ("sums", x, block) not in graph.shared:
-        ones = np.kron(np.eye(count), np.ones((block, 1)))[:inputs].astype(np.float32)
-        name = f"blocks_of_{inputs}" if block == BLOCK else f"blocks_of_{inputs}_{block}"
-        graph.shared["sums", x, block] = graph.add("MatMul", (x, graph.constant(name, ones)))
+        graph.shared["sums", x, block] = _sums(graph, x, weight.shape[0], block)
     more = (graph.shared["sums", x, block], graph.constant_of(offsets))
     return graph.add("Add", (product, graph.add("MatMul", more)))
+
+
+def _sums(graph: Rewriter, x: ir.Value, inputs: int, block: int) -> ir.Value:
+    """[.., Q, K] -> [.., Q, K / block]: what the inputs of each block add up to."""
+    name = f"blocks_of_{inputs}" if block == BLOCK else f"blocks_of_{inputs}_{block}"
+    if inputs <= _MOST_ADDED_BY_PRODUCT or inputs % block:
+        ones = np.kron(np.eye(-(-inputs // block)), np.ones((block, 1)))[:inputs]
+        return graph.add("MatMul", (x, graph.constant(name, ones.astype(np.float32))))
+    sizes = graph.constant(name, np.array([-1, block], np.int64))
+    sizes = graph.add("Concat", (graph.add("Shape", (x,), end=-1), sizes), axis=0)
+    last = graph.constant("last_axis", np.array([-1], np.int64))
+    return graph.add("ReduceSum", (graph.add("Reshape", (x, sizes)), last), keepdims=0)
 
 
 def _n_bits(
