@@ -1,0 +1,1 @@
+"""A tokenizer compiled to tables: `tokenizer.json` in, `text.bin` out (docs/format.md)."""
