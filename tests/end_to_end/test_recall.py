@@ -46,8 +46,9 @@ def compiled(
     policy: str = "consensus",
     heads: bool = False,
     architecture: str = "llama",
+    layers: int = LAYERS,
 ) -> Model:
-    save_tiny(folder / "model", architecture, num_hidden_layers=LAYERS)
+    save_tiny(folder / "model", architecture, num_hidden_layers=layers)
     path = None
     if heads:
         path = folder / "heads.safetensors"
@@ -133,6 +134,24 @@ def test_latents_come_back_as_they_were(tmp_path: Path) -> None:
     columns = [each.name for each in model.manifest.archive]
     assert [name for name in columns if name[-1].isdigit()] == ["key_0", "key_1", "key_2"]
     test_all_of_an_uncut_text_comes_back_as_it_was(model, tmp_path)
+
+
+def test_layers_that_carry_a_state_keep_it_while_others_recall(tmp_path: Path) -> None:
+    """A question that is run behind the cache moves no state."""
+    model = compiled(tmp_path, "onnxruntime:cpu", architecture="lfm2", layers=4)
+    test_all_of_an_uncut_text_comes_back_as_it_was(model, tmp_path)
+    session = model.session(archive=tmp_path / "a.lccarchive")
+    session.feed(TEXT)
+    buffers = session._executor.buffers
+    names = [name for name, spec in buffers.specs.items() if spec.role == "state"]
+    before = [buffers.arrays[name].copy() for name in names]
+    recall = session._executor.recall(QUESTION)
+    assert names
+    assert recall is not None
+    assert recall.returned > 0
+    for name, array in zip(names, before, strict=True):
+        assert np.array_equal(buffers.arrays[name], array), name
+    session.close()
 
 
 def give_room_for(session: Session, count: int) -> None:

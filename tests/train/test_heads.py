@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from lcc.capture.export import capture
 from lcc.cli import app
+from lcc.compile import compile_model
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.errors import ConfigError
+from lcc.measure.verify import verify
 from lcc.passes.find_attention import FindAttention
 from lcc.sources.heads import RetainingHeads, load_heads
 from lcc.sources.models import LoadedModel, load_model
-from lcc.testing.tiny import tiny_model
+from lcc.testing.tiny import save_tiny, tiny_model
 from lcc.train import heads as training
 from lcc.train.compare import compare
 from lcc.train.examples import Example, read_examples, split
@@ -221,6 +224,22 @@ def test_trained_heads_are_compiled_and_verified(
     assert "compiled with retaining heads (trained on: text.txt" in output
     code, output = lcc("verify", artifact, "--model", tiny_folder, "--heads", heads)
     assert code == 0, output
+
+
+def test_the_layers_that_attend_have_heads(data: Path, tmp_path: Path) -> None:
+    """Of a model whose other layers carry a state: trained, compiled, and compared."""
+    save_tiny(tmp_path / "model", "lfm2")
+    loaded = load_model(tmp_path / "model")
+    config = HeadsConfig(width=8, length=64, steps=2, warmup_steps=1)
+    train_heads(loaded, data, tmp_path / "h.safetensors", config)
+    cache = CacheConfig(capacity=128, budget=64, chunk_size=16, catalyst_size=32, recent_size=8)
+    how = CompileConfig(
+        cache=cache, policy=PolicyConfig(name="locret"), heads=tmp_path / "h.safetensors"
+    )
+    compile_model(tmp_path / "model", tmp_path / "m.lcc", how)
+    report = verify(tmp_path / "m.lcc", tmp_path / "model", heads=tmp_path / "h.safetensors")
+    assert report.ok, report
+    assert any("cycles" in row.what for row in report.rows)
 
 
 def test_examples(tmp_path: Path) -> None:
