@@ -11,15 +11,17 @@ from lcc.sources.text_tables.described import Described, describe
 from lcc.sources.text_tables.layout import NONE, Decode, Info, Kind, Model
 from lcc.sources.text_tables.search_tree import added_tables
 from lcc.sources.text_tables.step_tables import StepTables, Strings
+from lcc.sources.text_tables.steps import Strip
 from lcc.sources.text_tables.unfit import Unfit
 from lcc.sources.text_tables.vocabulary import cuts, merge_tables, word_tables, words_of
 
 
-def build(backend: Any) -> bytes:
+def build(backend: Any, template: str = "") -> bytes:
     """The tables of a tokenizer.
 
     Args:
         backend: the library's tokenizer, without truncation and padding.
+        template: source of the chat templates, one after the other.
 
     Raises:
         Unfit: it has a rule that the tables have no place for.
@@ -32,11 +34,12 @@ def build(backend: Any) -> bytes:
     steps.put(described.pre_tokenizer)
     normalize = backend.normalizer.normalize_str if backend.normalizer else str
     contents = [normalize(x.content) if x.normalized else x.content for x in described.added]
+    strips = any(isinstance(each, Strip) for each in described.normalizer)
     sections = {
         **word_tables(words),
         **merge_tables(described),
         **steps.sections,
-        **added_tables(described.added, contents),
+        **added_tables(described.added, contents, template, strips=strips),
     }
     sections[Kind.INFO, 0] = _info(described, steps, strings, len(words.flags))
     sections[Kind.STRINGS, 0] = strings.data

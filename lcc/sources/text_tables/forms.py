@@ -94,14 +94,20 @@ def _points() -> Sequence[str]:
     spans, _ = cp._categories()
     found = {low for low, high in spans if high == low + 1}
     found |= set(range(0xF900, 0xFB00)) | set(range(0x2F800, 0x2FA20))
-    letters = map(chr, sorted(found - set(HANGUL) - {10} - set(range(0xD800, 0xE000))))
+    letters = [chr(i) for i in sorted(found - set(HANGUL) - {10} - set(range(0xD800, 0xE000)))]
     # What Python's version of Unicode has without a form has none in any other version.
-    return [x for x in letters if unicodedata.category(x) == "Cn" or _has_form(x)]
-
-
-def _has_form(letter: str) -> bool:
-    apart = unicodedata.decomposition(letter) or unicodedata.combining(letter)
-    return bool(apart) or letter.lower() != letter
+    apart = {x: unicodedata.decomposition(x) for x in letters}
+    seconds = {chr(int(text.split()[-1], 16)) for text in apart.values() if text}
+    seconds |= set(map(chr, _JAMO_BEHIND))
+    return [
+        x
+        for x in letters
+        if apart[x]
+        or x in seconds
+        or unicodedata.combining(x)
+        or unicodedata.category(x) == "Cn"
+        or x.lower() != x
+    ]
 
 
 def _each(normalizer: Any, texts: Sequence[str]) -> list[str]:

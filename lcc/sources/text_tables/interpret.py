@@ -46,7 +46,7 @@ class Interpreter:
         self._pairs, self._units = self._numbers(Kind.PAIRS), self._numbers(Kind.UNITS)
         self._added = self._numbers(Kind.ADDED)
         self._strings = sections[Kind.STRINGS, 0]
-        self._trees = [self._tree(index) for index in (0, 1)]
+        self._trees = [self._tree(index) for index in (0, 1, 2)]
         self._ranks: dict[tuple[int, int], tuple[int, int] | None] = {}
         steps = [self._numbers(Kind.STEPS)[i : i + 5] for i in range(0, 5 * self._info[4], 5)]
         early = self._info[Info.NORMALIZER_STEPS]
@@ -75,6 +75,18 @@ class Interpreter:
                     for word in self._pre_tokenizer.run([piece], first=begins):
                         found += self._merged(word)
         return found
+
+    def read_plain(self, text: str) -> list[int]:
+        """The ids of a text whose control tokens are read as the letters they are written with."""
+        data, found, done, place = text.encode(), list[int](), 0, 0
+        while place < len(data):
+            size, _ = self._longest(data, place, 2)
+            if size:
+                found += self.encode(data[done:place].decode())
+                found += self.plain(data[place : place + size].decode())
+                done = place + size
+            place += size or 1
+        return found + self.encode(data[done:].decode())
 
     def plain(self, text: str) -> list[int]:
         """The ids of a text as it is written inside another one, control tokens spelled out."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lcc.sources.text_tables.forms import ALONE, BOUNDARY
 from lcc.sources.text_tables.layout import Kind, Op
 from lcc.sources.text_tables.steps import (
     BEHAVIOURS,
@@ -44,14 +46,21 @@ class Steps:
                     parts = self._matches(piece, a)
                     found.append("".join(content if hit else part for part, hit in parts))
                 elif op == Op.STRIP:
-                    piece = piece.lstrip() if a else piece
-                    found.append(piece.rstrip() if b else piece)
+                    while a and piece and self._is_space(piece[0]):
+                        piece = piece[1:]
+                    while b and piece and self._is_space(piece[-1]):
+                        piece = piece[:-1]
+                    found.append(piece)
                 else:
                     there = a >= UNLESS_THERE and piece.startswith(content)
                     late = a == FIRST_UNLESS_THERE and not (first and place == 0)
                     found.append(piece if there or late else content + piece)
             pieces = [piece for piece in found if piece]
         return pieces
+
+    def _is_space(self, letter: str) -> bool:
+        page = np.frombuffer(self._sections[Kind.SORT_PAGES, 0], np.uint16)[ord(letter) >> 8]
+        return bool(self._sections[Kind.SORT_BLOCKS, 0][page * 256 + (ord(letter) & 255)] & 1)
 
     def _matches(self, text: str, automaton: int) -> list[tuple[str, bool]]:
         """Matches, and what lies between them."""
@@ -123,7 +132,20 @@ class _Form:
         self._pairs = {(rows[i], rows[i + 1]): rows[i + 2] for i in range(0, len(rows), 3)}
 
     def of(self, text: str) -> str:
-        """The form of a text."""
+        """The form of a text: from each boundary to the next one by itself."""
+        starts = [i for i, letter in enumerate(text) if i == 0 or self._flags(letter) & BOUNDARY]
+        parts = [text[a:b] for a, b in itertools.pairwise([*starts, len(text)])]
+        return "".join(
+            part if len(part) == 1 and self._flags(part) & ALONE else self._changed(part)
+            for part in parts
+        )
+
+    def _flags(self, letter: str) -> int:
+        if self._hangul and _S <= ord(letter) < _S + 11172:
+            return BOUNDARY | ALONE if self._composes else BOUNDARY
+        return self._record(ord(letter))[0]
+
+    def _changed(self, text: str) -> str:
         points = [each for letter in text for each in self._apart(ord(letter))]
         start = 0
         for i in range(len(points) + 1):

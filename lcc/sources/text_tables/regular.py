@@ -7,12 +7,15 @@ character.
 
 from __future__ import annotations
 
+import re
+
 from lcc.sources.text_tables import code_points as cp
 from lcc.sources.text_tables.pattern_nodes import Ahead, Choice, Node, One, Repeat, Sequence
 from lcc.sources.text_tables.unfit import Unfit
 
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a", "e": "\x1b"}
 _SHORT = "sSdDwWhH"
+_OWN_MEANING = re.compile(r"\\[dDwWhH]|\[:")
 MOST = 1000  # repetitions
 
 
@@ -126,7 +129,7 @@ class _Reader:
         if start == "(":
             return self.group(fold=fold)
         if start == "[":
-            return One(self.bracket(fold=fold))
+            return One(self.whole_bracket(fold=fold))
         if start == ".":
             return One(cp.complement(cp.of_characters("\n")))
         if start == "$":
@@ -214,6 +217,15 @@ class _Reader:
             except Exception:  # the library raises Exception itself
                 raise Unfit(f"pattern {self.pattern!r}: no property is named {name!r}") from None
         return cp.complement(found) if inverted else found
+
+    def whole_bracket(self, *, fold: bool) -> cp.Set:
+        """A set in brackets, the first of which is read already."""
+        start = self.place - 1
+        found = self.bracket(fold=fold)
+        text = self.pattern[start : self.place]
+        if _OWN_MEANING.search(text):  # in brackets the library reads some of them otherwise
+            found = cp.named(f"(?i:{text})" if fold else text)
+        return found
 
     def bracket(self, *, fold: bool) -> cp.Set:
         """A set in brackets; the first one is read already."""

@@ -20,10 +20,14 @@ _MORE = [*_CIRCLED, (0x1F170, 0x1F189), (0x200C, 0x200D)]  # alphabetic; joiners
 Tables = dict[tuple[Kind, int], bytes]
 
 
-def added_tables(added: Sequence[Added], normalized: Sequence[str]) -> Tables:
-    """A tree of those that are found in the text, and one of those found behind the normalizer.
+def added_tables(
+    added: Sequence[Added], normalized: Sequence[str], template: str, *, strips: bool
+) -> Tables:
+    """A tree of those found in the text, of those found behind the normalizer, of control tokens.
 
     normalized  content of each as it is found
+    template    source of the chat templates: words of theirs are control tokens, too
+    strips      a step needs to know what white space is
     """
     tables: Tables = {}
     records = np.zeros((len(added), 2), np.uint32)
@@ -36,12 +40,19 @@ def added_tables(added: Sequence[Added], normalized: Sequence[str]) -> Tables:
         contents = {normalized[i].encode(): i for i in own}
         if len(contents) < len(own):
             raise Unfit("two added tokens have the same text")
-        strips = any(added[i].rstrip for i in own)
-        if strips and any(normalized[i][0].isspace() for i in own):
+        rstrips = any(added[i].rstrip for i in own)
+        if rstrips and any(normalized[i][0].isspace() for i in own):
             raise Unfit("an added token takes the space behind it, and another one begins with one")
         if contents:
             tables |= _tree(contents, index)
-    if any(each.lstrip or each.rstrip or each.single_word for each in added):
+    control = {
+        each.content.encode(): i
+        for i, each in enumerate(added)
+        if each.special or (each.content in template and each.content.strip())
+    }
+    if control := {content: i for content, i in control.items() if content}:
+        tables |= _tree(control, 2)
+    if strips or any(each.lstrip or each.rstrip or each.single_word for each in added):
         tables |= _sorts(letters=any(each.single_word for each in added))
     return tables
 
