@@ -474,6 +474,14 @@ LCC_API lcc_status lcc_chat_start(lcc_session *session, const lcc_message *messa
                                   const lcc_generate_options *options);
 
 /*
+** What stands before and behind a user's message in an empty session, for a message that is read in
+** parts, such as a document and a question behind it: feed *before and the document, then generate
+** from the question and *after; set `no_prefix` in both. Both are valid until the model is closed.
+** Any thread. LCC_ERROR_UNSUPPORTED: the artifact has no `turns`.
+*/
+LCC_API lcc_status lcc_user_turn(const lcc_model *model, const char **before, const char **after);
+
+/*
 ** The logits of the token after the last one, fed or generated: `capacity` floats at most, one for
 ** each id; *count, where not NULL, is vocab_size. LCC_ERROR_CACHE: nothing was read yet.
 */

@@ -1,0 +1,338 @@
+// The functions of lcc.h that concern sessions: reading, going back, what a session holds.
+
+#include <algorithm>
+
+#include "api/handles.h"
+#include "core/peak_memory.h"
+
+using namespace lcc;
+
+namespace {
+
+std::optional<ArchiveOptions> archive_of(const char* path, const char* dtype, int64_t limit) {
+    if (path == nullptr) {
+        return std::nullopt;
+    }
+    ArchiveOptions options;
+    options.path = path;
+    options.dtype = dtype == nullptr ? options.dtype : dtype;
+    options.limit = limit;
+    if (options.dtype != "float16" && options.dtype != "float32" && options.dtype != "int8") {
+        throw config_error("archive_dtype is \"" + options.dtype +
+                           "\", wanted float16, float32 or int8");
+    }
+    if (limit < 0) {
+        throw config_error("archive_limit is " + std::to_string(limit) + ", wanted 0 or more");
+    }
+    return options;
+}
+
+// The options of a feed; callbacks run on the thread of the call.
+FeedOptions feed_of(lcc_session& handle, const lcc_feed_options* options) {
+    const auto given = options_of(options, lcc_feed_options_init, "lcc_feed_options");
+    FeedOptions how;
+    how.how.protect = given.protect != 0;
+    how.how.last = given.last != 0;
+    how.prefix = given.no_prefix == 0;
+    how.plain = given.plain != 0;
+    if (given.catalyst != nullptr) {
+        how.catalyst_text = std::string(text_of(given.catalyst, given.catalyst_length, "catalyst"));
+    } else if (given.catalyst_ids != nullptr) {
+        how.how.catalyst = TokenIds(given.catalyst_ids, given.catalyst_ids + given.catalyst_count);
+    }
+    if (given.progress != nullptr) {
+        const lcc_progress_fn progress = given.progress;
+        void* const user = given.user;
+        how.how.progress = [&handle, progress, user](const Progress& at) {
+            const lcc_progress told{sizeof told, at.tokens, at.fraction,
+                                    at.used,     at.cycles, at.seconds};
+            const InHook hook(handle);
+            return progress(user, &told) != 0;
+        };
+    }
+    return how;
+}
+
+TokenIds ids_of(const int32_t* ids, size_t count) {
+    if (count > 0) {
+        wanted(ids, "ids");
+    }
+    return TokenIds(ids, ids + count);
+}
+
+// Says how many tokens a feed has read, however it ends.
+class Read {
+public:
+    Read(const Session& session, size_t* read) : session_(session), read_(read) {
+        if (read_ != nullptr) {
+            *read_ = 0;
+        }
+    }
+    ~Read() {
+        if (read_ != nullptr && begun) {
+            *read_ = static_cast<size_t>(std::max<int64_t>(0, session_.fed()));
+        }
+    }
+    bool begun = false;
+
+private:
+    const Session& session_;
+    size_t* read_;
+};
+
+}  // namespace
+
+extern "C" {
+
+void lcc_session_options_init(lcc_session_options* options) {
+    if (options != nullptr) {
+        *options = lcc_session_options{sizeof *options, 0, 0, 0, -1, nullptr, nullptr, 0};
+    }
+}
+
+lcc_status lcc_session_open(lcc_model* model, const lcc_session_options* options,
+                            lcc_session** session) {
+    return call([&] {
+        wanted(session, "session");
+        *session = nullptr;
+        wanted(model, "model");
+        const auto given = options_of(options, lcc_session_options_init, "lcc_session_options");
+        SessionOptions how;
+        how.sizes = {given.capacity, given.budget, given.chunk_size};
+        if (given.seed < -1) {
+            throw config_error("seed is " + std::to_string(given.seed) + ", wanted 0 or more");
+        }
+        if (given.seed >= 0) {
+            how.seed = given.seed;
+        }
+        how.archive = archive_of(given.archive_path, given.archive_dtype, given.archive_limit);
+        auto handle = std::make_unique<lcc_session>();
+        handle->session = std::make_unique<Session>(model->model, how);
+        *session = handle.release();
+    });
+}
+
+void lcc_session_close(lcc_session* session) { delete session; }
+
+void lcc_cancel(lcc_session* session) {
+    if (session != nullptr) {
+        session->session->reader().stop = true;
+    }
+}
+
+void lcc_feed_options_init(lcc_feed_options* options) {
+    if (options != nullptr) {
+        *options = lcc_feed_options{};
+        options->size = sizeof *options;
+        options->catalyst_length = LCC_NUL;
+    }
+}
+
+lcc_status lcc_feed(lcc_session* handle, const char* text, size_t length,
+                    const lcc_feed_options* options, size_t* read) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        Read said(session, read);
+        const std::string_view all = text_of(text, length, "text");
+        const FeedOptions how = feed_of(*handle, options);
+        session.model().text();
+        said.begun = true;
+        session.feed_text(all, how);
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_feed_ids(lcc_session* handle, const int32_t* ids, size_t count,
+                        const lcc_feed_options* options, size_t* read) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        Read said(session, read);
+        const TokenIds all = ids_of(ids, count);
+        session.model().check_ids(ids, count, "ids");
+        said.begun = true;
+        session.feed_ids(all, feed_of(*handle, options));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_feed_begin(lcc_session* handle, const lcc_feed_options* options) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.feed_begin(feed_of(*handle, options));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_feed_write(lcc_session* handle, const char* text, size_t length) {
+    return call(handle, Kind::feeds, [&](Session& session) {
+        if (!session.is_feeding()) {
+            throw config_error("no feed has begun; call lcc_feed_begin");
+        }
+        session.feed_write_text(text_of(text, length, "text"));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_feed_write_ids(lcc_session* handle, const int32_t* ids, size_t count) {
+    return call(handle, Kind::feeds, [&](Session& session) {
+        if (!session.is_feeding()) {
+            throw config_error("no feed has begun; call lcc_feed_begin");
+        }
+        session.feed_write_ids(ids_of(ids, count));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_feed_end(lcc_session* handle, size_t* read) {
+    return call(handle, Kind::feeds, [&](Session& session) {
+        Read said(session, read);
+        if (!session.is_feeding()) {
+            throw config_error("no feed has begun; call lcc_feed_begin");
+        }
+        said.begun = true;
+        session.feed_end();
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_nll(lcc_session* handle, const int32_t* ids, size_t count, float* nll) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        wanted(nll, "nll");
+        const std::vector<float> found = session.nll(ids_of(ids, count));
+        std::copy(found.begin(), found.end(), nll);
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_set_catalyst(lcc_session* handle, const char* text, size_t length) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.set_catalyst_text(text_of(text, length, "text"));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_set_catalyst_ids(lcc_session* handle, const int32_t* ids, size_t count) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.set_catalyst_ids(ids_of(ids, count));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_distill(lcc_session* handle) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.distill();
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_on_cycle(lcc_session* handle, lcc_cycle_fn hook, void* user) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        if (hook == nullptr) {
+            session.reader().on_cycle = nullptr;
+            return LCC_OK;
+        }
+        session.reader().on_cycle = [handle, hook, user](const Cycle& cycle) {
+            const lcc_cycle told{sizeof told, cycle.tokens, cycle.used_before, cycle.used_after,
+                                 cycle.seconds};
+            const InHook inside(*handle);
+            hook(user, &told);
+        };
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_rewind(lcc_session* handle, int64_t count) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.rewind(count);
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_reset(lcc_session* handle) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.reset();
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_save(lcc_session* handle, const char* path, const char* dtype) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        wanted(path, "path");
+        session.save(path, dtype == nullptr ? "" : dtype);
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_load(lcc_session* handle, const char* path) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        wanted(path, "path");
+        session.load(path);
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_archive_attach(lcc_session* handle, const char* path, const char* dtype,
+                              int64_t limit) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        wanted(path, "path");
+        session.attach(*archive_of(path, dtype, limit));
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_archive_detach(lcc_session* handle) {
+    return call(handle, Kind::moves, [&](Session& session) {
+        session.detach();
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_stats(lcc_session* handle, lcc_session_stats* stats) {
+    return call(handle, Kind::reads, [&](Session& session) {
+        const Executor& executor = session.executor();
+        const Clock& clock = session.reader().clock;
+        Archive* archive = executor.archive();
+        lcc_session_stats all{};
+        all.load_seconds = clock.load_seconds;
+        all.prefill_tokens = clock.prefill_tokens;
+        all.prefill_seconds = clock.prefill_seconds;
+        all.decode_tokens = clock.decode_tokens;
+        all.decode_seconds = clock.decode_seconds;
+        all.first_token_seconds = clock.first_token_seconds;
+        all.cycles = clock.cycles;
+        all.cycle_seconds = clock.cycle_seconds;
+        all.recalls = clock.recalls;
+        all.recall_seconds = clock.recall_seconds;
+        all.recalled = clock.recalled;
+        all.tokens = session.reader().tokens();
+        all.used = executor.used();
+        all.rewindable = session.reader().rewindable();
+        all.capacity = executor.sizes().capacity;
+        all.budget = executor.sizes().budget;
+        all.chunk_size = executor.sizes().chunk_size;
+        all.cache_bytes = executor.cache_bytes();
+        all.held_bytes = executor.held_bytes();
+        all.archive_rows = archive == nullptr ? -1 : executor.counters().at("archived");
+        all.archive_bytes = archive == nullptr ? -1 : archive->file_bytes();
+        handle->stopped = archive == nullptr ? "" : archive->stopped();
+        all.archive_stopped = handle->stopped.empty() ? nullptr : handle->stopped.c_str();
+        all.peak_rss_bytes = peak_rss_bytes();
+        give(stats, all, "stats");
+        return LCC_OK;
+    });
+}
+
+lcc_status lcc_kept_tokens(lcc_session* handle, int32_t layer, int64_t* positions, size_t capacity,
+                           size_t* heads, size_t* used) {
+    return call(handle, Kind::reads, [&](Session& session) {
+        wanted(heads, "heads");
+        wanted(used, "used");
+        const KeptTokens kept = session.executor().kept_tokens(layer);
+        if (capacity > 0) {
+            wanted(positions, "positions");
+        }
+        std::copy_n(kept.positions.begin(), std::min(capacity, kept.positions.size()), positions);
+        *heads = kept.heads;
+        *used = kept.used;
+        return LCC_OK;
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,451 @@
+#include "core/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "artifact/check.h"
+#include "core/error.h"
+
+namespace lcc {
+
+namespace {
+
+Numbers all_numbers(const Manifest& manifest, const CacheSizes& sizes) {
+    Numbers numbers = manifest.constants;
+    numbers["capacity"] = sizes.capacity;
+    numbers["budget"] = sizes.budget;
+    numbers["chunk_size"] = sizes.chunk_size;
+    numbers.insert(manifest.counters.begin(), manifest.counters.end());
+    return numbers;
+}
+
+bool asks_for_catalyst(const Blocks& blocks) {
+    return std::any_of(blocks.begin(), blocks.end(), [](const Block& block) {
+        return block.over && block.over->ids == Ids::catalyst;
+    });
+}
+
+}  // namespace
+
+Executor::Executor(const Manifest& manifest, const CacheSizes& sizes, Engine& engine)
+    : manifest_(manifest), sizes_(sizes), numbers_(all_numbers(manifest, sizes)),
+      buffers_(manifest, numbers_), interpreter_(manifest, numbers_, buffers_, engine),
+      snapshots_(buffers_, interpreter_.states()),
+      reads_catalyst_(asks_for_catalyst(manifest.schedule.cycle)) {
+    cache_bytes_ = buffers_.bytes();
+    due_from_ = manifest.schedule.marks.empty() ? 0 : usable() - at("newest");
+    newest_from_ = due_from_;
+    clear();
+}
+
+Numbers Executor::counters() const {
+    Numbers counters;
+    for (const auto& each : manifest_.counters) {
+        counters[each.first] = at(each.first);
+    }
+    return counters;
+}
+
+int64_t Executor::held_bytes() const {
+    int64_t total = 0;
+    buffers_.each_saved(numbers_, [&](const Buffer& buffer, int64_t, int64_t rows) {
+        const View view{nullptr, buffer.spec.dtype, saved_shape(buffer, rows)};
+        total += static_cast<int64_t>(view.bytes());
+    });
+    return total;
+}
+
+TokenIds Executor::since_cycle() const {
+    const View rows = Buffers::rows(buffers_.at("ids"), at("kept"), at("used"));
+    TokenIds ids(rows.as<int64_t>(), rows.as<int64_t>() + rows.shape[0]);
+    ids.insert(ids.end(), again_.begin(), again_.end());
+    return ids;
+}
+
+void Executor::check() const {
+    if (broken_) {
+        throw cache_error("a cycle failed half-way and the cache is lost; reset the session");
+    }
+}
+
+void Executor::read(const TokenIds& ids) { steps(ids, manifest_.schedule.read); }
+
+// Reads what is to be read again, and ids, by a list; then(tokens) after each step.
+void Executor::steps(const TokenIds& new_ids, const Blocks& blocks,
+                     const std::function<void(int64_t)>& then) {
+    check();
+    TokenIds ids = again_;
+    ids.insert(ids.end(), new_ids.begin(), new_ids.end());
+    if (const int64_t room = usable() - at("used"); static_cast<int64_t>(ids.size()) > room) {
+        throw cache_error(std::to_string(ids.size()) + " tokens to read, " + std::to_string(room) +
+                          " slots are free; run a cycle first");
+    }
+    for (size_t place = 0; place < ids.size();) {
+        int64_t count = std::min(static_cast<int64_t>(ids.size() - place), sizes_.chunk_size);
+        for (const Group& group : manifest_.groups) {
+            if (group.align) {
+                count = std::min(count, at(*group.align) - at("tokens") % at(*group.align));
+            }
+        }
+        if (const int64_t mark = newest_from_ - at("used"); mark > 0) {
+            count = std::min(count, mark);
+        }
+        make_room(count);
+        if (snapshots_.any()) {
+            snapshots_.pass_by(at("used"), last_hidden());
+        }
+        // Of ids that are read again, the beginning is known already.
+        const int64_t known = std::max<int64_t>(
+            0, static_cast<int64_t>(beginning_.size()) - at("tokens"));
+        const TokenIds part(ids.begin() + static_cast<ptrdiff_t>(place),
+                            ids.begin() + static_cast<ptrdiff_t>(place) + count);
+        change(blocks, part);
+        for (int64_t i = known; i < count && beginning_.size() < BEGINNING_TOKENS; ++i) {
+            beginning_.push_back(part[static_cast<size_t>(i)]);
+        }
+        place += static_cast<size_t>(count);
+        again_.erase(again_.begin(),
+                     again_.begin() + std::min<ptrdiff_t>(
+                                          count, static_cast<ptrdiff_t>(again_.size())));
+        if (at("used") == newest_from_) {
+            interpreter_.mark();
+        }
+        if (then) {
+            then(count);
+        }
+    }
+}
+
+Hidden Executor::last_hidden() const {
+    const int64_t row = at("state");
+    if (row < 0) {
+        return std::nullopt;
+    }
+    const View view = Buffers::rows(buffers_.at("hidden"), row, row + 1);
+    const auto bytes = static_cast<const char*>(view.data);
+    return std::vector<char>(bytes, bytes + view.bytes());
+}
+
+void Executor::begin_turn() {
+    if (again_.empty()) {  // else there is a copy of this place already
+        snapshots_.begin_turn(at("used"), last_hidden());
+    }
+}
+
+// Compacts the groups that lack slots for `count` more entries, or whose block has ended.
+void Executor::make_room(int64_t count) {
+    for (size_t i = 1; i < manifest_.groups.size(); ++i) {
+        const Group& group = manifest_.groups[i];
+        const int64_t slots = group.slots.named() ? at(group.slots.name) : group.slots.number;
+        const bool due = group.align && at("tokens") % at(*group.align) == 0;
+        if (at(group.used) != 0 && (due || at(group.used) + count > slots)) {
+            change(manifest_.schedule.compact.at(group.name));
+        }
+    }
+}
+
+// Runs a list that changes the cache. Where it fails, the counters are as before; what lies behind
+// them is lost but after a step, which only adds to it.
+void Executor::change(const Blocks& blocks, const TokenIds& ids) {
+    const Numbers before = numbers_;
+    const Schedule& schedule = manifest_.schedule;
+    const bool adds =
+        &blocks == &schedule.read || &blocks == &schedule.nll || &blocks == &schedule.flush;
+    has_logits_ = false;
+    broken_ = !adds || snapshots_.any();
+    try {
+        interpreter_.run(blocks, ids);
+    } catch (...) {
+        for (const auto& [name, value] : before) {
+            numbers_.at(name) = value;
+        }
+        throw;
+    }
+    broken_ = false;
+}
+
+const float* Executor::logits() {
+    read({});
+    if (at("state") == at("no_state")) {
+        throw cache_error("nothing was read yet, nothing to go on from; feed a text");
+    }
+    if (!has_logits_) {
+        interpreter_.run(manifest_.schedule.logits);
+        has_logits_ = true;
+    }
+    const Tensor& tensor = buffers_.tensor("logits");
+    if (tensor.view().count() < manifest_.vocab_size) {
+        throw artifact_error("logits has " + std::to_string(tensor.view().count()) +
+                             " numbers, the vocabulary " + std::to_string(manifest_.vocab_size));
+    }
+    return tensor.as<float>();
+}
+
+std::vector<float> Executor::nll(const TokenIds& ids) {
+    read({});  // what a rewind has left to be read again
+    std::vector<float> found;
+    const bool first_of_text = tokens() == 0;
+    steps(ids, manifest_.schedule.nll, [&](int64_t count) {
+        const int64_t first = manifest_.schedule.log ? at("used") - count : 0;
+        const View rows = Buffers::rows(buffers_.at("nll"), first, first + count);
+        found.insert(found.end(), rows.as<float>(), rows.as<float>() + count);
+    });
+    if (first_of_text && !found.empty()) {
+        found[0] = 1e30f;
+    }
+    return found;
+}
+
+Cycle Executor::evict(const TokenIds& catalyst, int64_t left) {
+    read({});
+    const auto begin = std::chrono::steady_clock::now();
+    const int64_t before = used();
+    if (!evicts() || before <= sizes_.budget) {
+        throw cache_error("nothing to evict: " + std::to_string(before) + " entries, budget " +
+                          std::to_string(sizes_.budget));
+    }
+    const int64_t extra = reads_catalyst_ ? static_cast<int64_t>(catalyst.size()) : 0;
+    if (extra > at("reserved")) {
+        throw cache_error("catalyst: " + std::to_string(extra) + " tokens, " +
+                          std::to_string(at("reserved")) + " slots for them");
+    }
+    make_room(extra);
+    numbers_["left"] = left;
+    if (!manifest_.schedule.marks.empty()) {
+        mark_newest();
+    }
+    change(manifest_.schedule.cycle, catalyst);
+    after_cycle();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+    return {tokens(), before, used(), time.count()};
+}
+
+// Lets the marks be those of the newest tokens, where a cycle comes before it is due.
+void Executor::mark_newest() {
+    const int64_t wanted = std::max(at("kept"), at("used") - at("newest"));
+    const TokenIds since = since_cycle();
+    const TokenIds ids(since.begin() + static_cast<ptrdiff_t>(wanted - at("kept")), since.end());
+    if (at("marked") != wanted && static_cast<int64_t>(ids.size()) <= rewindable()) {
+        const Interpreter::StatesKept kept(interpreter_);
+        try {
+            rewind(static_cast<int64_t>(ids.size()));
+            newest_from_ = wanted;
+            if (at("used") == wanted) {
+                interpreter_.mark();
+            }
+            steps(ids, manifest_.schedule.read);
+        } catch (...) {
+            newest_from_ = due_from_;
+            throw;
+        }
+        newest_from_ = due_from_;
+    }
+    if (at("marked") >= at("used")) {
+        throw cache_error("nothing was read since the state was loaded; feed before a cycle");
+    }
+}
+
+// Places of the cache are others now.
+void Executor::after_cycle() {
+    snapshots_.forget();
+    begin_turn();
+    if (!manifest_.schedule.marks.empty()) {
+        interpreter_.mark();
+    }
+}
+
+std::optional<Recall> Executor::recall(const TokenIds& question) {
+    read({});
+    if (archive_ == nullptr || question.empty() || tokens() <= used()) {
+        return std::nullopt;
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    const int64_t layer = manifest_.groups[0].layers.at(0);
+    const KeptTokens old = kept_tokens(layer);
+    const Numbers before = counters();
+    change(manifest_.schedule.flush);
+    if (!archive_->stopped().empty() || at("archived") <= sizes_.budget) {
+        // As if nothing had been appended: what is not in the archive cannot come back from there.
+        for (const auto& [name, value] : before) {
+            numbers_.at(name) = value;
+        }
+        return std::nullopt;
+    }
+    const auto count = std::min<ptrdiff_t>(static_cast<ptrdiff_t>(question.size()),
+                                           static_cast<ptrdiff_t>(sizes_.catalyst_size));
+    const TokenIds ids(question.end() - count, question.end());
+    make_room(count);
+    try {
+        change(manifest_.schedule.recall, ids);
+    } catch (...) {
+        buffers_.shrink();
+        throw;
+    }
+    buffers_.shrink();
+    after_cycle();
+    const KeptTokens now = kept_tokens(layer);
+    const auto old_end = old.positions.begin() + static_cast<ptrdiff_t>(old.used);
+    int64_t back = 0;
+    for (size_t i = 0; i < now.used; ++i) {
+        back += std::binary_search(old.positions.begin(), old_end, now.positions[i]) ? 0 : 1;
+    }
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+    return Recall{at("archived"), back, used(), time.count()};
+}
+
+// Entries that every group still has of those read since the last cycle or compact.
+int64_t Executor::least_room() const {
+    int64_t least = at("used") - at("kept");
+    for (const Group& group : manifest_.groups) {
+        least = std::min(least, at(group.used) - at(group.kept));
+    }
+    return least;
+}
+
+int64_t Executor::rewindable() const {
+    const int64_t least = least_room(), again = static_cast<int64_t>(again_.size());
+    if (snapshots_.any()) {
+        const int64_t back = at("used") - snapshots_.oldest();
+        return back <= least ? used() - snapshots_.oldest() : again;
+    }
+    if (least == at("used") - at("kept")) {
+        return least + again;
+    }
+    // A group was compacted: the last token that stays may have to be read again.
+    return std::max<int64_t>(0, least + again - (manifest_.schedule.log ? 0 : 1));
+}
+
+void Executor::rewind(int64_t count) {
+    check();
+    if (count < 0 || count > rewindable()) {
+        throw cache_error("rewind(" + std::to_string(count) + "): wanted 0 to " +
+                          std::to_string(rewindable()) + " tokens");
+    }
+    if (count == 0) {
+        return;
+    }
+    const bool log = manifest_.schedule.log;
+    const int64_t total = tokens() - count;
+    TokenIds since = since_cycle();
+    since.resize(since.size() - static_cast<size_t>(count));
+    Hidden hidden;
+    if (snapshots_.any()) {
+        const auto [place, state] = snapshots_.back(used() - count);
+        again_.assign(since.begin() + static_cast<ptrdiff_t>(place - at("kept")), since.end());
+        hidden = state;
+    } else if (log || total == 0 || since.empty()) {
+        again_.clear();
+    } else {
+        again_.assign(since.end() - 1, since.end());
+    }
+    const int64_t lower = at("tokens") - total + static_cast<int64_t>(again_.size());
+    Names added;
+    for (const Block& block : manifest_.schedule.read) {
+        for (const std::string& name : block.add) {
+            if (std::find(added.begin(), added.end(), name) == added.end()) {
+                added.push_back(name);
+                numbers_.at(name) -= lower;
+            }
+        }
+    }
+    const bool unknown = !again_.empty() || total == 0;
+    numbers_["state"] = unknown ? at("no_state") : log ? at("used") : at("zero");
+    if (hidden && !unknown && !log) {
+        const View row = Buffers::rows(buffers_.at("hidden"), 0, 1);
+        std::memcpy(row.data, hidden->data(), hidden->size());
+    }
+    numbers_["known"] = std::min(at("known"), at("used"));
+    numbers_["protected"] = std::min(at("protected"), used());
+    if (static_cast<int64_t>(beginning_.size()) > total) {
+        beginning_.resize(static_cast<size_t>(total));
+    }
+    has_logits_ = false;
+}
+
+KeptTokens Executor::kept_tokens(int64_t layer) const {
+    const int64_t count = static_cast<int64_t>(manifest_.kv_heads.size());
+    if (layer < 0 || layer >= count) {
+        throw config_error("layer is " + std::to_string(layer) + ", the model has " +
+                           std::to_string(count) + "; wanted 0 to " + std::to_string(count - 1));
+    }
+    const auto group = std::find_if(
+        manifest_.groups.begin(), manifest_.groups.end(), [&](const Group& each) {
+            return std::count(each.layers.begin(), each.layers.end(), layer) != 0;
+        });
+    const int64_t kept = at(group->kept);
+    const int64_t end = at(group->used) + static_cast<int64_t>(again_.size());
+    KeptTokens result;
+    result.heads = static_cast<size_t>(manifest_.kv_heads[static_cast<size_t>(layer)]);
+    result.used = static_cast<size_t>(end);
+    for (size_t head = 0; head < result.heads; ++head) {
+        for (int64_t slot = 0; slot < end; ++slot) {
+            result.positions.push_back(slot - end + tokens());
+        }
+    }
+    for (const std::string& name : buffers_.names()) {
+        const Buffer& buffer = buffers_.at(name);
+        const BufferSpec& spec = buffer.spec;
+        const bool here = spec.layer ? *spec.layer == layer : spec.group == group->name;
+        if (spec.role != "token_position" || !spec.saved || !here || kept == 0 ||
+            spec.dtype != Dtype::int64) {
+            continue;
+        }
+        if (kept > buffer.tensor->rows(spec.axis)) {
+            throw artifact_error(name + " has fewer rows than entries are kept");
+        }
+        // Rows are those of KV heads, each of one number a slot.
+        std::vector<int64_t> packed(static_cast<size_t>(
+            View{nullptr, spec.dtype, saved_shape(buffer, kept)}.count()));
+        buffer.tensor->copy_rows_out(spec.axis, 0, kept, packed.data());
+        const size_t rows = packed.size() / static_cast<size_t>(kept);
+        for (size_t head = 0; head < result.heads; ++head) {
+            for (size_t slot = 0; slot < static_cast<size_t>(kept); ++slot) {
+                const size_t from = spec.axis == 0 ? slot * rows + std::min(head, rows - 1)
+                                                   : std::min(head, rows - 1) *
+                                                             static_cast<size_t>(kept) +
+                                                         slot;
+                result.positions[head * result.used + slot] = packed[from];
+            }
+        }
+    }
+    return result;
+}
+
+void Executor::reset() {
+    if (archive_ != nullptr && archive_->known()) {
+        archive_->clear();
+    }
+    clear();
+}
+
+void Executor::clear() {
+    for (const auto& [name, value] : manifest_.counters) {
+        numbers_.at(name) = value;
+    }
+    if (archive_ != nullptr) {
+        numbers_.at("archiving") = 1;
+    }
+    buffers_.clear();
+    beginning_.clear();
+    again_.clear();
+    broken_ = has_logits_ = false;
+    snapshots_.forget();
+    begin_turn();
+}
+
+void Executor::attach(std::unique_ptr<Archive> archive) {
+    archive_ = std::move(archive);
+    interpreter_.archive = archive_.get();
+    numbers_.at("archiving") = 1;
+}
+
+void Executor::detach() {
+    if (archive_ != nullptr) {
+        interpreter_.archive = nullptr;
+        archive_.reset();
+        numbers_.at("archiving") = 0;
+    }
+}
+
+}  // namespace lcc

@@ -1,0 +1,97 @@
+#include "session/model.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "artifact/folder.h"
+#include "core/error.h"
+
+namespace lcc {
+
+namespace {
+
+// The first target that can run here, or the one that was named.
+void choose(Model& model, const Manifest& whole, const ModelOptions& options) {
+    const Names targets = options.target.empty() ? whole.targets() : Names{options.target};
+    std::string first;
+    for (const std::string& target : targets) {
+        model.manifest = whole.for_target(target);
+        try {
+            model.engine = open_engine(model.folder, model.manifest, options.engine);
+            return;
+        } catch (const Error& error) {
+            if (error.status() != LCC_ERROR_TARGET) {
+                throw;
+            }
+            first = first.empty() ? error.what() : first;
+        }
+    }
+    throw target_error(first);
+}
+
+bool lists(const Manifest& manifest, const char* name) { return manifest.files.count(name) != 0; }
+
+std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder, const Manifest& manifest) {
+#if LCC_HAS_TOKENIZER
+    if (lists(manifest, "text.bin")) {
+        return Tokenizer::open(folder + "/text.bin");
+    }
+#endif
+    static_cast<void>(folder);
+    static_cast<void>(manifest);
+    return nullptr;
+}
+
+}  // namespace
+
+const Tokenizer& Model::text() const {
+    if (tokenizer == nullptr) {
+        throw unsupported(folder + ": this artifact has no tokenizer tables (text.bin), or this "
+                                   "build cannot read them; give token ids in place of text");
+    }
+    return *tokenizer;
+}
+
+bool Model::is_special(int32_t id) const {
+    const std::vector<int32_t>& special = manifest.text.special;
+    return std::find(special.begin(), special.end(), id) != special.end();
+}
+
+void Model::check_ids(const int32_t* ids, size_t count, const std::string& what) const {
+    for (size_t i = 0; i < count; ++i) {
+        if (ids[i] < 0 || ids[i] >= manifest.vocab_size) {
+            throw config_error(what + ": token " + std::to_string(i) + " is " +
+                               std::to_string(ids[i]) + ", wanted 0 to " +
+                               std::to_string(manifest.vocab_size - 1));
+        }
+    }
+}
+
+std::shared_ptr<Model> open_model(const std::string& folder, const ModelOptions& options) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (options.engine.threads < 0) {
+        throw config_error("threads is " + std::to_string(options.engine.threads) +
+                           ", wanted 1 or more, or 0 for as many as there are cores");
+    }
+    auto model = std::make_shared<Model>();
+    model->folder = folder;
+    const Manifest whole = read_manifest(folder);
+    verify_files(folder, whole, options.hashes);
+    choose(*model, whole, options);
+    model->tokenizer = open_tokenizer(folder, model->manifest);
+    model->generation_config = Json::object();
+    if (lists(whole, "generation_config.json")) {
+        const std::string path = folder + "/generation_config.json";
+        try {
+            model->generation_config = Json::parse(read_file(path));
+            model->generation_config.fields("generation_config.json");
+        } catch (const Error& error) {
+            throw at(path, error);
+        }
+    }
+    model->load_seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return model;
+}
+
+}  // namespace lcc

@@ -1,0 +1,327 @@
+#include "session/session.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/state_file.h"
+
+namespace lcc {
+
+namespace {
+
+const char* const BEGINNING = "beginning";  // as catalyst: the first tokens of the text itself
+constexpr size_t KNOWN_TOKENS = 64;         // newest ones that stand for a text that is not known
+
+}  // namespace
+
+Session::Session(std::shared_ptr<Model> model, const SessionOptions& options)
+    : model_(std::move(model)),
+      executor_(model_->manifest, lowered(model_->manifest, options.sizes), *model_->engine),
+      reader_(executor_, model_->load_seconds), seed_(options.seed) {
+    if (seed_ && !model_->manifest.policy_has_seed) {
+        throw config_error("seed is " + std::to_string(*seed_) + ", but policy \"" +
+                           model_->manifest.policy + "\" draws no numbers");
+    }
+    if (options.archive) {
+        attach(*options.archive);
+    }
+    reset();
+}
+
+// Options whose texts have become ids, checked before anything is read.
+void Session::prepare(FeedOptions& options) {
+    if (options.catalyst_text) {
+        options.how.catalyst = catalyst_ids(*options.catalyst_text);
+    } else if (options.how.catalyst) {
+        check_catalyst(*options.how.catalyst);
+    }
+}
+
+void Session::begin(Feeding how, int64_t drop) {
+    answer_.reset();
+    turn_ = Turn();
+    if (drop > 0) {
+        reader_.rewind(drop);
+    }
+    reader_.begin(std::move(how));
+}
+
+// A text as it stands behind the text before it.
+void Session::read_text(std::string_view text, Feeding how, bool prefix, bool plain) {
+    const Tokenizer& tokenizer = model_->text();
+    check_utf8(text, "text");
+    if (plain) {
+        throw unsupported("plain: this build cannot read control tokens as plain text; leave it out");
+    }
+    const std::string before = known_text();
+    Following next = following(tokenizer, before, text, reader_.newest(), reader_.rewindable());
+    model_->check_ids(next.ids.data(), next.ids.size(), "text");
+    if (prefix && reader_.tokens() == 0) {
+        const TokenIds& first = model_->manifest.text.prefix;
+        next.ids.insert(next.ids.begin(), first.begin(), first.end());
+    }
+    begin(std::move(how), next.drop);
+    read(next.ids);
+    passage_.note(before + std::string(text), reader_.tokens());
+}
+
+// Ids of a feed that has begun, and its end.
+void Session::read(const TokenIds& ids) {
+    try {
+        reader_.write(ids, 1);
+        reader_.end();
+    } catch (...) {
+        reader_.abandon();
+        throw;
+    }
+}
+
+// The end of what the session holds, as text: as it was read, else as its tokens say it.
+std::string Session::known_text() const {
+    if (reader_.tokens() == 0 || model_->tokenizer == nullptr) {
+        return "";
+    }
+    if (passage_.tokens == reader_.tokens() && !passage_.text.empty()) {
+        return passage_.text;
+    }
+    const TokenIds newest = reader_.newest();
+    std::string text;
+    const size_t first = newest.size() > KNOWN_TOKENS ? newest.size() - KNOWN_TOKENS : 0;
+    for (size_t i = first; i < newest.size(); ++i) {
+        text += model_->tokenizer->token_bytes(newest[i]);
+    }
+    return text;
+}
+
+void Session::feed_text(std::string_view text, FeedOptions options) {
+    prepare(options);
+    if (text.empty()) {
+        throw config_error("text is empty; give it at least one token");
+    }
+    read_text(text, options.how, options.prefix, options.plain);
+}
+
+void Session::feed_ids(const TokenIds& ids, FeedOptions options) {
+    prepare(options);
+    if (ids.empty()) {
+        throw config_error("ids is empty; give it at least one token");
+    }
+    model_->check_ids(ids.data(), ids.size(), "ids");
+    begin(options.how, 0);
+    read(ids);
+}
+
+void Session::feed_begin(FeedOptions options) {
+    prepare(options);
+    piecewise_ = std::move(options);
+    text_.clear();
+    takes_ids_ = takes_text_ = false;
+    begin(piecewise_.how, 0);
+    feeding_ = true;
+}
+
+void Session::feed_write_text(std::string_view text) {
+    model_->text();
+    if (takes_ids_) {
+        throw config_error("a piece of text in a feed of ids; begin another feed for it");
+    }
+    takes_text_ = true;
+    text_ += text;
+}
+
+void Session::feed_write_ids(const TokenIds& ids) {
+    if (takes_text_) {
+        throw config_error("ids in a feed of text; begin another feed for them");
+    }
+    model_->check_ids(ids.data(), ids.size(), "ids");
+    takes_ids_ = true;
+    try {
+        reader_.write(ids);
+    } catch (...) {
+        feeding_ = false;
+        reader_.abandon();
+        throw;
+    }
+}
+
+void Session::feed_end() {
+    feeding_ = false;
+    if (takes_text_) {
+        reader_.abandon();
+        const std::string text = std::move(text_);
+        read_text(text, piecewise_.how, piecewise_.prefix, piecewise_.plain);
+        return;
+    }
+    read({});
+}
+
+std::vector<float> Session::nll(const TokenIds& ids) {
+    std::vector<float> found;
+    FeedOptions options;
+    options.how.nll = &found;
+    feed_ids(ids, options);
+    found.erase(found.begin(), found.end() - static_cast<ptrdiff_t>(ids.size()));
+    return found;
+}
+
+// The ids of a catalyst; none = the beginning of the text, known when a cycle runs.
+TokenIds Session::catalyst_ids(std::string_view text) const {
+    TokenIds ids;
+    if (text != BEGINNING) {
+        ids = model_->text().encode(text);
+        if (ids.empty()) {
+            throw config_error("catalyst is empty; give it at least one token");
+        }
+    }
+    check_catalyst(ids);
+    return ids;
+}
+
+void Session::check_catalyst(const TokenIds& ids) const {
+    const Manifest& manifest = model_->manifest;
+    if (!executor_.reads_catalyst()) {
+        throw config_error("policy \"" + manifest.policy + "\" reads no catalyst prompt" +
+                           (manifest.has_heads ? ", for it goes by retaining heads" : ""));
+    }
+    model_->check_ids(ids.data(), ids.size(), "catalyst");
+    const int64_t limit = executor_.sizes().catalyst_size;
+    if (static_cast<int64_t>(ids.size()) > limit) {
+        throw cache_error("the catalyst prompt has " + std::to_string(ids.size()) +
+                          " tokens, catalyst_size is " + std::to_string(limit) +
+                          "; shorten it, or compile with a larger --catalyst-size");
+    }
+}
+
+void Session::set_catalyst_text(std::string_view text) {
+    Catalyst catalyst;
+    catalyst.ids = catalyst_ids(text);
+    catalyst.beginning = catalyst.ids.empty() ? static_cast<int64_t>(BEGINNING_TOKENS) : 0;
+    reader_.catalyst = catalyst;
+    catalyst_text_ = std::string(text);
+}
+
+void Session::set_catalyst_ids(const TokenIds& ids) {
+    if (ids.empty()) {
+        throw config_error("catalyst is empty; give it at least one token");
+    }
+    check_catalyst(ids);
+    reader_.catalyst = Catalyst{ids, 0};
+    catalyst_text_.reset();
+}
+
+void Session::distill() {
+    answer_.reset();
+    reader_.distill();
+}
+
+void Session::rewind(int64_t count) {
+    answer_.reset();
+    turn_ = Turn();
+    reader_.rewind(count);
+}
+
+void Session::reset() {
+    answer_.reset();
+    turn_ = Turn();
+    passage_ = Passage();
+    feeding_ = false;
+    reader_.reset();
+    if (seed_) {
+        executor_.set_number("seed", *seed_);
+    }
+}
+
+void Session::attach(const ArchiveOptions& options) {
+    if (reader_.tokens() != 0) {
+        throw cache_error("an archive begins with a text; reset the session first");
+    }
+    const Manifest& manifest = model_->manifest;
+    if (manifest.schedule.recall.empty()) {
+        throw unsupported("this artifact has no archive: policy " + manifest.policy + " for " +
+                          manifest.target + "; wanted one compiled with --policy consensus for " +
+                          "onnxruntime:cpu or tvm:cpu, of a model whose full layers have no " +
+                          "windows and no ALiBi");
+    }
+    executor_.attach(open_archive(manifest, options));
+}
+
+// What the Python runtime's notes.py keeps beside the buffers.
+Json Session::notes() const {
+    Json::List pending;
+    for (int32_t id : reader_.pending()) {
+        pending.push_back(Json::of(static_cast<int64_t>(id)));
+    }
+    Json catalyst;  // null: the policy reads none
+    if (executor_.reads_catalyst()) {
+        Json::List ids;
+        if (reader_.catalyst) {
+            for (int32_t id : reader_.catalyst->ids) {
+                ids.push_back(Json::of(static_cast<int64_t>(id)));
+            }
+        }
+        catalyst = catalyst_text_  ? Json::of(*catalyst_text_)
+                   : ids.empty() ? Json::of(BEGINNING)
+                                 : Json::list(ids);
+    }
+    return Json::object({{"pending", Json::list(pending)},
+                         {"conversation", Json()},
+                         {"catalyst", catalyst}});
+}
+
+void Session::save(const std::string& path, const std::string& dtype) {
+    StateFile::save(path, executor_, notes(), dtype);
+}
+
+void Session::load(const std::string& path) {
+    TokenIds pending;
+    std::optional<Json> catalyst;
+    Turn turn;
+    const auto check = [&](const Json& page) {
+        for (const auto& [name, value] : page.fields("notes")) {
+            if (name == "pending") {
+                for (const Json& each : value.items("notes: pending")) {
+                    pending.push_back(static_cast<int32_t>(each.integer("notes: pending")));
+                }
+            } else if (name == "catalyst" && !value.is(Json::Kind::null)) {
+                catalyst = value;
+            } else if (name == "conversation" && !value.is(Json::Kind::null)) {
+                const auto& talk = value.fields("notes: conversation");
+                const auto eos = talk.find("eos"), end = talk.find("end");
+                if (end != talk.end() && end->second.is(Json::Kind::number)) {
+                    turn.end = end->second.integer("notes: end");
+                }
+                if (eos != talk.end() && eos->second.is(Json::Kind::text) && !pending.empty()) {
+                    turn.ended = pending.back();
+                }
+            } else if (name != "catalyst" && name != "conversation") {
+                throw artifact_error("notes has a field " + name +
+                                     ", which this lcc does not know; install a newer lcc");
+            }
+        }
+        try {
+            model_->check_ids(pending.data(), pending.size(), "notes: pending");
+            if (catalyst && catalyst->is(Json::Kind::text)) {
+                catalyst_ids(catalyst->text("catalyst"));
+            }
+        } catch (const Error& error) {
+            throw artifact_error(error.what());
+        }
+    };
+    StateFile::load(path, executor_, check);
+    answer_.reset();
+    passage_ = Passage();
+    turn_ = turn;
+    ++reader_.epoch;
+    reader_.set_pending(pending);
+    if (catalyst && catalyst->is(Json::Kind::text)) {
+        set_catalyst_text(catalyst->text("catalyst"));
+    } else if (catalyst) {
+        TokenIds ids;
+        for (const Json& each : catalyst->items("catalyst")) {
+            ids.push_back(static_cast<int32_t>(each.integer("catalyst")));
+        }
+        set_catalyst_ids(ids);
+    }
+}
+
+}  // namespace lcc

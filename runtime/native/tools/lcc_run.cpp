@@ -1,0 +1,383 @@
+// lcc-run: reads a text of any length and answers a question about it, without Python.
+//
+// It uses lcc.h alone, and shows how.
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <algorithm>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "lcc.h"
+
+namespace {
+
+const char* const USAGE =
+    "usage: lcc-run ARTIFACT.lcc [OPTIONS]\n"
+    "\n"
+    "  --golden                 reproduce golden.json; exit with 1 where a number differs\n"
+    "  -f, --file PATH          UTF-8 text to read first, may be repeated; - = stdin\n"
+    "  -p, --prompt TEXT        the question\n"
+    "  --ids 1,2,3              token ids to read in place of text; the answer is ids, too\n"
+    "  -n, --max-new-tokens N   length of the answer (256)\n"
+    "  --raw                    no chat template; the model goes on from the prompt\n"
+    "  --catalyst TEXT          what evictions look for: a text, or `question`\n"
+    "  --catalyst-ids 1,2,3     the same as ids\n"
+    "  --load PATH              go on from a state made by --save\n"
+    "  --save PATH              write the state, after the text, before the question\n"
+    "  --archive PATH           a file that takes what evictions drop, for the question to recall\n"
+    "  --archive-limit BYTES, --archive-dtype float16|float32|int8, --no-recall\n"
+    "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
+    "  --stop TEXT              end the answer before this text, may be repeated\n"
+    "  --capacity N, --budget N, --chunk-size N, --threads N, --target NAME, --mapped\n"
+    "  --engine PATH            ONNX Runtime's library; else the variable LCC_ONNXRUNTIME\n"
+    "  -v, --verbose            times on stderr\n";
+
+struct UsageError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Failed {};  // the message is lcc_error_message()
+
+void check(lcc_status status) {
+    if (status != LCC_OK && status != LCC_DONE) {
+        throw Failed();
+    }
+}
+
+// Options by name; each value is read when it is asked for.
+class Arguments {
+public:
+    Arguments(int count, char** values) {
+        static const std::vector<std::string> flags{"--golden", "--raw",     "--no-recall",
+                                                    "--mapped", "--verbose", "--help"};
+        static const std::map<std::string, std::string> shorter{{"-f", "--file"},
+                                                                {"-p", "--prompt"},
+                                                                {"-n", "--max-new-tokens"},
+                                                                {"-v", "--verbose"},
+                                                                {"-h", "--help"}};
+        for (int i = 1; i < count; ++i) {
+            std::string name = values[i];
+            const auto known = shorter.find(name);
+            name = known == shorter.end() ? name : known->second;
+            if (name.compare(0, 2, "--") != 0) {
+                if (!artifact.empty()) {
+                    throw UsageError(name + ": one artifact is enough");
+                }
+                artifact = name;
+                continue;
+            }
+            bool is_flag = false;
+            for (const std::string& flag : flags) {
+                is_flag = is_flag || flag == name;
+            }
+            if (!is_flag && std::strstr(USAGE, (name + " ").c_str()) == nullptr) {
+                throw UsageError(name + ": no such option");
+            }
+            if (!is_flag && i + 1 == count) {
+                throw UsageError(name + ": wanted a value behind it");
+            }
+            given_[name].push_back(is_flag ? "" : values[++i]);
+        }
+    }
+
+    bool has(const std::string& name) const { return given_.count(name) != 0; }
+
+    std::vector<std::string> all(const std::string& name) const {
+        return has(name) ? given_.at(name) : std::vector<std::string>();
+    }
+
+    // The last one of a name; nullptr = it is not given.
+    const char* text(const std::string& name) const {
+        return has(name) ? given_.at(name).back().c_str() : nullptr;
+    }
+
+    int64_t integer(const std::string& name, int64_t absent) const {
+        return has(name) ? whole(name, given_.at(name).back()) : absent;
+    }
+
+    double number(const std::string& name, double absent) const {
+        if (!has(name)) {
+            return absent;
+        }
+        char* end = nullptr;
+        const double value = std::strtod(text(name), &end);
+        if (end == text(name) || *end != '\0') {
+            throw UsageError(name + " " + text(name) + ": wanted a number");
+        }
+        return value;
+    }
+
+    std::vector<int32_t> ids(const std::string& name) const {
+        std::vector<int32_t> found;
+        std::string rest = has(name) ? text(name) : "";
+        while (!rest.empty()) {
+            const size_t comma = std::min(rest.find(','), rest.size());
+            found.push_back(static_cast<int32_t>(whole(name, rest.substr(0, comma))));
+            rest.erase(0, comma + 1);
+        }
+        return found;
+    }
+
+    std::string artifact;
+
+private:
+    static int64_t whole(const std::string& name, const std::string& text) {
+        char* end = nullptr;
+        const long long value = std::strtoll(text.c_str(), &end, 10);
+        if (text.empty() || *end != '\0') {
+            throw UsageError(name + " " + text + ": wanted a whole number");
+        }
+        return value;
+    }
+
+    std::map<std::string, std::vector<std::string>> given_;
+};
+
+std::string read_all(const std::string& path) {
+    std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
+    if (file == nullptr) {
+        throw UsageError(path + ": cannot be read");
+    }
+    std::string text;
+    char part[1 << 16];
+    for (size_t count = 0; (count = std::fread(part, 1, sizeof part, file)) > 0;) {
+        text.append(part, count);
+    }
+    if (file != stdin) {
+        std::fclose(file);
+    }
+    return text;
+}
+
+// What is opened here is closed, however the command ends.
+struct Opened {
+    lcc_model* model = nullptr;
+    lcc_session* session = nullptr;
+    ~Opened() {
+        lcc_session_close(session);
+        lcc_model_close(model);
+    }
+};
+
+void open(const Arguments& arguments, Opened& opened) {
+    lcc_model_options how;
+    lcc_model_options_init(&how);
+    how.engine_library = arguments.text("--engine");
+    how.target = arguments.text("--target");
+    how.threads = static_cast<int32_t>(arguments.integer("--threads", 0));
+    how.mapped = arguments.has("--mapped");
+    check(lcc_model_open(arguments.artifact.c_str(), &how, &opened.model));
+    if (arguments.has("--golden")) {
+        return;
+    }
+    lcc_session_options sizes;
+    lcc_session_options_init(&sizes);
+    sizes.capacity = arguments.integer("--capacity", 0);
+    sizes.budget = arguments.integer("--budget", 0);
+    sizes.chunk_size = arguments.integer("--chunk-size", 0);
+    sizes.archive_path = arguments.text("--archive");
+    sizes.archive_dtype = arguments.text("--archive-dtype");
+    sizes.archive_limit = arguments.integer("--archive-limit", 0);
+    check(lcc_session_open(opened.model, &sizes, &opened.session));
+}
+
+lcc_generate_options drawing(const Arguments& arguments, const std::vector<const char*>& stops) {
+    lcc_generate_options how;
+    lcc_generate_options_init(&how);
+    how.max_new_tokens = arguments.integer("--max-new-tokens", 256);
+    how.temperature = arguments.number("--temperature", -1);
+    how.top_k = arguments.integer("--top-k", -1);
+    how.top_p = arguments.number("--top-p", -1);
+    how.min_p = arguments.number("--min-p", -1);
+    how.repetition_penalty = arguments.number("--repetition-penalty", -1);
+    how.seed = arguments.integer("--seed", -1);
+    how.no_recall = arguments.has("--no-recall");
+    how.stop = stops.data();
+    how.stop_count = stops.size();
+    return how;
+}
+
+void show_stats(lcc_session* session) {
+    lcc_session_stats s;
+    s.size = sizeof s;
+    check(lcc_stats(session, &s));
+    const auto rate = [](int64_t count, double seconds) {
+        return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
+    };
+    std::fprintf(stderr, "load         %.2f s\n", s.load_seconds);
+    std::fprintf(stderr, "prefill      %lld tokens, %.2f s, %.1f tokens/s\n",
+                 static_cast<long long>(s.prefill_tokens), s.prefill_seconds,
+                 rate(s.prefill_tokens, s.prefill_seconds));
+    std::fprintf(stderr, "first token  %.0f ms\n", s.first_token_seconds * 1000);
+    std::fprintf(stderr, "decode       %lld tokens, %.2f s, %.1f tokens/s\n",
+                 static_cast<long long>(s.decode_tokens), s.decode_seconds,
+                 rate(s.decode_tokens, s.decode_seconds));
+    std::fprintf(stderr, "cycles       %lld, %.2f s\n", static_cast<long long>(s.cycles),
+                 s.cycle_seconds);
+    std::fprintf(stderr, "cache        %lld of %lld entries for %lld tokens\n",
+                 static_cast<long long>(s.used), static_cast<long long>(s.capacity),
+                 static_cast<long long>(s.tokens));
+    std::fprintf(stderr, "             %.1f of %.1f MB\n", static_cast<double>(s.held_bytes) / 1e6,
+                 static_cast<double>(s.cache_bytes) / 1e6);
+    std::fprintf(stderr, "peak memory  %.0f MB\n", static_cast<double>(s.peak_rss_bytes) / 1e6);
+}
+
+// The text before the question, and the question with what stands around it.
+struct Words {
+    std::string text, question;
+};
+
+Words words(const Arguments& arguments, lcc_model* model) {
+    const char *before = "", *after = "";
+    if (!arguments.has("--raw") && lcc_user_turn(model, &before, &after) != LCC_OK) {
+        before = after = "";  // the model has no template
+    }
+    Words said;
+    for (const std::string& path : arguments.all("--file")) {
+        said.text += (said.text.empty() ? before : "\n\n") + read_all(path);
+    }
+    const bool begun = !said.text.empty() || arguments.has("--load");
+    if (!said.text.empty() && arguments.has("--load")) {
+        said.text = "\n\n" + said.text.substr(std::strlen(before));
+    }
+    const char* prompt = arguments.text("--prompt");
+    said.question = std::string(begun ? "\n\n" : before) + (prompt ? prompt : "") + after;
+    return said;
+}
+
+int32_t show(void*, const char* piece, size_t length) {
+    std::fwrite(piece, 1, length, stdout);
+    std::fflush(stdout);
+    return 0;
+}
+
+void answer_text(const Arguments& arguments, Opened& opened, const lcc_generate_options& drawn) {
+    const Words said = words(arguments, opened.model);
+    const char *before = "", *after = "";
+    const bool turns = !arguments.has("--raw") &&
+                       lcc_user_turn(opened.model, &before, &after) == LCC_OK && *before != '\0';
+    if (!said.text.empty()) {
+        lcc_feed_options how;
+        lcc_feed_options_init(&how);
+        how.last = 1;
+        how.no_prefix = turns;
+        check(lcc_feed(opened.session, said.text.data(), said.text.size(), &how, nullptr));
+    }
+    if (const char* path = arguments.text("--save")) {
+        check(lcc_save(opened.session, path, nullptr));
+    }
+    if (arguments.has("--prompt")) {
+        lcc_generate_options how = drawn;
+        how.no_prefix = turns;
+        check(lcc_generate(opened.session, said.question.data(), said.question.size(), &how, show,
+                           nullptr));
+        std::fputc('\n', stdout);
+    }
+}
+
+void answer_ids(const Arguments& arguments, Opened& opened, const lcc_generate_options& drawn) {
+    const std::vector<int32_t> ids = arguments.ids("--ids");
+    if (const char* path = arguments.text("--save")) {
+        lcc_feed_options how;
+        lcc_feed_options_init(&how);
+        how.last = 1;
+        check(lcc_feed_ids(opened.session, ids.data(), ids.size(), &how, nullptr));
+        check(lcc_save(opened.session, path, nullptr));
+        check(lcc_generate_start(opened.session, nullptr, 0, &drawn));
+    } else {
+        check(lcc_generate_start_ids(opened.session, ids.data(), ids.size(), &drawn));
+    }
+    int32_t id = 0;
+    lcc_status status = LCC_OK;
+    while ((status = lcc_generate_next_id(opened.session, &id)) == LCC_OK) {
+        std::printf("%d\n", id);
+        std::fflush(stdout);
+    }
+    check(status);
+}
+
+void run(const Arguments& arguments) {
+    Opened opened;
+    open(arguments, opened);
+    if (arguments.has("--golden")) {
+        check(lcc_check_golden(opened.model));
+        std::puts("golden: all numbers are the same");
+        return;
+    }
+    const std::vector<std::string> stops = arguments.all("--stop");
+    std::vector<const char*> texts;
+    for (const std::string& stop : stops) {
+        texts.push_back(stop.c_str());
+    }
+    if (const char* path = arguments.text("--load")) {
+        check(lcc_load(opened.session, path));
+    }
+    if (const char* catalyst = arguments.text("--catalyst")) {
+        const char* prompt = arguments.text("--prompt");
+        const bool asks = std::strcmp(catalyst, "question") == 0 && prompt != nullptr;
+        check(lcc_set_catalyst(opened.session, asks ? prompt : catalyst, LCC_NUL));
+    }
+    if (arguments.has("--catalyst-ids")) {
+        const std::vector<int32_t> ids = arguments.ids("--catalyst-ids");
+        check(lcc_set_catalyst_ids(opened.session, ids.data(), ids.size()));
+    }
+    const lcc_generate_options drawn = drawing(arguments, texts);
+    if (arguments.has("--ids")) {
+        answer_ids(arguments, opened, drawn);
+    } else {
+        answer_text(arguments, opened, drawn);
+    }
+    if (arguments.has("--verbose")) {
+        show_stats(opened.session);
+    }
+}
+
+void check_usage(const Arguments& arguments) {
+    if (arguments.artifact.empty()) {
+        throw UsageError("no artifact; wanted lcc-run ARTIFACT.lcc, and --help for more");
+    }
+    if (arguments.has("--golden")) {
+        return;
+    }
+    const bool reads = arguments.has("--file") || arguments.has("--ids");
+    if (!arguments.has("--prompt") && !arguments.has("--ids") && !arguments.has("--save")) {
+        throw UsageError("nothing to answer; give a question with --prompt, or --save the state");
+    }
+    if (!arguments.has("--prompt") && !reads) {
+        throw UsageError("nothing to read and nothing to answer; give --file and --prompt");
+    }
+    for (const char* name : {"--archive-limit", "--archive-dtype", "--no-recall"}) {
+        if (arguments.has(name) && !arguments.has("--archive")) {
+            throw UsageError(std::string(name) + " is of an archive; give --archive PATH, too");
+        }
+    }
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+    try {
+        const Arguments arguments(count, values);
+        if (arguments.has("--help")) {
+            std::fputs(USAGE, stdout);
+            return 0;
+        }
+        check_usage(arguments);
+        run(arguments);
+        return 0;
+    } catch (const UsageError& error) {
+        std::fprintf(stderr, "lcc-run: %s\n", error.what());
+        return 2;
+    } catch (const Failed&) {
+        std::fprintf(stderr, "lcc-run: %s\n", lcc_error_message());
+        return 1;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "lcc-run: %s\n", error.what());
+        return 1;
+    }
+}
