@@ -47,14 +47,7 @@ void MergeStage::cut(std::string_view text, bool ends) {
         if (!kept_.empty()) {
             kept_ += part;
         }
-        const std::string_view whole = kept_.empty() ? part : std::string_view(kept_);
-        const std::uint32_t id = units_.size() > 1 ? tables_.word(whole) : NONE;
-        if (id != NONE) {
-            write(id);
-            units_.clear();
-        } else {
-            finish_units();
-        }
+        finish_word(kept_.empty() ? part : std::string_view(kept_));
         kept_.clear();
         start = end;
     };
@@ -64,7 +57,7 @@ void MergeStage::cut(std::string_view text, bool ends) {
         const bool unknown = unknown_;
         add_letter(text.substr(place, size));
         if (count > 0 && units_.size() > count && !(unknown && unknown_) &&
-            !tables_.joined(units_[count - 1], units_[count])) {
+            !joined(units_[count - 1], units_[count])) {
             fresh_.assign(units_.begin() + static_cast<std::ptrdiff_t>(count), units_.end());
             units_.resize(count);
             finish(place);
@@ -80,6 +73,32 @@ void MergeStage::cut(std::string_view text, bool ends) {
     }
 }
 
+// Whether some token holds both units side by side. Those of small ids are asked for once.
+bool MergeStage::joined(std::uint32_t left, std::uint32_t right) {
+    const std::size_t place = (left * 31 + right) % JOINS_MET;
+    Join& known = joins_[place];
+    if (known.left != left || known.right != right) {
+        known = {left, right, tables_.joined(left, right)};
+    }
+    return known.joined;
+}
+
+// A word whose units are known.
+void MergeStage::finish_word(std::string_view text) {
+    const std::uint32_t id = units_.size() > 1 ? tables_.word(text) : NONE;
+    if (id != NONE) {
+        write(id);
+    } else if (units_.size() > 1) {
+        Met* known = met(text);
+        if (!known || !known->write_if(text, *ids_)) {
+            merge(text, known);
+        }
+    } else {
+        finish_units();
+    }
+    units_.clear();
+}
+
 void MergeStage::word(std::string_view text) {
     if (text.empty()) {
         return;
@@ -90,25 +109,20 @@ void MergeStage::word(std::string_view text) {
         return;
     }
     Met* known = met(text);
-    if (known && known->size == text.size() &&
-        std::memcmp(known->word.data(), text.data(), text.size()) == 0) {
-        for (std::size_t i = 0; i < known->count; ++i) {
-            write(known->ids[i]);
-        }
+    if (known && known->write_if(text, *ids_)) {
         return;
     }
-    if (tables_.in_bytes) {
-        for (const char each : text) {
-            add_letter({&each, 1});
-        }
-    } else {
-        for (std::size_t place = 0; place < text.size();) {
-            const std::size_t size = utf8_size(text[place]);
-            add_letter(text.substr(place, size));
-            place += size;
-        }
+    for (std::size_t place = 0; place < text.size();) {
+        const std::size_t size = tables_.in_bytes ? 1 : utf8_size(text[place]);
+        add_letter(text.substr(place, size));
+        place += size;
     }
     unknown_ = false;
+    merge(text, known);
+}
+
+// Merges the units of a word, and remembers what became of it.
+void MergeStage::merge(std::string_view text, Met* known) {
     const std::size_t before = ids_->size();
     finish_units();
     const std::size_t count = ids_->size() - before;
@@ -116,10 +130,16 @@ void MergeStage::word(std::string_view text) {
         std::memcpy(known->word.data(), text.data(), text.size());
         known->size = static_cast<std::uint8_t>(text.size());
         known->count = static_cast<std::uint8_t>(count);
-        for (std::size_t i = 0; i < count; ++i) {
-            known->ids[i] = static_cast<std::uint32_t>((*ids_)[before + i]);
-        }
+        std::copy_n(ids_->begin() + static_cast<std::ptrdiff_t>(before), count, known->ids.begin());
     }
+}
+
+bool MergeStage::Met::write_if(std::string_view text, std::vector<std::int32_t>& out) const {
+    const bool same = size == text.size() && std::memcmp(word.data(), text.data(), size) == 0;
+    if (same) {
+        out.insert(out.end(), ids.begin(), ids.begin() + count);
+    }
+    return same;
 }
 
 // Where a word's tokens are, or are to be, remembered; nullptr = nowhere.

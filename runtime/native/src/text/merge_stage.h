@@ -29,12 +29,23 @@ private:
         std::array<char, BYTES> word{};
         std::uint8_t size = 0;
         std::uint8_t count = 0;
-        std::array<std::uint32_t, IDS> ids{};
+        std::array<std::int32_t, IDS> ids{};
+
+        // Writes the tokens if it is this word.
+        bool write_if(std::string_view text, std::vector<std::int32_t>& out) const;
     };
+    struct Join {
+        std::uint32_t left = NONE, right = NONE;
+        bool joined = false;
+    };
+    static constexpr std::size_t JOINS_MET = 1024;
 
     void write(std::uint32_t id) { ids_->push_back(static_cast<std::int32_t>(id)); }
     void cut(std::string_view text, bool ends);
+    bool joined(std::uint32_t left, std::uint32_t right);
+    void finish_word(std::string_view text);
     void word(std::string_view text);
+    void merge(std::string_view text, Met* known);
     void add_letter(std::string_view letter);
     void finish_units();
     void merge_few();
@@ -48,6 +59,7 @@ private:
     bool unknown_ = false;  // the last unit was unknown
     std::array<std::uint32_t, 128> ascii_;  // unit of each letter; NONE = none
     std::vector<Met> met_;
+    std::array<Join, JOINS_MET> joins_;
     std::size_t read_ = 0;  // bytes; a short text needs no memory for words met
 };
 
