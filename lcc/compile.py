@@ -29,6 +29,7 @@ from lcc.passes.specialize import Specialized, Subject, specialize_within_memory
 from lcc.sources.heads import load_heads_for
 from lcc.sources.models import LoadedModel, loaded_model
 from lcc.sources.text_facts import sentence_ends_for, text_facts
+from lcc.sources.text_tables.tables import text_tables
 from lcc.sources.weights import check_finite
 from lcc.targets import find_targets, refuse
 from lcc.targets.reference import ReferenceEngine
@@ -84,6 +85,8 @@ def compile_model(
         catalyst=policy.catalyst,
         catalyst_size=special.cache.catalyst_size,
     )
+    text = text_tables(loaded.files)
+    facts = msgspec.structs.replace(facts, no_tables=text.missing)
     refuse(targets, special.built)
     manifest = manifest_of(special, config, heads.page if heads else None, facts)
     report("check", 0.45)
@@ -118,7 +121,8 @@ def compile_model(
         told = _in_bytes(report, "record a golden", 0.9, 0.1, size, again=True)
         with weights_kept(KEPT_BYTES), reads_told(told):
             golden = record_golden(whole, exact_of(manifest, special), engine, loaded.files)
-        for name, content in (loaded.files | {GOLDEN: golden_bytes(golden)}).items():
+        files = {**loaded.files, **text.files, GOLDEN: golden_bytes(golden)}
+        for name, content in files.items():
             (folder / name).write_bytes(content)
         return whole
 

@@ -179,7 +179,10 @@ class Turns(Strict, frozen=True, kw_only=True):
 
 
 class TextFacts(Strict, frozen=True, kw_only=True):
-    """What a runtime must know of the model's text, as ids and strings."""
+    """What a runtime must know of the model's text, as ids and strings.
+
+    no_tables   why the tokenizer is not there as tables (text.bin); None = it is, or there is none
+    """
 
     prefix: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
@@ -188,3 +191,4 @@ class TextFacts(Strict, frozen=True, kw_only=True):
     stops: tuple[str, ...] = ()
     catalyst: Catalyst | None = None
     turns: Turns | None = None
+    no_tables: str | None = None

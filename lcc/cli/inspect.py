@@ -91,6 +91,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("made by", manifest.made_by),
         *(_cache(manifest) if model.layers else [("cache", NO_CACHE)]),
         *_states(manifest),
+        ("tokenizer", _tokenizer(manifest)),
     ]
     if manifest.precision != "fp32":
         facts.insert(2, ("precision", f"weights in {manifest.precision}"))
@@ -126,6 +127,14 @@ def _states(manifest: Manifest) -> list[tuple[str, str]]:
     copies += held * (1 + manifest.constants["snapshots"])
     states = f"{len(own)} of recurrent layers, {bytes_text(held)}; with copies"
     return [("states", f"{states} to go back to, {bytes_text(copies)}")]
+
+
+def _tokenizer(manifest: Manifest) -> str:
+    if "tokenizer.json" not in manifest.files:
+        return "none: give ids"
+    if "text.bin" in manifest.files:
+        return f"also as tables, {bytes_text(manifest.files['text.bin'].bytes)} mapped"
+    return f"no tables: {manifest.text.no_tables or 'compiled without them'}"
 
 
 def _archive(manifest: Manifest) -> list[tuple[str, str]]:

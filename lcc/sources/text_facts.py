@@ -45,7 +45,7 @@ def text_facts(
             ends=_ends(files, None, vocab_size),
             catalyst=_catalyst(None, catalyst, vocab_size, catalyst_size),
         )
-    backend = _backend(files)
+    backend = read_tokenizer(files)
     return TextFacts(
         prefix=_known(_prefix(backend), vocab_size, "what begins a text"),
         ends=_ends(files, backend, vocab_size),
@@ -71,7 +71,7 @@ def sentence_ends(files: Mapping[str, bytes], vocab_size: int) -> np.ndarray:
             f"the model has no {TOKENIZER} to tell where sentences end; choose another policy"
         )
     each = [[token] for token in range(vocab_size)]
-    texts = _backend(files).decode_batch(each, skip_special_tokens=False)
+    texts = read_tokenizer(files).decode_batch(each, skip_special_tokens=False)
     ends = ["\n" in text or text.rstrip(CLOSING).endswith(SENTENCE_ENDS) for text in texts]
     return np.array(ends, bool)
 
@@ -100,7 +100,7 @@ def sentence_ends_for(
     return sentence_ends(files, vocab_size)
 
 
-def _backend(files: Mapping[str, bytes]) -> Any:
+def read_tokenizer(files: Mapping[str, bytes]) -> Any:
     """The tokenizer of the library, which cuts and pads nothing."""
     from tokenizers import Tokenizer
 

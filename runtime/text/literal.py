@@ -5,7 +5,6 @@ follows it is no longer what the user said. So such places are marked before a t
 tokenized, and marked places become the tokens of their letters.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,7 +72,9 @@ class Literals:
 
 
 def _without_added(backend: Any) -> Any:
+    """The same vocabulary, not a copy of it, and the same steps before it."""
     from tokenizers import Tokenizer
 
-    page = json.loads(backend.to_str())
-    return Tokenizer.from_str(json.dumps(page | {"added_tokens": [], "post_processor": None}))
+    bare = Tokenizer(backend.model)
+    bare.normalizer, bare.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    return bare

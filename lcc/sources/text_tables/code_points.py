@@ -155,6 +155,17 @@ def _guess(character: str) -> int:
 
 
 @functools.cache
+def borders() -> list[int]:
+    """The first and the last code point of each run of one category, but for surrogates."""
+    spans, kinds = _categories()
+    lows, highs = np.array(spans).T
+    first = np.flatnonzero(np.diff(kinds, prepend=-1))
+    last = np.append(first[1:], len(kinds)) - 1
+    found = np.unique(np.concatenate([lows[first], highs[last] - 1]))
+    return [int(i) for i in found if not _SURROGATES[0] <= i < _SURROGATES[1]]
+
+
+@functools.cache
 def category(name: str) -> Set:
     """The set of a general category: Lu, or L for all that begin with it."""
     spans, kinds = _categories()

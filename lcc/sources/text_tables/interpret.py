@@ -56,6 +56,11 @@ class Interpreter:
     def _numbers(self, kind: Kind, index: int = 0) -> list[int]:
         return np.frombuffer(self._sections.get((kind, index), b""), np.uint32).tolist()
 
+    @property
+    def knows_kinds(self) -> bool:
+        """Whether any step tells letters of one kind from others."""
+        return self._info[Info.AUTOMATA] + self._info[Info.FORMS] > 0
+
     def token_bytes(self, token: int) -> bytes:
         """Bytes of a token as the file has them."""
         return self._bytes[self._offsets[token] : self._offsets[token + 1]]
@@ -107,7 +112,11 @@ class Interpreter:
     ) -> list[tuple[str | int, bool]]:
         """Added tokens, and what lies between them; whether it begins the text."""
         data, parts, done, place = text.encode(), list[tuple[str | int, bool]](), 0, 0
+        firsts = self._trees[tree][0][0]
         while place < len(data) and added:
+            if data[place] not in firsts:
+                place += 1
+                continue
             size, token = self._longest(data, place, tree)
             if not size:
                 place += 1

@@ -280,7 +280,8 @@ Schedule read_schedule(const Json& json, Where where) {
 
 TextFacts read_text_facts(const Json& json, Where where) {
     const Fields fields(json, where,
-                        {"prefix", "ends", "separator", "special", "stops", "catalyst", "turns"});
+                        {"prefix", "ends", "separator", "special", "stops", "catalyst", "turns",
+                         "no_tables"});
     TextFacts text;
     text.prefix = fields.list<int32_t>("prefix", read_id);
     text.ends = fields.list<int32_t>("ends", read_id);
