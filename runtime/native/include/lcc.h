@@ -44,7 +44,8 @@
 ** fields that a caller does not have, and refuses a struct that is larger than it knows. Numbers of
 ** enumerations are only appended.
 **
-** TEXT is UTF-8, with its length in bytes, or LCC_NUL where it ends with a zero byte.
+** TEXT is UTF-8, with its length in bytes, or LCC_NUL where it ends with a zero byte. Bytes that are
+** no UTF-8 are read as U+FFFD.
 */
 #ifndef LCC_H
 #define LCC_H
@@ -145,7 +146,9 @@ typedef struct lcc_model_options {
     /*
     ** The engine's shared library. For targets of ONNX Runtime: libonnxruntime, 1.22 or newer. NULL
     ** = what the environment variable LCC_ONNXRUNTIME names, else the system's own search for
-    ** libonnxruntime. It stays loaded until the process ends.
+    ** libonnxruntime. For targets of TVM: the folder of libtvm_runtime and libtvm_ffi, one of them, or
+    ** the folder of Python's packages with apache-tvm 0.27; NULL = LCC_TVM, else the system's search.
+    ** It stays loaded until the process ends.
     */
     const char *engine_library;
     /* Which of the targets that the artifact was compiled for; NULL = the first that runs here. */
@@ -215,7 +218,7 @@ LCC_API lcc_status lcc_model_get_info(const lcc_model *model, lcc_model_info *in
 ** call again with more room. `ids` may be NULL where capacity is 0. Any thread.
 ** `plain` non-zero = control tokens in the text, such as <|im_end|>, are read as plain text.
 **
-** LCC_ERROR_UNSUPPORTED: the artifact has no tokenizer tables. LCC_ERROR_CONFIG: not UTF-8.
+** LCC_ERROR_UNSUPPORTED: the artifact has no tokenizer tables.
 */
 LCC_API lcc_status lcc_encode(const lcc_model *model, const char *text, size_t length,
                               int32_t plain, int32_t *ids, size_t capacity, size_t *count);
@@ -330,7 +333,7 @@ LCC_API void lcc_feed_options_init(lcc_feed_options *options);
 ** tokens were read, also when the call fails or is stopped: they are part of the session.
 **
 ** LCC_ERROR_UNSUPPORTED: the artifact has no tokenizer tables: give ids. LCC_ERROR_CONFIG: the text
-** is empty or no UTF-8. LCC_ERROR_CACHE: more is protected than a cycle can keep, or the cache is
+** is empty. LCC_ERROR_CACHE: more is protected than a cycle can keep, or the cache is
 ** full and the policy never evicts. LCC_STOPPED: lcc_cancel, or `progress`.
 */
 LCC_API lcc_status lcc_feed(lcc_session *session, const char *text, size_t length,
@@ -464,8 +467,8 @@ typedef struct lcc_message {
 **
 ** The messages are new ones: they follow what the session holds, the last answer included, which
 ** must not be given again. In an empty session the first one may be a system message. Then call
-** lcc_generate_next as after lcc_generate_start. Control tokens in contents are read as plain text
-** where options->plain is non-zero.
+** lcc_generate_next as after lcc_generate_start. Control tokens in contents are obeyed: `plain` is
+** LCC_ERROR_UNSUPPORTED here so far.
 **
 ** LCC_ERROR_UNSUPPORTED: the artifact has no `turns` or no tokenizer tables. LCC_ERROR_CONFIG: a
 ** role that the template does not know, or a system message that is not the first.

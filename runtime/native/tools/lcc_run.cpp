@@ -25,6 +25,7 @@ const char* const USAGE =
     "  --ids 1,2,3              token ids to read in place of text; the answer is ids, too\n"
     "  -n, --max-new-tokens N   length of the answer (256)\n"
     "  --raw                    no chat template; the model goes on from the prompt\n"
+    "  --control-tokens         obey control tokens, such as <|im_end|>, in --file\n"
     "  --catalyst TEXT          what evictions look for: a text, or `question`\n"
     "  --catalyst-ids 1,2,3     the same as ids\n"
     "  --load PATH              go on from a state made by --save\n"
@@ -54,7 +55,8 @@ class Arguments {
 public:
     Arguments(int count, char** values) {
         static const std::vector<std::string> flags{"--golden", "--raw",     "--no-recall",
-                                                    "--mapped", "--verbose", "--help"};
+                                                    "--mapped", "--verbose", "--help",
+                                                    "--control-tokens"};
         static const std::map<std::string, std::string> shorter{{"-f", "--file"},
                                                                 {"-p", "--prompt"},
                                                                 {"-n", "--max-new-tokens"},
@@ -227,9 +229,9 @@ void show_stats(lcc_session* session) {
     std::fprintf(stderr, "peak memory  %.0f MB\n", static_cast<double>(s.peak_rss_bytes) / 1e6);
 }
 
-// The text before the question, and the question with what stands around it.
+// What stands before the user's words, the text, and the question with what stands around it.
 struct Words {
-    std::string text, question;
+    std::string before, text, question;
 };
 
 Words words(const Arguments& arguments, lcc_model* model) {
@@ -239,11 +241,13 @@ Words words(const Arguments& arguments, lcc_model* model) {
     }
     Words said;
     for (const std::string& path : arguments.all("--file")) {
-        said.text += (said.text.empty() ? before : "\n\n") + read_all(path);
+        said.text += (said.text.empty() ? "" : "\n\n") + read_all(path);
     }
     const bool begun = !said.text.empty() || arguments.has("--load");
-    if (!said.text.empty() && arguments.has("--load")) {
-        said.text = "\n\n" + said.text.substr(std::strlen(before));
+    if (!arguments.has("--load")) {
+        said.before = before;
+    } else if (!said.text.empty()) {
+        said.text.insert(0, "\n\n");
     }
     const char* prompt = arguments.text("--prompt");
     said.question = std::string(begun ? "\n\n" : before) + (prompt ? prompt : "") + after;
@@ -264,8 +268,12 @@ void answer_text(const Arguments& arguments, Opened& opened, const lcc_generate_
     if (!said.text.empty()) {
         lcc_feed_options how;
         lcc_feed_options_init(&how);
-        how.last = 1;
         how.no_prefix = turns;
+        if (!said.before.empty()) {
+            check(lcc_feed(opened.session, said.before.data(), LCC_NUL, &how, nullptr));
+        }
+        how.last = 1;
+        how.plain = !arguments.has("--control-tokens");
         check(lcc_feed(opened.session, said.text.data(), said.text.size(), &how, nullptr));
     }
     if (const char* path = arguments.text("--save")) {

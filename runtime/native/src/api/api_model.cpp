@@ -5,7 +5,6 @@
 #include <mutex>
 
 #include "api/handles.h"
-#include "session/detokenize.h"
 #include "session/golden.h"
 
 #ifndef LCC_VERSION
@@ -169,12 +168,8 @@ lcc_status lcc_encode(const lcc_model* model, const char* text, size_t length, i
         wanted(model, "model");
         wanted(count, "count");
         const std::string_view all = text_of(text, length, "text");
-        check_utf8(all, "text");
-        const Tokenizer& tokenizer = model->model->text();
-        if (plain != 0) {
-            throw unsupported("plain: this build cannot read control tokens as plain text");
-        }
-        const TokenIds found = tokenizer.encode(all);
+        const TokenIds found =
+            model->model->text().encode(all, plain != 0 ? Reading::PLAIN : Reading::TOKENS);
         if (capacity > 0) {
             wanted(ids, "ids");
         }
@@ -193,14 +188,7 @@ lcc_status lcc_decode(const lcc_model* model, const int32_t* ids, size_t count, 
         }
         const Tokenizer& tokenizer = model->model->text();
         model->model->check_ids(ids, count, "ids");
-        Characters characters;
-        std::string all;
-        for (size_t i = 0; i < count; ++i) {
-            if (!model->model->is_special(ids[i])) {
-                all += characters.add(tokenizer.token_bytes(ids[i]));
-            }
-        }
-        all += characters.end();
+        const std::string all = tokenizer.decode(TokenIds(ids, ids + count));
         if (capacity > 0) {
             wanted(text, "text");
         }

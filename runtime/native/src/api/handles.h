@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "lcc.h"
 #include "session/session.h"
 
@@ -31,9 +32,6 @@ namespace lcc {
 // Sets the message of this thread.
 void set_message(const std::string& message) noexcept;
 const char* message_of_thread() noexcept;
-
-// A line for the log that lcc_set_log has set.
-void log_line(int32_t level, const std::string& message) noexcept;
 
 // Runs a function; what it throws becomes a status and a message.
 template <typename Function>

@@ -1,14 +1,16 @@
 // An answer on its way: how its next token is chosen, and its text in pieces.
 #pragma once
 
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "core/executor.h"
-#include "session/detokenize.h"
+#include "session/stop_strings.h"
 #include "session/reader.h"
 #include "session/sampling.h"
+#include "text/decoder.h"
 
 namespace lcc {
 
@@ -29,7 +31,7 @@ struct Answer {
     std::set<int32_t> ends;
     Sampler sampler;
     StopStrings stops;
-    Characters characters;
+    std::unique_ptr<TextDecoder> decoder;  // nullptr = the artifact has no tokenizer tables
     std::vector<bool> seen;  // ids of this call, for the penalty
     bool penalizes;
     int64_t epoch = 0;  // of the session: another call that moves it ends the answer

@@ -117,20 +117,16 @@ void Session::start_chat(const std::vector<Message>& messages, const GenerateOpt
     const Moment begun = std::chrono::steady_clock::now();
     check_answer(options, true);
     const Tokenizer& tokenizer = model_->text();
+    if (options.plain) {
+        throw unsupported("plain: messages cannot be read as plain text so far; leave it out");
+    }
     bool alone = true;
     const std::string text = render(messages, alone);
-    check_utf8(text, "messages");
-    Feeding how;
-    how.asks = options.recall;
-    const TokenIds ids = tokenizer.encode(text);
-    if (alone) {
-        model_->check_ids(ids.data(), ids.size(), "messages");
-        begin(how, 0);
-        read(ids);
-        passage_.note(text, reader_.tokens());
-    } else {
-        read_text(text, how, false, options.plain);
-    }
+    FeedOptions feed;
+    feed.how.asks = options.recall;
+    feed.prefix = false;  // the template has its own
+    read_text(text, feed, alone);
+    const TokenIds ids = tokenizer.encode(text);  // for the penalty
     start_answer(options, begun, &ids);
 }
 

@@ -1,6 +1,5 @@
 #include "session/model.h"
 
-#include <algorithm>
 #include <chrono>
 
 #include "artifact/folder.h"
@@ -32,29 +31,17 @@ void choose(Model& model, const Manifest& whole, const ModelOptions& options) {
 bool lists(const Manifest& manifest, const char* name) { return manifest.files.count(name) != 0; }
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder, const Manifest& manifest) {
-#if LCC_HAS_TOKENIZER
-    if (lists(manifest, "text.bin")) {
-        return Tokenizer::open(folder + "/text.bin");
-    }
-#endif
-    static_cast<void>(folder);
-    static_cast<void>(manifest);
-    return nullptr;
+    return lists(manifest, "text.bin") ? Tokenizer::open(folder + "/text.bin") : nullptr;
 }
 
 }  // namespace
 
 const Tokenizer& Model::text() const {
     if (tokenizer == nullptr) {
-        throw unsupported(folder + ": this artifact has no tokenizer tables (text.bin), or this "
-                                   "build cannot read them; give token ids in place of text");
+        throw unsupported(folder + ": this artifact has no tokenizer tables (text.bin); give token "
+                                   "ids in place of text");
     }
     return *tokenizer;
-}
-
-bool Model::is_special(int32_t id) const {
-    const std::vector<int32_t>& special = manifest.text.special;
-    return std::find(special.begin(), special.end(), id) != special.end();
 }
 
 void Model::check_ids(const int32_t* ids, size_t count, const std::string& what) const {

@@ -7,7 +7,7 @@
 #include "artifact/json.h"
 #include "artifact/manifest.h"
 #include "engines/engine.h"
-#include "session/text.h"
+#include "text/tokenizer.h"
 
 namespace lcc {
 
@@ -27,7 +27,6 @@ struct Model {
 
     // Throws Error (unsupported) where the artifact has no tokenizer tables.
     const Tokenizer& text() const;
-    bool is_special(int32_t id) const;
     // Throws Error (config) for an id outside of the vocabulary.
     void check_ids(const int32_t* ids, size_t count, const std::string& what) const;
 };

@@ -11,6 +11,7 @@ namespace {
 
 const char* const BEGINNING = "beginning";  // as catalyst: the first tokens of the text itself
 constexpr size_t KNOWN_TOKENS = 64;         // newest ones that stand for a text that is not known
+constexpr size_t PART = 1 << 16;            // bytes of a text that are tokenized at once
 
 }  // namespace
 
@@ -46,51 +47,103 @@ void Session::begin(Feeding how, int64_t drop) {
     reader_.begin(std::move(how));
 }
 
-// A text as it stands behind the text before it.
-void Session::read_text(std::string_view text, Feeding how, bool prefix, bool plain) {
-    const Tokenizer& tokenizer = model_->text();
-    check_utf8(text, "text");
-    if (plain) {
-        throw unsupported("plain: this build cannot read control tokens as plain text; leave it out");
-    }
-    const std::string before = known_text();
-    Following next = following(tokenizer, before, text, reader_.newest(), reader_.rewindable());
-    model_->check_ids(next.ids.data(), next.ids.size(), "text");
-    if (prefix && reader_.tokens() == 0) {
-        const TokenIds& first = model_->manifest.text.prefix;
-        next.ids.insert(next.ids.begin(), first.begin(), first.end());
-    }
-    begin(std::move(how), next.drop);
-    read(next.ids);
-    passage_.note(before + std::string(text), reader_.tokens());
-}
-
-// Ids of a feed that has begun, and its end.
-void Session::read(const TokenIds& ids) {
+// Ids of a feed that has begun.
+void Session::write(const TokenIds& ids, double to) {
     try {
-        reader_.write(ids, 1);
-        reader_.end();
+        reader_.write(ids, to);
     } catch (...) {
-        reader_.abandon();
+        abandon();
         throw;
     }
 }
 
-// The end of what the session holds, as text: as it was read, else as its tokens say it.
-std::string Session::known_text() const {
+void Session::end() {
+    try {
+        reader_.end();
+    } catch (...) {
+        abandon();
+        throw;
+    }
+    feeding_ = false;
+}
+
+void Session::abandon() {
+    feeding_ = false;
+    text_.reset();
+    reader_.abandon();
+}
+
+// The end of what the session holds, as text: as it was read, else as its tokens say it. For a text
+// whose control tokens are letters: what stands behind the last one that is a token.
+std::string Session::known_text(bool plain) const {
     if (reader_.tokens() == 0 || model_->tokenizer == nullptr) {
         return "";
     }
-    if (passage_.tokens == reader_.tokens() && !passage_.text.empty()) {
+    if (!plain && passage_.tokens == reader_.tokens() && !passage_.text.empty()) {
         return passage_.text;
     }
     const TokenIds newest = reader_.newest();
-    std::string text;
-    const size_t first = newest.size() > KNOWN_TOKENS ? newest.size() - KNOWN_TOKENS : 0;
-    for (size_t i = first; i < newest.size(); ++i) {
-        text += model_->tokenizer->token_bytes(newest[i]);
+    size_t first = newest.size() > KNOWN_TOKENS ? newest.size() - KNOWN_TOKENS : 0;
+    for (size_t i = first; plain && i < newest.size(); ++i) {
+        first = model_->tokenizer->is_special(newest[i]) ? i + 1 : first;
     }
-    return text;
+    return model_->tokenizer->decode(
+        TokenIds(newest.begin() + static_cast<ptrdiff_t>(first), newest.end()), true);
+}
+
+// A text as it stands behind the text before it, or, `alone`, by itself.
+void Session::begin_text(const FeedOptions& options, bool alone) {
+    const Tokenizer& tokenizer = model_->text();
+    const Reading how = options.plain ? Reading::PLAIN : Reading::TOKENS;
+    text_ = std::make_unique<FollowingText>(tokenizer, how,
+                                            alone ? "" : known_text(options.plain));
+}
+
+// The feed begins when it is known how the texts join.
+void Session::write_text(std::string_view text, double to, bool last) {
+    const bool enough = text_->add(text);
+    if (!text_->joined() && !enough && !last) {
+        return;
+    }
+    TokenIds first;
+    if (!text_->joined()) {
+        const int64_t drop = text_->join(reader_.newest(), reader_.rewindable());
+        if (options_.prefix && reader_.tokens() == drop) {
+            first = model_->manifest.text.prefix;
+        }
+        begin(options_.how, drop);
+    }
+    const TokenIds ids = text_->ids(last);
+    for (int32_t id : ids) {
+        if (id >= model_->manifest.vocab_size) {
+            abandon();
+            throw config_error("text: token " + std::to_string(id) + ", the model knows 0 to " +
+                               std::to_string(model_->manifest.vocab_size - 1) +
+                               "; compile it with its own tokenizer, or leave that token out");
+        }
+    }
+    first.insert(first.end(), ids.begin(), ids.end());
+    write(first, to);
+    if (last) {
+        end();
+        passage_ = {std::string(text_->end()), reader_.tokens()};
+        text_.reset();
+    }
+}
+
+// A whole text, a part at a time, so that a book takes no more memory than a page.
+void Session::read_text(std::string_view text, const FeedOptions& options, bool alone) {
+    options_ = options;
+    begin_text(options, alone);
+    for (size_t place = 0; place < text.size() || place == 0; place += PART) {
+        const size_t next = std::min(text.size(), place + PART);
+        write_text(text.substr(place, PART),
+                   static_cast<double>(next) / static_cast<double>(std::max<size_t>(1, text.size())),
+                   next == text.size());
+        if (next == text.size()) {
+            break;
+        }
+    }
 }
 
 void Session::feed_text(std::string_view text, FeedOptions options) {
@@ -98,7 +151,7 @@ void Session::feed_text(std::string_view text, FeedOptions options) {
     if (text.empty()) {
         throw config_error("text is empty; give it at least one token");
     }
-    read_text(text, options.how, options.prefix, options.plain);
+    read_text(text, options, false);
 }
 
 void Session::feed_ids(const TokenIds& ids, FeedOptions options) {
@@ -108,15 +161,15 @@ void Session::feed_ids(const TokenIds& ids, FeedOptions options) {
     }
     model_->check_ids(ids.data(), ids.size(), "ids");
     begin(options.how, 0);
-    read(ids);
+    write(ids, 1);
+    end();
 }
 
 void Session::feed_begin(FeedOptions options) {
     prepare(options);
-    piecewise_ = std::move(options);
-    text_.clear();
-    takes_ids_ = takes_text_ = false;
-    begin(piecewise_.how, 0);
+    options_ = std::move(options);
+    text_.reset();
+    takes_ids_ = false;
     feeding_ = true;
 }
 
@@ -125,34 +178,31 @@ void Session::feed_write_text(std::string_view text) {
     if (takes_ids_) {
         throw config_error("a piece of text in a feed of ids; begin another feed for it");
     }
-    takes_text_ = true;
-    text_ += text;
+    if (text_ == nullptr) {
+        begin_text(options_, false);
+    }
+    write_text(text, 0, false);
 }
 
 void Session::feed_write_ids(const TokenIds& ids) {
-    if (takes_text_) {
+    if (text_ != nullptr) {
         throw config_error("ids in a feed of text; begin another feed for them");
     }
     model_->check_ids(ids.data(), ids.size(), "ids");
-    takes_ids_ = true;
-    try {
-        reader_.write(ids);
-    } catch (...) {
-        feeding_ = false;
-        reader_.abandon();
-        throw;
+    if (!takes_ids_) {
+        takes_ids_ = true;
+        begin(options_.how, 0);
     }
+    write(ids, 0);
 }
 
 void Session::feed_end() {
-    feeding_ = false;
-    if (takes_text_) {
-        reader_.abandon();
-        const std::string text = std::move(text_);
-        read_text(text, piecewise_.how, piecewise_.prefix, piecewise_.plain);
-        return;
+    if (text_ != nullptr) {
+        write_text("", 1, true);
+    } else if (takes_ids_) {
+        end();
     }
-    read({});
+    feeding_ = false;
 }
 
 std::vector<float> Session::nll(const TokenIds& ids) {

@@ -83,9 +83,13 @@ private:
     void check_catalyst(const TokenIds& ids) const;
     void prepare(FeedOptions& options);
     void begin(Feeding how, int64_t drop);
-    void read_text(std::string_view text, Feeding how, bool prefix, bool plain);
-    void read(const TokenIds& ids);
-    std::string known_text() const;
+    void write(const TokenIds& ids, double to);
+    void end();
+    void abandon();
+    std::string known_text(bool plain) const;
+    void begin_text(const FeedOptions& options, bool alone);
+    void write_text(std::string_view text, double to, bool last);
+    void read_text(std::string_view text, const FeedOptions& options, bool alone);
     void check_answer(const GenerateOptions& options, bool has_prompt) const;
     void start_answer(const GenerateOptions& options, Moment begin, const TokenIds* prompt);
     std::string render(const std::vector<Message>& messages, bool& alone) const;
@@ -102,10 +106,11 @@ private:
     Turn turn_;
     std::optional<std::string> catalyst_text_;  // as it was given, for a saved state
 
-    bool feeding_ = false;           // piece by piece
-    FeedOptions piecewise_;          // how
-    std::string text_;               // of the pieces so far
-    bool takes_ids_ = false, takes_text_ = false;
+    // The present feed.
+    FeedOptions options_;
+    std::unique_ptr<FollowingText> text_;
+    bool feeding_ = false;  // piece by piece
+    bool takes_ids_ = false;
 };
 
 // What stands before and behind a user's message in an empty session. Throws Error (unsupported)

@@ -9,6 +9,8 @@ namespace lcc {
 
 namespace {
 
+constexpr size_t CONTEXT = 4;  // ids before the first one generated
+
 std::optional<int64_t> limit_of(const GenerateOptions& options, const Json& defaults) {
     if (options.max_new_tokens) {
         if (*options.max_new_tokens < 1) {
@@ -54,6 +56,15 @@ void Session::start_answer(const GenerateOptions& options, Moment begin, const T
     answer->epoch = ++reader_.epoch;
     answer->begin = begin;
     reader_.clock.first_token_seconds = -1;
+    if (model_->tokenizer != nullptr) {
+        // Control tokens alone are no context: a space behind them is one that begins a text.
+        const TokenIds held = reader_.newest();
+        bool begins = true;
+        for (size_t i = held.size() > CONTEXT ? held.size() - CONTEXT : 0; i < held.size(); ++i) {
+            begins = begins && model_->tokenizer->is_special(held[i]);
+        }
+        answer->decoder = std::make_unique<TextDecoder>(*model_->tokenizer, false, begins);
+    }
     answer_ = std::move(answer);
 }
 
@@ -67,8 +78,8 @@ void Session::start_text(std::optional<std::string_view> prompt, const GenerateO
         }
         Feeding how;
         how.asks = options.recall;
-        read_text(*prompt, how, options.prefix, options.plain);
-        ids = model_->text().encode(*prompt);
+        read_text(*prompt, {how, options.prefix, options.plain, std::nullopt}, false);
+        ids = model_->text().encode(*prompt);  // for the penalty
     }
     start_answer(options, begin, prompt ? &ids : nullptr);
 }
@@ -122,7 +133,7 @@ std::optional<int32_t> Session::next_id() {
 std::string Session::end_text() {
     Answer& answer = *answer_;
     answer.text_over = true;
-    std::string rest = answer.stops.add(answer.characters.end());
+    std::string rest = answer.stops.add(answer.decoder->end());
     return answer.stops.found() ? rest : rest + answer.stops.end();
 }
 
@@ -136,10 +147,10 @@ const std::string* Session::next_piece() {
             answer.piece = end_text();
             break;
         }
-        const std::string bytes = tokenizer.token_bytes(*id);
-        answer.piece = model_->is_special(*id)
-                           ? answer.stops.add(bytes, false)
-                           : answer.stops.add(answer.characters.add(bytes));
+        answer.piece = answer.stops.add(answer.decoder->add(*id));
+        if (!answer.stops.found() && tokenizer.is_special(*id)) {
+            answer.piece += answer.stops.add(tokenizer.decode({*id}, true), false);
+        }
         answer.text_over = answer.stops.found();
     }
     return answer.piece.empty() ? nullptr : &answer.piece;

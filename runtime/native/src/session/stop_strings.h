@@ -1,26 +1,11 @@
-// Bytes of tokens to text as they come: no half characters, nothing of a stop string.
+// Stop strings in text that comes in pieces.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace lcc {
-
-// Gives out whole characters of UTF-8; bytes that are none become U+FFFD.
-class Characters {
-public:
-    // The text that is certain now.
-    std::string add(std::string_view bytes);
-    // The rest, with U+FFFD for a character that never became complete.
-    std::string end();
-
-private:
-    std::string take(bool all);
-
-    std::string held_;
-};
 
 // Cuts a stream of text before the first stop string; holds back what may become one.
 //
