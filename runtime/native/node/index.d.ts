@@ -79,6 +79,12 @@ export class Model {
   /** `plain`: control tokens in the text are read as plain text. */
   encode(text: string, options?: { plain?: boolean }): Int32Array;
   decode(ids: ArrayLike<number>): string;
+  /**
+   * What stands before and behind a user's message in an empty session, for a message that is read
+   * in parts: feed `before` and a document, then generate from a question and `after`, both with
+   * `prefix: false`.
+   */
+  userTurn(): { before: string; after: string };
   /** Reads what golden.json says; LccError with status GOLDEN where a number differs. */
   checkGolden(): Promise<void>;
   /** Safe at any time; sessions keep what they need. */

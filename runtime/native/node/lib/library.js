@@ -67,6 +67,7 @@ int32_t lcc_encode(void *model, void *text, size_t length, int32_t plain, void *
 int32_t lcc_decode(void *model, void *ids, size_t count, void *text, size_t capacity, _Out_ size_t
     *length);
 int32_t lcc_check_golden(void *model);
+int32_t lcc_user_turn(void *model, _Out_ const char **before, _Out_ const char **after);
 int32_t lcc_session_open(void *model, lcc_session_options *options, _Out_ void **session);
 void lcc_session_close(void *session);
 void lcc_cancel(void *session);

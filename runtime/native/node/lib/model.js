@@ -96,6 +96,12 @@ class Model {
     return text.toString('utf8', 0, length[0]);
   }
 
+  userTurn() {
+    const [before, after] = [[null], [null]];
+    check(this.#lcc, this.#lcc.user_turn(this.#handle.pointer, before, after));
+    return { before: before[0], after: after[0] };
+  }
+
   async checkGolden() {
     const again = (pointer) => {
       this.#lcc.check_golden(pointer);

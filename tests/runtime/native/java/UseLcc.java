@@ -39,6 +39,7 @@ final class UseLcc {
         Model model = Model.open(folder, how);
         show("policy", model.info().policy);
         show("capacity", model.info().capacity);
+        show("turn", Arrays.toString(model.userTurn()).replace("\n", "\\n"));
         model.checkGolden();
         show("golden", "reproduced");
         int[] ids = model.encode(text);

@@ -108,15 +108,8 @@ JNIEXPORT jobjectArray JNICALL Java_lcc_Native_modelInfo(JNIEnv *env, jclass, jl
              {info.vocab_size, info.layers, info.capacity, info.budget, info.chunk_size,
               info.knows_text, info.knows_chat, info.reads_catalyst, info.has_archive});
         fill(env, seconds, {info.load_seconds});
-        const char *const texts[] = {info.name,   info.architecture, info.target,
-                                     info.policy, info.precision,    info.fingerprint};
-        jobjectArray found = env->NewObjectArray(6, env->FindClass("[B"), nullptr);
-        for (jsize i = 0; found != nullptr && i < 6; ++i) {
-            jbyteArray text = to_java(env, texts[i]);
-            env->SetObjectArrayElement(found, i, text);
-            env->DeleteLocalRef(text);
-        }
-        return found;
+        return to_java(env, {info.name, info.architecture, info.target, info.policy,
+                             info.precision, info.fingerprint});
     });
 }
 
@@ -163,6 +156,17 @@ JNIEXPORT jbyteArray JNICALL Java_lcc_Native_decode(JNIEnv *env, jclass, jlong m
             }
         }
         return to_java(env, text.data(), length);
+    });
+}
+
+JNIEXPORT jobjectArray JNICALL Java_lcc_Native_userTurn(JNIEnv *env, jclass, jlong model) {
+    return guarded(env, [&]() -> jobjectArray {
+        const char *before = nullptr;
+        const char *after = nullptr;
+        if (!passed(env, lcc_user_turn(model_of(model), &before, &after))) {
+            return nullptr;
+        }
+        return to_java(env, {before, after});
     });
 }
 

@@ -60,6 +60,17 @@ jbyteArray to_java(JNIEnv *env, const char *text) {
     return text == nullptr ? nullptr : to_java(env, text, std::char_traits<char>::length(text));
 }
 
+jobjectArray to_java(JNIEnv *env, const std::vector<const char *> &texts) {
+    const auto count = static_cast<jsize>(texts.size());
+    jobjectArray found = env->NewObjectArray(count, env->FindClass("[B"), nullptr);
+    for (jsize i = 0; found != nullptr && i < count; ++i) {
+        jbyteArray text = to_java(env, texts[static_cast<std::size_t>(i)]);
+        env->SetObjectArrayElement(found, i, text);
+        env->DeleteLocalRef(text);
+    }
+    return found;
+}
+
 void fill(JNIEnv *env, jlongArray array, const std::vector<std::int64_t> &values) {
     const std::vector<jlong> numbers(values.begin(), values.end());
     env->SetLongArrayRegion(array, 0, static_cast<jsize>(numbers.size()), numbers.data());

@@ -37,6 +37,7 @@ std::vector<bool> flags_of(JNIEnv *env, jbooleanArray array);
 
 jbyteArray to_java(JNIEnv *env, const char *text, std::size_t length);
 jbyteArray to_java(JNIEnv *env, const char *text);  // null stays null
+jobjectArray to_java(JNIEnv *env, const std::vector<const char *> &texts);
 void fill(JNIEnv *env, jlongArray array, const std::vector<std::int64_t> &values);
 void fill(JNIEnv *env, jdoubleArray array, const std::vector<double> &values);
 

@@ -102,6 +102,18 @@ public final class Model implements AutoCloseable {
     }
 
     /**
+     * What stands before and behind a user's message in an empty session, for a message that is read
+     * in parts: feed the first text and a document, then generate from a question and the second
+     * text, both without prefix.
+     *
+     * @throws LccException UNSUPPORTED: the artifact has no regular template
+     */
+    public String[] userTurn() {
+        byte[][] texts = handle.call(Native::userTurn);
+        return new String[] {Text.of(texts[0]), Text.of(texts[1])};
+    }
+
+    /**
      * Reads what golden.json says, in a session of its own, and compares what comes out.
      *
      * @throws LccException GOLDEN: the message names the first number that differs

@@ -45,6 +45,8 @@ final class Native {
 
     static native void checkGolden(long model);
 
+    static native byte[][] userTurn(long model);
+
     static native long sessionOpen(
             long model, long[] sizes, byte[] archive, byte[] archiveDtype, long archiveLimit);
 
