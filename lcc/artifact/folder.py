@@ -12,8 +12,6 @@ Files that the manifest does not list are never opened.
 import contextlib
 import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from lcc.artifact.manifest import MANIFEST, FileEntry, Manifest, check, manifest_bytes
+from lcc.artifact.replace import folder_beside, put_in_place
 from lcc.errors import ArtifactError, ConfigError
 
 Stamps = dict[Path, tuple[int, int, int, int]]  # device, inode, bytes, nanoseconds of the change
@@ -121,7 +120,7 @@ def write_artifact(folder: str | Path, fill: Callable[[Path], Manifest]) -> Mani
 def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
         raise ArtifactError(f"{folder} exists and is no artifact; remove it or choose another name")
-    with _parents_of(folder), _folder_beside(folder, "partial") as staging:
+    with _parents_of(folder), folder_beside(folder) as staging:
         manifest = msgspec.structs.replace(fill(staging), files={})
         files = {
             name: _file_entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST
@@ -129,7 +128,7 @@ def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
         manifest = msgspec.structs.replace(manifest, files=files)
         check(manifest)
         (staging / MANIFEST).write_bytes(manifest_bytes(manifest))
-        _replace(folder, staging)
+        put_in_place(folder, staging)
     return manifest
 
 
@@ -171,28 +170,3 @@ def _parents_of(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # not made, or something else has come meanwhile
                 parent.rmdir()
         raise
-
-
-@contextlib.contextmanager
-def _folder_beside(folder: Path, suffix: str) -> Iterator[Path]:
-    """A new folder with a name of its own next to `folder`, gone at the end if still there."""
-    path = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{suffix}")
-    try:
-        path.mkdir()
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _replace(folder: Path, staging: Path) -> None:
-    """Rename `staging` to `folder`; what was there is put back if that fails."""
-    with _folder_beside(folder, "old") as trash:
-        old = trash / folder.name
-        try:
-            if folder.exists():
-                folder.rename(old)
-            staging.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise

@@ -1,8 +1,6 @@
 """Files that commands write: refused before the work, not after it, and whole or not at all."""
 
-import contextlib
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 
 from lcc.errors import ConfigError
@@ -22,7 +20,7 @@ def check_output(path: Path, *suffixes: str) -> None:
     beside = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         beside.touch(exist_ok=False)
-        beside.unlink()
+        beside.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
 
@@ -32,20 +30,3 @@ def write_whole(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
-
-
-def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file piece by piece beside its place, then rename it; after an error nothing is left.
-
-    Raises:
-        OSError: the folder is not there, or the disk refuses.
-    """
-    path = path.absolute()
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.writelines(pieces)
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from lcc.artifact.check_counters import check_counters
 from lcc.artifact.manifest import CACHE_DTYPES, fingerprint
-from lcc.artifact.outputs import write_pieces
+from lcc.artifact.replace import write_pieces
 from lcc.artifact.schedule import BufferSpec
 from lcc.config import BEGINNING_TOKENS, CacheConfig
 from lcc.errors import ArtifactError, CacheError, ConfigError, LccError

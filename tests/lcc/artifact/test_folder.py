@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lcc.artifact import replace
 from lcc.artifact.folder import check_unchanged, verify_files, write_artifact
 from lcc.artifact.manifest import (
     LayerEntry,
@@ -309,6 +310,7 @@ def test_failed_rename_puts_the_old_artifact_back(artifact, monkeypatch):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
+    monkeypatch.setattr(replace, "_exchanging", lambda: None)
     monkeypatch.setattr(Path, "rename", fails_once)
     with pytest.raises(ArtifactError, match="No space"):
         write_artifact(artifact, fill)
