@@ -11,7 +11,7 @@ namespace lcc {
 
 #if defined(_WIN32)
 
-void* open_library(const std::string& path) {
+void* open_library(const std::string& path, bool) {
     return reinterpret_cast<void*>(LoadLibraryA(path.c_str()));
 }
 
@@ -23,8 +23,8 @@ std::string library_error() { return "error " + std::to_string(GetLastError()); 
 
 #else
 
-void* open_library(const std::string& path) {
-    return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+void* open_library(const std::string& path, bool shared) {
+    return dlopen(path.c_str(), RTLD_NOW | (shared ? RTLD_GLOBAL : RTLD_LOCAL));
 }
 
 void* library_symbol(void* library, const char* name) { return dlsym(library, name); }

@@ -1,0 +1,64 @@
+#include "engines/cpu_level.h"
+
+#include <vector>
+
+namespace lcc {
+
+namespace {
+
+#if defined(__x86_64__) || defined(_M_X64)
+constexpr bool IS_X86 = true;
+#else
+constexpr bool IS_X86 = false;
+#endif
+
+struct Feature {
+    const char* name;
+    bool here;
+};
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define LCC_HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#else
+#define LCC_HAS(feature) false
+#endif
+
+std::vector<Feature> features(const std::string& level) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+#endif
+    std::vector<Feature> wanted;
+    if (level != "x86-64") {
+        wanted = {{"AVX2", LCC_HAS("avx2")}, {"FMA3", LCC_HAS("fma")}};
+    }
+    if (level == "x86-64-v4") {
+        const bool all = LCC_HAS("avx512f") && LCC_HAS("avx512bw") && LCC_HAS("avx512cd") &&
+                         LCC_HAS("avx512dq") && LCC_HAS("avx512vl");
+        wanted.insert(wanted.begin(), Feature{"AVX512_SKX", all});
+    }
+    return wanted;
+}
+
+}  // namespace
+
+std::string lacking(const std::string& level) {
+    const bool x86 = level == "x86-64" || level == "x86-64-v3" || level == "x86-64-v4";
+    if (level.empty() || (level == "generic" && !IS_X86)) {
+        return "";
+    }
+    if (!x86 && level != "generic") {
+        return "any such level: wanted one of x86-64-v4, x86-64-v3, x86-64, generic";
+    }
+    if (x86 != IS_X86) {
+        return IS_X86 ? "a CPU of another kind than x86-64" : "a CPU of x86-64";
+    }
+    std::string names;
+    for (const Feature& feature : features(level)) {
+        if (!feature.here) {
+            names += (names.empty() ? "" : ", ") + std::string(feature.name);
+        }
+    }
+    return names;
+}
+
+}  // namespace lcc
