@@ -3,15 +3,18 @@
 python dev.py check       everything, in this order; stops at the first failure
 python dev.py types       mypy alone
 python dev.py size        lines per file, longest first
+python dev.py native      build liblcc into runtime/native/lib, which wheels built here then carry
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 TYPING = ROOT / ".typing"
+NATIVE = ROOT / "runtime" / "native"
 SUBPACKAGES = ("passes", "targets", "runtime")  # top-level folders, imported as lcc.*
 
 
@@ -50,6 +53,20 @@ def size() -> None:
         print(f"{lines:5}  {name}")
 
 
+def native() -> None:
+    """Build the native library, and nothing of its tools; needs CMake and a C++17 compiler."""
+    build, library = NATIVE / "build", NATIVE / "lib"
+    setup = ["-S", NATIVE, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DLCC_BUILD_TOOLS=OFF"]
+    for arguments in (setup, ["--build", build, "--config", "Release"]):
+        print("$ cmake", *arguments, flush=True)
+        if code := subprocess.run(["cmake", *arguments], check=False).returncode:
+            sys.exit(code)
+    library.mkdir(exist_ok=True)
+    for name in ("liblcc.so", "liblcc.dylib", "lcc.dll"):
+        for path in build.rglob(name):
+            print(shutil.copy2(path, library))
+
+
 def check() -> None:
     """Run the gate."""
     run("ruff", "format", "--check", ".")
@@ -67,7 +84,7 @@ def check() -> None:
 
 
 if __name__ == "__main__":
-    commands = {"check": check, "types": types, "size": size}
+    commands = {"check": check, "types": types, "size": size, "native": native}
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]]()

@@ -6,6 +6,12 @@ LCC_CHECK        0 = skip the validation after every pass
 LCC_TARGET       target of `lcc compile` where none is given
 LCC_THREADS      threads of the runtime where none are given
 LCC_CACHE_DIR    folder for what `lcc demo` compiles (default ~/.cache/lcc)
+
+Of the native runtime, which reads them itself (docs/embed.md):
+
+LCC_ONNXRUNTIME  ONNX Runtime's library
+LCC_TVM          folder of TVM's libraries
+LCC_LIBRARY      liblcc, for Node
 """
 
 import contextlib

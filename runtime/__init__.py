@@ -14,12 +14,13 @@ from lcc.artifact.folder import check_unchanged, verify_files
 from lcc.artifact.manifest import Manifest, for_target, read_manifest, targets_of
 from lcc.errors import ConfigError, TargetError
 from lcc.runtime.engines.base import Engine
+from lcc.runtime.library import native_library
 from lcc.runtime.model import Model
 from lcc.runtime.resident import paged_out, trim
 from lcc.runtime.session import Session
 from lcc.runtime.text.tokenizer import Tokenizer
 
-__all__ = ["Model", "Session", "load", "open"]
+__all__ = ["Model", "Session", "load", "native_library", "open"]
 
 _ON_A_DEVICE = ("cuda", "nnapi", "coreml")  # where weights are copied to
 

@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import lcc.runtime
+from lcc.runtime import library
 from lcc.train.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -36,9 +39,12 @@ def test_every_package_is_listed(pyproject: dict) -> None:
     assert needed == listed
 
 
-def test_wheel_holds_the_tree(tmp_path: Path) -> None:
-    # Built from a copy: setuptools leaves build/ behind, and takes what lies in an old one.
-    copy = tmp_path / "source"
+def wheel_of_tree(folder: Path, **more: bytes) -> Path:
+    """A wheel built from a copy of the tree, with more files in runtime/native/lib.
+
+    From a copy: setuptools leaves build/ behind, and takes what lies in an old one.
+    """
+    copy = folder / "source"
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -47,9 +53,18 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
+    for name, content in more.items():
+        (copy / "runtime" / "native" / "lib").mkdir(exist_ok=True)
+        (copy / "runtime" / "native" / "lib" / name).write_bytes(content)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(tmp_path), str(copy)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*command, "-w", str(folder), str(copy)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_wheel_holds_the_tree(tmp_path: Path) -> None:
+    wheel = wheel_of_tree(tmp_path)
+    assert wheel.name.endswith("-py3-none-any.whl")
     held = zipfile.ZipFile(wheel).namelist()
     assert {name for name in held if name.endswith(".py")} == modules_of_tree()
     recipes = {f"lcc/train/recipes/{name}.yaml" for name in RECIPES}
@@ -58,6 +73,24 @@ def test_wheel_holds_the_tree(tmp_path: Path) -> None:
     assert {name for name in held if name.endswith(".j2")} == {
         "lcc/measure/evaluate/report.html.j2"
     }
+
+
+def test_a_wheel_with_the_native_library_is_for_one_platform(tmp_path: Path) -> None:
+    wheel = wheel_of_tree(tmp_path, **{"liblcc.so": b"a library"})
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name.endswith(f"-py3-none-{platform}.whl")
+    with zipfile.ZipFile(wheel) as held:
+        assert held.read("lcc/runtime/native/lib/liblcc.so") == b"a library"
+        (about,) = [name for name in held.namelist() if name.endswith(".dist-info/WHEEL")]
+        assert b"Root-Is-Purelib: false" in held.read(about)
+
+
+def test_the_native_library_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    monkeypatch.setattr(library.sys, "platform", "linux")
+    assert lcc.runtime.native_library() is None
+    (tmp_path / "liblcc.so").write_bytes(b"a library")
+    assert lcc.runtime.native_library() == tmp_path / "liblcc.so"
 
 
 def test_console_script(pyproject: dict) -> None:
