@@ -1,5 +1,6 @@
 """Logits to a token: greedy, or drawn after temperature, top-k, top-p and min-p."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -8,6 +9,11 @@ from typing import Any
 import numpy as np
 
 from lcc.errors import ConfigError
+
+MASK = (1 << 64) - 1
+# ln 2 in two parts: products of the first with small whole numbers are exact.
+LN2_HIGH = float.fromhex("0x1.62e42feep-1")
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +82,16 @@ class Sampling:
 
 
 class Sampler:
-    """Draws one token after another, with a random stream of its own."""
+    """Draws one token after another, with a random stream of its own.
+
+    Every operation is one of IEEE 754 in a fixed order, see docs/format.md ("Drawing a token"):
+    the same logits and seed give the same token in every runtime.
+    """
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._random = np.random.default_rng(sampling.seed)
+        seed = secrets.randbits(64) if sampling.seed is None else int(sampling.seed)
+        self._state = seed & MASK
 
     def __call__(self, logits: np.ndarray, seen: np.ndarray) -> int:
         """The next token; logits [V] float32, seen [n] int64 ids of this call; both unchanged."""
@@ -93,7 +104,7 @@ class Sampler:
             return int(logits.argmax())
         tokens, probabilities = self._candidates(logits)
         edges = probabilities.cumsum()
-        place = np.searchsorted(edges, self._random.random() * edges[-1], side="right")
+        place = np.searchsorted(edges, self._uniform() * edges[-1], side="right")
         return int(tokens[min(place, len(tokens) - 1)])
 
     def _candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,14 +112,39 @@ class Sampler:
         options = self._sampling
         tokens = np.arange(len(logits))
         if 0 < options.top_k < len(logits):
-            tokens = np.argpartition(-logits, options.top_k - 1)[: options.top_k]
+            least = np.partition(logits, -options.top_k)[-options.top_k]
+            tokens = np.flatnonzero(logits >= least)  # more than k where the last are equal
         # By probability, and by id where that is equal, so that the order is defined.
         tokens = tokens[np.lexsort((tokens, -logits[tokens]))]
-        behind = logits[tokens].astype(np.float64) - logits[tokens[0]]  # the best has 0
+        tokens = tokens[: options.top_k or None]
+        behind = logits[tokens].astype(np.float64) - np.float64(logits[tokens[0]])  # best: 0
         with np.errstate(over="ignore"):  # a tiny temperature: -inf, which never comes
-            weights = np.exp(behind / options.temperature)
+            weights = exact_exp(behind / options.temperature)
         if options.top_p < 1:
-            before = weights.cumsum() - weights  # of the better ones
-            weights = weights[before < options.top_p * weights.sum()]
+            sums = weights.cumsum()  # in order: `sum` would add in pairs
+            before = np.concatenate(([0.0], sums[:-1]))  # of the better ones
+            weights = weights[before < options.top_p * sums[-1]]
         weights = weights[weights >= options.min_p * weights[0]]
         return tokens[: len(weights)], weights
+
+    def _uniform(self) -> float:
+        """A number from 0 up to and without 1, of 53 bits: splitmix64."""
+        self._state = z = (self._state + 0x9E3779B97F4A7C15) & MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+        return float((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+
+def exact_exp(x: np.ndarray) -> np.ndarray:
+    """e to the power of x [n] float64, which is 0 or less: the same bits everywhere.
+
+    The last bit of `np.exp` depends on the CPU. Here x = k ln 2 + r, with the nearest k, and e^r is
+    its series to the 13th power. Below -700 it is 0.
+    """
+    least = np.maximum(x, -700.0)
+    k = np.floor(least * float.fromhex("0x1.71547652b82fep+0") + 0.5)
+    r = (least - k * LN2_HIGH) - k * LN2_LOW
+    total = np.ones_like(r)
+    for i in range(13, 0, -1):
+        total = total * r / i + 1.0
+    return np.where(x >= -700.0, np.ldexp(total, k.astype(np.int64)), 0.0)

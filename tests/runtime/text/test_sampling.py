@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lcc.errors import ConfigError
-from lcc.runtime.text.sampling import Sampler, Sampling
+from lcc.runtime.text.sampling import Sampler, Sampling, exact_exp
 
 LOGITS = np.log(np.array([0.05, 0.4, 0.1, 0.3, 0.15], np.float32))
 NOTHING = np.array([], np.int64)
@@ -65,6 +65,30 @@ def test_seed():
     draw = [Sampler(Sampling(temperature=1, seed=s)) for s in (3, 3, 4)]
     a, b, c = ([sampler(LOGITS, NOTHING) for _ in range(50)] for sampler in draw)
     assert a == b != c
+
+
+def test_the_stream_is_splitmix64() -> None:
+    # Of equal logits the place of the token is the number that was drawn.
+    sampler = Sampler(Sampling(temperature=1, seed=1234567))
+    # The first results of splitmix64 from this seed, as other implementations have them.
+    wanted = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    got = [sampler(np.zeros(1 << 16, np.float32), NOTHING) for _ in wanted]
+    assert got == [each >> 48 for each in wanted]
+
+
+def test_exact_exp_is_exp_but_for_the_last_bits() -> None:
+    x = -np.concatenate([[0.0], np.logspace(-300, np.log10(699.9), 5000)])
+    np.testing.assert_allclose(exact_exp(x), np.exp(x), rtol=4e-16)
+    assert exact_exp(np.array([0.0, -700.5, -np.inf])).tolist() == [1.0, 0.0, 0.0]
+    # These bits are those of every machine, and of the native runtime.
+    bits = [float(each).hex() for each in exact_exp(np.array([-0.1, -1.0, -17.3]))]
+    assert bits == ["0x1.cf46d99d52b3ap-1", "0x1.78b56362cef38p-2", "0x1.0772c096d61b7p-25"]
+
+
+def test_top_k_of_equal_logits_are_the_lowest_ids() -> None:
+    logits = np.array([1, 2, 1, 1, 1], np.float32)
+    sampler = Sampler(Sampling(temperature=9, top_k=3, seed=0))
+    assert {sampler(logits, NOTHING) for _ in range(200)} == {0, 1, 2}
 
 
 def test_draws_from_a_large_vocabulary_have_a_defined_order():
