@@ -136,7 +136,7 @@ class Sampler:
 
 
 def exact_exp(x: np.ndarray) -> np.ndarray:
-    """e to the power of x [n] float64, which is 0 or less: the same bits everywhere.
+    """The power x of e, for x [n] float64 of 0 or less: the same bits everywhere.
 
     The last bit of `np.exp` depends on the CPU. Here x = k ln 2 + r, with the nearest k, and e^r is
     its series to the 13th power. Below -700 it is 0.
