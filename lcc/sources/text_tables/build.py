@@ -27,7 +27,11 @@ def build(backend: Any, template: str = "") -> bytes:
         Unfit: it has a rule that the tables have no place for.
     """
     described = describe(backend.to_str())
-    words = words_of(described, lambda token: [each.id for each in backend.model.tokenize(token)])
+    words = words_of(
+        described,
+        merged=lambda token: [each.id for each in backend.model.tokenize(token)],
+        shown=backend.id_to_token,
+    )
     strings = Strings()
     steps = StepTables(strings)
     steps.put(described.normalizer)

@@ -26,6 +26,8 @@ _EVEN_FAR = ((0x17000, 0x18800), (0x20000, 0x34000))
 # Unassigned or private from end to end: one sample.
 _FLAT = ((0x34000, 0xE0000), (0xE1000, 0xF0000), (0xF0000, 0xFFFFE), (0x100000, 0x10FFFE))
 _SURROGATES = (0xD800, 0xE000)
+# Names, in patterns of our own, for what a pre-tokenizer of the library splits off.
+OWN_SETS = ("=Digits", "=Punctuation", "=WhitespaceSplit", "=Whitespace")
 
 EMPTY: Set = np.zeros(0, np.int64)
 EVERYTHING: Set = np.array([0], np.int64)
@@ -178,6 +180,30 @@ def named(expression: str) -> Set:
     r"""The set of a library expression of one character: \\s, \\w, \\p{Han}."""
     spans, _ = _categories()
     return _of_samples(spans, _matching("".join(chr(low) for low, _ in spans), expression))
+
+
+@functools.cache
+def split_off(name: str) -> Set:
+    """What a pre-tokenizer of the library parts from a letter: it has a Unicode of its own."""
+    from tokenizers import pre_tokenizers
+
+    spans, kinds = _categories()
+    if name == "Digits":
+        spans = [spans[i] for i in np.flatnonzero(np.isin(kinds, _numbers_or_none()))]
+    options = {"individual_digits": True} if name == "Digits" else {}
+    text = "a" + "".join(f"{chr(low)}a" for low, _ in spans)
+    beside = np.zeros(len(text), bool)  # whether it is in one piece with what is before it
+    for _, (start, end) in getattr(pre_tokenizers, name)(**options).pre_tokenize_str(text):
+        beside[start + 1 : end] = True
+    if name != "Digits":
+        return _of_samples(spans, ~beside[1::2])
+    return of_ranges(
+        (low, high - 1) for (low, high), off in zip(spans, ~beside[1::2], strict=True) if off
+    )
+
+
+def _numbers_or_none() -> list[int]:
+    return [i for i, each in enumerate(CATEGORIES) if each[0] == "N" or each == "Cn"]
 
 
 @functools.cache

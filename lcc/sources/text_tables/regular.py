@@ -207,6 +207,9 @@ class _Reader:
         return kind
 
     def property(self, name: str, *, inverted: bool) -> cp.Set:
+        if name in cp.OWN_SETS:
+            found = cp.split_off(name.removeprefix("="))
+            return cp.complement(found) if inverted else found
         plain = {"Letter": "L", "Number": "N", "Punctuation": "P", "Mark": "M", "Symbol": "S"}
         short = plain.get(name, name)
         if short in cp.CATEGORIES or (len(short) == 1 and short in "LMNPSZ"):

@@ -12,6 +12,7 @@ MARK = "\u2581"  # what SentencePiece writes for a space
 BEHAVIOURS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 ALWAYS, UNLESS_THERE, FIRST_UNLESS_THERE = 0, 1, 2  # when a prefix is put in front
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+WORDS = r"\P{=Whitespace}+|[\p{=Whitespace}&&[^\p{=WhitespaceSplit}]]+"
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 
@@ -145,16 +146,16 @@ def _split(kind: str, page: Page, where: str) -> Split:
         return Split(escaped(pattern) if literal else pattern, behaviour, invert)
     if kind == "Digits":
         single = page.take("individual_digits", bool)
-        return Split(r"\p{N}", "Isolated" if single else "Contiguous")
+        return Split(r"\p{=Digits}", "Isolated" if single else "Contiguous")
     if kind == "CharDelimiterSplit":
         return Split(escaped(page.take("delimiter", str)), "Removed")
     if kind == "WhitespaceSplit":
-        return Split(r"\s", "Removed")
+        return Split(r"\p{=WhitespaceSplit}", "Removed")
     if kind == "Whitespace":
-        return Split(r"\w+|[^\w\s]+", "Removed", invert=True)
+        return Split(WORDS, "Removed", invert=True)
     if kind == "Punctuation":
         behaviour = page.take("behavior", str, "Isolated")
-        return Split(r"[\p{P}!-/:-@\[-`{-~]", behaviour)
+        return Split(r"\p{=Punctuation}", behaviour)
     raise Unfit(f"{where} is of type {kind}, which the tables have no place for")
 
 

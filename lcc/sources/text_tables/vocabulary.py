@@ -33,11 +33,18 @@ class Words:
     flags: list[int]
 
 
-def words_of(described: Described, merged: Callable[[str], list[int]]) -> Words:
-    """All tokens; `merged`: ids of a token's own text."""
+def words_of(
+    described: Described, merged: Callable[[str], list[int]], shown: Callable[[int], str]
+) -> Words:
+    """All tokens.
+
+    merged  ids of a token's own text
+    shown   what an added token is decoded to: it may be its content behind the normalizer
+    """
     size = 1 + max([*described.vocabulary.values(), *(each.id for each in described.added)])
     words = Words([b""] * size, [0] * size)
-    fallback = set(byte_tokens(described).values())
+    shown_as_bytes = described.decoding.byte_fallback
+    fallback = set(byte_tokens(described).values()) if shown_as_bytes else set()
     for token, i in described.vocabulary.items():
         if words.flags[i]:
             raise Unfit(f"two tokens have id {i}")
@@ -49,8 +56,9 @@ def words_of(described: Described, merged: Callable[[str], list[int]]) -> Words:
             flags |= Flag.WORD
         words.contents[i], words.flags[i] = content, flags
     for each in described.added:
-        own = _bytes_of(each.content) if described.decoding.in_bytes else None
-        content = each.content.encode() if own is None else own
+        text = shown(each.id)
+        own = _bytes_of(text) if described.decoding.in_bytes else None
+        content = text.encode() if own is None else own
         if words.flags[each.id] and words.contents[each.id] != content:
             raise Unfit(f"added token {each.content!r} has the id of another token")
         words.contents[each.id] = content

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,7 +25,10 @@ struct Array {
     const T* data = nullptr;
     std::size_t size = 0;
 
-    const T& operator[](std::size_t i) const { return data[i]; }
+    const T& operator[](std::size_t i) const {
+        assert(i < size);  // `open_tables` has seen to it
+        return data[i];
+    }
 };
 
 // A number of each code point, in two steps: page, then place in a block.
