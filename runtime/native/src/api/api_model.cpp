@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
 #include "api/handles.h"
 #include "session/golden.h"
@@ -17,18 +16,6 @@ namespace {
 
 thread_local std::string last_message;
 
-struct Log {
-    std::mutex mutex;
-    lcc_log_fn log = nullptr;
-    void* user = nullptr;
-    int32_t level = LCC_LOG_INFO;
-};
-
-Log& log_of_process() {
-    static Log* log = new Log();  // never destroyed: threads may outlive main
-    return *log;
-}
-
 }  // namespace
 
 void set_message(const std::string& message) noexcept {
@@ -40,17 +27,6 @@ void set_message(const std::string& message) noexcept {
 }
 
 const char* message_of_thread() noexcept { return last_message.c_str(); }
-
-void log_line(int32_t level, const std::string& message) noexcept {
-    try {
-        Log& log = log_of_process();
-        const std::lock_guard<std::mutex> lock(log.mutex);
-        if (log.log != nullptr && level >= log.level) {
-            log.log(log.user, level, message.c_str());
-        }
-    } catch (...) {  // a mutex that cannot be locked: the line is lost
-    }
-}
 
 std::string_view text_of(const char* text, size_t length, const char* name) {
     wanted(text, name);
@@ -85,13 +61,7 @@ const char* lcc_status_name(lcc_status status) {
 }
 
 void lcc_set_log(lcc_log_fn log, void* user, int32_t level) {
-    call([&] {
-        Log& all = log_of_process();
-        const std::lock_guard<std::mutex> lock(all.mutex);
-        all.log = log;
-        all.user = user;
-        all.level = level;
-    });
+    call([&] { set_log(log, user, level); });
 }
 
 void lcc_model_options_init(lcc_model_options* options) {

@@ -1,12 +1,16 @@
-// Lines for the log that lcc_set_log has set.
+// The log of the process: lines go where lcc_set_log says.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
+#include "lcc.h"
+
 namespace lcc {
 
-// Levels are those of lcc.h; defined where the log is set.
+// Lines of this level and above go to a function; nullptr = nowhere.
+void set_log(lcc_log_fn log, void* user, int32_t level);
+
 void log_line(int32_t level, const std::string& message) noexcept;
 
 }  // namespace lcc
