@@ -83,6 +83,24 @@ def tiny_artifact(tiny_folder: Path) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def golden_artifact(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Gives the artifact of a case of `lcc.testing.golden_cases`, compiled once."""
+    from lcc.testing.golden_cases import Artifacts
+
+    return Artifacts(tmp_path_factory.mktemp("goldens"))
+
+
+@pytest.fixture(scope="session")
+def native_build(request: pytest.FixtureRequest) -> Path:
+    """The folder of liblcc and lcc-run, kept from run to run."""
+    from lcc.testing import native_library
+
+    if (missing := native_library.missing_tool()) is not None:
+        pytest.skip(f"{missing} to build the native runtime with")
+    return native_library.build(request.config.cache.mkdir("native"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest --update-golden` writes the golden files anew; look at the diff before you commit."""
     parser.addoption("--update-golden", action="store_true")

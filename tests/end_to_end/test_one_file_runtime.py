@@ -10,95 +10,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import lcc.runtime
 from lcc.artifact.golden import read_golden
 from lcc.artifact.manifest import read_manifest
-from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.ir.plan import Full
 from lcc.measure.check_golden import check_golden
 from lcc.passes.policies import POLICIES
-from lcc.sources.heads import save_heads
-from lcc.testing.tiny import random_heads, save_tiny
+from lcc.testing.golden_cases import CASES, Artifacts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "05_runtime_in_one_file.py"
-CACHE = {"capacity": 96, "budget": 40, "chunk_size": 16, "catalyst_size": 24, "recent_size": 8}
-WINDOW = "0: sink_window(sink=2, window=24); 1: full"
-BLOCKS = "0: full; 1: block_sparse(block=4, stride=3, local=4, reach=40)"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is compiled; everything else is as by default."""
-
-    model: str
-    policy: str
-    config: dict[str, Any] = field(default_factory=dict)
-    absolute: bool = False
-    heads: bool = False
-
-
-CASES = {
-    "consensus": Case("llama", "consensus"),
-    "consensus, heads": Case("llama", "consensus", heads=True),
-    "infinipot, absolute": Case("qwen3", "infinipot", absolute=True),
-    "locret": Case("llama", "locret", heads=True),
-    "snapkv, window": Case("llama", "snapkv", {"plan": WINDOW}),
-    "h2o, no rotation": Case("gpt2", "h2o"),
-    "sink_window, blocks": Case("llama", "sink_window", {"plan": BLOCKS}),
-    "keydiff, own window": Case("gemma3_text", "keydiff"),
-    "knorm, own window, absolute": Case("mistral", "knorm", absolute=True),
-    "random": Case("smollm3", "random"),
-    "none, window": Case("llama", "none", {"plan": WINDOW}),
-    "int8": Case("qwen2", "consensus", {"precision": "int8"}),
-    "int4, window": Case("llama", "snapkv", {"precision": "int4", "plan": WINDOW}),
-    "latents, window": Case("minicpm3", "infinipot", {"plan": WINDOW}),
-    "states, read again": Case("lfm2", "snapkv"),
-    "states, catalyst": Case("qwen3_5_text", "infinipot"),
-    "states alone": Case("mamba", "snapkv"),
-    "half cache": Case("phi3", "infinipot", {"kv_precision": "fp16"}),
-}
-
-
-@pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Compile a case when it is first asked for."""
-    root = tmp_path_factory.mktemp("goldens")
-    made: dict[str, Path] = {}
-
-    def compiled(name: str) -> Path:
-        if name not in made:
-            case = CASES[name]
-            source = root / case.model
-            if not source.exists():
-                save_tiny(source, case.model)
-            made[name] = root / f"{len(made)}.lcc"
-            compile_model(source, made[name], config_of(case, source, root))
-        return made[name]
-
-    return compiled
-
-
-def config_of(case: Case, source: Path, root: Path) -> CompileConfig:
-    cache = CacheConfig(**CACHE, positions="absolute" if case.absolute else "contiguous")
-    heads = None
-    if case.heads:
-        heads = root / "heads.safetensors"
-        from lcc.sources.models import load_model
-
-        save_heads(heads, random_heads(load_model(str(source)).module))
-    return CompileConfig(
-        cache=cache,
-        policy=PolicyConfig(name=case.policy),
-        heads=None if heads is None else str(heads),
-        **case.config,
-    )
 
 
 def one_file(*arguments: object) -> subprocess.CompletedProcess:
@@ -134,8 +58,8 @@ def test_the_cases_cover_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_runtimes_reproduce_the_golden(artifact: Callable[[str], Path], name: str) -> None:
-    folder = artifact(name)
+def test_both_runtimes_reproduce_the_golden(golden_artifact: Artifacts, name: str) -> None:
+    folder = golden_artifact(name)
     golden, manifest = read_golden(folder), read_manifest(folder)
     result = one_file(folder, "--golden")
     assert result.returncode == 0, result.stderr
@@ -214,11 +138,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_changed_number_is_found(
-    artifact: Callable[[str], Path], tmp_path: Path, what: str
-) -> None:
+def test_a_changed_number_is_found(golden_artifact: Artifacts, tmp_path: Path, what: str) -> None:
     change, words, row = CHANGES[what]
-    folder = changed(artifact("consensus"), tmp_path / "changed.lcc", change)
+    folder = changed(golden_artifact("consensus"), tmp_path / "changed.lcc", change)
     result = one_file(folder, "--golden")
     assert result.returncode == 1
     assert words in result.stderr
@@ -235,12 +157,12 @@ def lcc_command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_verify_golden_needs_neither_model_nor_torch(artifact: Callable[[str], Path]) -> None:
+def test_verify_golden_needs_neither_model_nor_torch(golden_artifact: Artifacts) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from lcc.cli import main; "
         "sys.argv = ['lcc', 'verify', sys.argv[1], '--golden', '--json']; main()"
     )
-    command = [sys.executable, "-c", code, str(artifact("consensus"))]
+    command = [sys.executable, "-c", code, str(golden_artifact("consensus"))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     page = json.loads(result.stdout)
@@ -264,8 +186,8 @@ def test_verify_wants_one_thing(tmp_path: Path, arguments: tuple, words: str) ->
     assert words in result.stderr
 
 
-def test_it_generates_what_a_session_does(artifact: Callable[[str], Path]) -> None:
-    folder = artifact("consensus")
+def test_it_generates_what_a_session_does(golden_artifact: Artifacts) -> None:
+    folder = golden_artifact("consensus")
     ids = [(7 * i) % 251 for i in range(200)]
     session = lcc.runtime.open(folder)
     session.feed(ids)
@@ -278,11 +200,9 @@ def test_it_generates_what_a_session_does(artifact: Callable[[str], Path]) -> No
     assert len(got) > 3
 
 
-def test_it_stops_at_an_id_that_ends_answers(
-    artifact: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_it_stops_at_an_id_that_ends_answers(golden_artifact: Artifacts, tmp_path: Path) -> None:
     folder = tmp_path / "ends.lcc"
-    shutil.copytree(artifact("consensus"), folder)
+    shutil.copytree(golden_artifact("consensus"), folder)
     got = one_file(folder, "--ids", "1,2,3", "--new", 12).stdout.split()
     end = got[5]
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -293,9 +213,9 @@ def test_it_stops_at_an_id_that_ends_answers(
     assert len(shorter) < len(got)
 
 
-def test_damaged_artifacts_are_refused(artifact: Callable[[str], Path], tmp_path: Path) -> None:
+def test_damaged_artifacts_are_refused(golden_artifact: Artifacts, tmp_path: Path) -> None:
     folder = tmp_path / "damaged.lcc"
-    shutil.copytree(artifact("consensus"), folder)
+    shutil.copytree(golden_artifact("consensus"), folder)
     manifest = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(manifest.replace('"version": 3', '"version": 4'))
     result = one_file(folder, "--golden")
