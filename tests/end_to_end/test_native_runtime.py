@@ -1,0 +1,382 @@
+"""The native runtime: the goldens of all artifacts, and the same tokens and states as Python's."""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from ctypes import c_int32, c_size_t
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lcc.runtime
+from lcc.artifact.golden import read_golden
+from lcc.runtime.session import Session
+from lcc.testing.golden_cases import CASES, Artifacts
+from lcc.testing.native_library import onnx_runtime_library
+from lcc.testing.native_session import DONE, GenerateOptions, Library, LibraryError, NativeSession
+
+IDS = [(7 * i * i + 3 * i) % 251 for i in range(300)]  # several cycles
+STATES = ("consensus", "states, read again", "half cache")
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def run(native_build: Path) -> Run:
+    """lcc-run with ONNX Runtime's library of the Python package."""
+
+    def run(*arguments: object, engine: Path | None = None) -> subprocess.CompletedProcess:
+        variables = {"LCC_ONNXRUNTIME": str(engine or onnx_runtime_library())}
+        return subprocess.run(
+            [str(native_build / "lcc-run"), *map(str, arguments)],
+            env={**os.environ, **variables},  # noqa: TID251
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def library(native_build: Path) -> Library:
+    return Library(native_build / "liblcc.so")
+
+
+@pytest.fixture
+def both(library: Library, golden_artifact: Artifacts) -> Callable[[str], tuple]:
+    """A session of each runtime with the artifact of a case."""
+
+    def both(name: str, **sizes: int) -> tuple[Session, NativeSession]:
+        folder = golden_artifact(name)
+        model = library.open(folder, onnx_runtime_library(), threads=1)
+        native = model.session(**sizes)
+        model.close()  # the session keeps what it needs
+        return lcc.runtime.open(folder, threads=1, **sizes), native
+
+    return both
+
+
+def drawn(session: NativeSession, prompt: list[int] | None, count: int, **how: Any) -> list[int]:
+    """Ids of an answer; what is not given is -1, as lcc_generate_options_init has it."""
+    options = {"temperature": 0, "top_k": -1, "top_p": -1, "min_p": -1, "repetition_penalty": -1}
+    options |= {"seed": -1, "ends_given": 1, "max_new_tokens": count} | how
+    start, settings = session.library, ctypes.byref(GenerateOptions(**options))
+    if prompt is None:
+        start("lcc_generate_start", session.handle, None, c_size_t(0), settings)
+    else:
+        array = (c_int32 * len(prompt))(*prompt)
+        size = c_size_t(len(prompt))
+        start("lcc_generate_start_ids", session.handle, array, size, settings)
+    found, ids = c_int32(), []
+    while start("lcc_generate_next_id", session.handle, ctypes.byref(found)) != DONE:
+        ids.append(found.value)
+    return ids
+
+
+def told(session: Session, prompt: list[int] | None, count: int, **how: Any) -> list[int]:
+    options = {"temperature": 0.0, "eos": [], "max_new_tokens": count} | how
+    return list(session.generate_ids(prompt, **options))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_goldens(golden_artifact: Artifacts, run: Run, name: str) -> None:
+    folder = golden_artifact(name)
+    result = run(folder, "--golden", "--threads", 1)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "golden: all numbers are the same\n"
+    assert read_golden(folder).cycles or CASES[name].policy == "none"
+
+
+def _kept(page: dict) -> None:
+    head = page["cycles"][1]["kept"]["1"][1]
+    place = next(i for i in range(1, len(head)) if head[i] > head[i - 1] + 1)
+    head[place] -= 1
+
+
+def _counter(page: dict) -> None:
+    page["cycles"][0]["counters"]["known"] += 1
+
+
+def _logit(page: dict) -> None:
+    page["logits"][4]["top"][7][1] += 0.01
+
+
+def _next(page: dict) -> None:
+    page["next"][3] = (page["next"][3] + 1) % 256
+
+
+def _cycle_more(page: dict) -> None:
+    page["cycles"].append(page["cycles"][-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_kept, "layer 1 lacks 1 of "),
+        (_counter, "known is 40, wanted 41"),
+        (_logit, "logit "),
+        (_next, "the next token is "),
+        (_cycle_more, "number of cycles is "),
+    ],
+)
+def test_a_changed_golden_is_found(
+    golden_artifact: Artifacts, run: Run, tmp_path: Path, change: Any, words: str
+) -> None:
+    folder = tmp_path / "changed.lcc"
+    shutil.copytree(golden_artifact("consensus"), folder)
+    page = json.loads((folder / "golden.json").read_bytes())
+    change(page)
+    data = json.dumps(page).encode()
+    (folder / "golden.json").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    digest = hashlib.sha256(data).hexdigest()
+    manifest["files"]["golden.json"] = {"bytes": len(data), "sha256": digest}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = run(folder, "--golden")
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["consensus", "snapkv, window", "states, catalyst", "latents, window"]
+)
+def test_the_same_tokens_as_python(both: Callable[..., tuple], name: str) -> None:
+    python, native = both(name)
+    python.feed(IDS)
+    native.feed(IDS)
+    assert len(python.cycles) >= 2
+    stats = native.stats()
+    assert (stats.cycles, stats.tokens, stats.used) == (
+        len(python.cycles),
+        python.tokens,
+        python.used,
+    )
+    assert stats.cache_bytes == python.stats().cache_bytes
+    assert stats.held_bytes == python.stats().held_bytes
+    for layer in range(len(python.manifest.model.layers)):
+        assert (native.kept(layer) == python.kept_tokens(layer)).all()
+    wanted = told(python, IDS[:9], 40, temperature=3.0, seed=5)  # else some say one word only
+    assert drawn(native, IDS[:9], 40, temperature=3.0, seed=5) == wanted
+    assert len(set(wanted)) > 20
+    count = min(5, python.rewindable)
+    assert count == min(5, native.stats().rewindable) > 0
+    python.rewind(count)
+    native.library("lcc_rewind", native.handle, ctypes.c_int64(count))
+    np.testing.assert_allclose(native.logits(), python.next_logits(), atol=1e-5)
+    assert drawn(native, None, 6) == told(python, None, 6)
+    native.close()
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_states_are_exchanged(
+    both: Callable[..., tuple], tmp_path: Path, name: str, dtype: str | None
+) -> None:
+    python, native = both(name)
+    python.feed(IDS)
+    told(python, IDS[:5], 3)  # the last one is still to be read
+    python.save(tmp_path / "python", dtype=dtype)
+    native.load(tmp_path / "python")
+    python.load(tmp_path / "python")
+    assert native.stats().tokens == python.tokens
+    wanted = told(python, IDS[:40], 30)
+    assert drawn(native, IDS[:40], 30) == wanted
+    name_of = dtype.encode() if dtype else None
+    native.library("lcc_save", native.handle, str(tmp_path / "native").encode(), name_of)
+    python.load(tmp_path / "native")
+    native.load(tmp_path / "native")
+    assert told(python, IDS[:4], 12) == drawn(native, IDS[:4], 12)
+    sizes = [(tmp_path / each).stat().st_size for each in ("python", "native")]
+    assert min(sizes) > 0.5 * max(sizes)
+    native.close()
+
+
+@pytest.mark.parametrize("place", [4, 90, -9])
+def test_a_damaged_state_is_refused_and_nothing_changes(
+    both: Callable[..., tuple], tmp_path: Path, place: int
+) -> None:
+    python, native = both("consensus")
+    python.feed(IDS)
+    python.save(tmp_path / "state")
+    native.feed(IDS[:50])
+    before = native.logits()
+    data = bytearray((tmp_path / "state").read_bytes())
+    data[place] ^= 1
+    (tmp_path / "state").write_bytes(data)
+    with pytest.raises(LibraryError, match="LCC_ERROR_ARTIFACT"):
+        native.load(tmp_path / "state")
+    assert (native.logits() == before).all()
+    assert native.stats().tokens == 50
+    native.close()
+
+
+def test_another_artifacts_state_is_refused(both: Callable[..., tuple], tmp_path: Path) -> None:
+    python, native = both("consensus")
+    other, _ = both("locret")
+    other.feed(IDS)
+    other.save(tmp_path / "state")
+    with pytest.raises(LibraryError, match="made with another artifact"):
+        native.load(tmp_path / "state")
+    python.feed(IDS[:30])
+    python.save(tmp_path / "state")
+    native.load(tmp_path / "state")
+    assert native.stats().tokens == 30
+    native.close()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": 0.8},
+        {"temperature": 1.5, "top_k": 20, "top_p": 0.95},
+        {"temperature": 3.0, "min_p": 0.3, "repetition_penalty": 1.3},
+        {"temperature": 0.0, "repetition_penalty": 1.5},
+    ],
+)
+def test_the_same_seed_gives_the_same_tokens(both: Callable[..., tuple], how: dict) -> None:
+    python, native = both("consensus")
+    wanted = told(python, IDS[:60], 120, seed=11, **how)
+    assert drawn(native, IDS[:60], 120, seed=11, **how) == wanted
+    assert len(set(wanted)) > 5
+    if how["temperature"]:
+        native.reset()
+        assert drawn(native, IDS[:60], 120, seed=12, **how) != wanted
+    native.close()
+
+
+@pytest.mark.parametrize("size", [1, 13, 64, 300])
+def test_pieces_are_read_as_one_text(both: Callable[..., tuple], size: int) -> None:
+    """With `last`, what the last cycle keeps depends on how many tokens follow it."""
+    python, native = both("consensus")
+    python.feed(IDS, last=True)
+    options = (ctypes.c_char * 128)()
+    native.library.functions.lcc_feed_options_init(options)
+    ctypes.cast(options, ctypes.POINTER(c_int32))[3] = 1  # last: behind size and protect
+    native.library("lcc_feed_begin", native.handle, options)
+    with pytest.raises(LibraryError, match="LCC_ERROR_BUSY"):
+        native.reset()
+    for place in range(0, len(IDS), size):
+        piece = IDS[place : place + size]
+        array = (c_int32 * len(piece))(*piece)
+        native.library("lcc_feed_write_ids", native.handle, array, c_size_t(len(piece)))
+    read = c_size_t()
+    native.library("lcc_feed_end", native.handle, ctypes.byref(read))
+    assert read.value == len(IDS)
+    assert (native.kept(1) == python.kept_tokens(1)).all()
+    np.testing.assert_allclose(native.logits(), python.next_logits(), atol=1e-5)
+    native.close()
+
+
+def test_lower_sizes(both: Callable[..., tuple]) -> None:
+    python, native = both("consensus", capacity=80, budget=30)
+    python.feed(IDS)
+    native.feed(IDS)
+    assert (native.kept(0) == python.kept_tokens(0)).all()
+    assert native.stats().cycles > 4
+    native.close()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"capacity": 97}, "capacity is 97, the artifact was compiled for 96"),
+        ({"budget": 39, "capacity": 70}, "exceeds capacity"),
+        ({"budget": 11}, "must be smaller than budget"),
+    ],
+)
+def test_sizes_that_cannot_be(
+    golden_artifact: Artifacts, library: Library, sizes: dict, words: str
+) -> None:
+    model = library.open(golden_artifact("consensus"), onnx_runtime_library(), threads=1)
+    with pytest.raises(LibraryError, match=words):
+        model.session(**sizes)
+    model.close()
+
+
+def test_text_as_lcc_run_reads_it(golden_artifact: Artifacts, run: Run, tmp_path: Path) -> None:
+    folder = golden_artifact("consensus")
+    book = tmp_path / "book.txt"
+    book.write_text("".join(f"Line {i}: the sky is grey, and é. " for i in range(12)))
+    session = lcc.runtime.open(folder, threads=1)
+    session.feed(book.read_text(), last=True)
+    wanted = "".join(session.generate("\n\nWhy?", max_new_tokens=30, temperature=0.0))
+    result = run(folder, "--file", book, "--prompt", "Why?", "-n", 30, "--raw", "-v")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == wanted + "\n"
+    assert len(session.cycles) >= 2
+    assert f"cycles       {len(session.cycles)}, " in result.stderr
+
+
+def test_damaged_artifacts_are_refused(
+    golden_artifact: Artifacts, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged.lcc"
+    shutil.copytree(golden_artifact("consensus"), folder)
+    text = (folder / "manifest.json").read_text()
+    page = json.loads(text)
+    for change, words in (
+        (lambda p: p.update(version=4), "version 4, this lcc reads version 3"),
+        (lambda p: p.update(magic=1), "has a field magic, which this lcc does not know"),
+        (lambda p: p["schedule"]["read"][0].update(until=1), "has a field until"),
+        (lambda p: p["counters"].pop("tokens"), "counters: no tokens"),
+        (lambda p: p["files"].update({"../x": p["files"]["golden.json"]}), "leaves the folder"),
+        (lambda p: p["buffers"][0].update(shape=[1 << 50]), "larger than any memory"),
+        (lambda p: p["schedule"]["read"][0]["do"][0].update(run="x"), "no program x"),
+    ):
+        changed = json.loads(text)
+        change(changed)
+        assert changed != page
+        (folder / "manifest.json").write_text(json.dumps(changed))
+        result = run(folder, "--golden")
+        assert result.returncode == 1
+        assert words in result.stderr, result.stderr
+    (folder / "manifest.json").write_text(text)
+    weights = bytearray((folder / "weights.bin").read_bytes())
+    weights[100] ^= 1
+    (folder / "weights.bin").write_bytes(weights)
+    assert "weights.bin: changed since it was written" in run(folder, "--golden").stderr
+    (folder / "weights.bin").unlink()
+    assert "weights.bin: missing" in run(folder, "--golden").stderr
+
+
+def test_an_engine_that_is_none_is_named(golden_artifact: Artifacts, run: Run) -> None:
+    folder = golden_artifact("consensus")
+    result = run(folder, "--golden", engine=Path("/nowhere/libonnxruntime.so"))
+    assert result.returncode == 1
+    assert "/nowhere/libonnxruntime.so: cannot be loaded" in result.stderr
+    result = run(folder, "--golden", engine=Path("libm.so.6"))
+    assert result.returncode == 1
+    assert "it has no function OrtGetApiBase" in result.stderr
+
+
+def test_a_session_serves_one_call_at_a_time(both: Callable[..., tuple]) -> None:
+    _, native = both("consensus")
+    seen: list[str] = []
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+    def hook(user: object, cycle: object) -> None:
+        seen.append(str(native.stats().cycles))  # looking is allowed
+        try:
+            native.reset()
+        except LibraryError as error:
+            seen.append(str(error))
+        native.library.functions.lcc_cancel(native.handle)
+
+    called = kind(hook)
+    native.library("lcc_on_cycle", native.handle, called, None)
+    with pytest.raises(LibraryError, match="LCC_STOPPED"):
+        native.feed(IDS)
+    assert seen == ["1", "LCC_ERROR_BUSY: " + seen[1].partition(": ")[2]]
+    assert 0 < native.stats().tokens < len(IDS)
+    native.library("lcc_on_cycle", native.handle, None, None)
+    native.feed(IDS)  # the session goes on
+    assert native.stats().tokens > len(IDS)
+    native.close()
