@@ -6,6 +6,7 @@ import java.nio.file.Files;
 import java.nio.file.Paths;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import lcc.Answer;
@@ -32,7 +33,7 @@ final class UseLcc {
         String text = new String(Files.readAllBytes(Paths.get(arguments[2])), StandardCharsets.UTF_8);
         String scratch = arguments[3];
         ModelOptions how = new ModelOptions().engineLibrary(engine).threads(1);
-        List<String> log = new ArrayList<>();
+        List<String> log = Collections.synchronizedList(new ArrayList<>());
         Lcc.log((level, line) -> log.add(line), Lcc.LOG_DEBUG);
         show("version", Lcc.version() + " " + Lcc.formatVersion());
         refused("missing", () -> Model.open(scratch + "/nothing.lcc", how));
@@ -62,6 +63,7 @@ final class UseLcc {
             }
         });
         Lcc.log(null, Lcc.LOG_DEBUG);
+        show("logged", log.size());
     }
 
     private static void read(Model model, int[] ids, String text) throws IOException {
@@ -87,7 +89,8 @@ final class UseLcc {
             for (int id : session.generateIds(null, SIX)) {
                 next.add(id);
             }
-            show("next", next + " " + (best == next.get(0)));
+            show("next", next);
+            show("best", best == next.get(0));
             session.reset();
             InputStream stream = new ByteArrayInputStream(text.getBytes(StandardCharsets.UTF_8));
             show("stream", session.feed(stream, new FeedOptions().prefix(false)));
