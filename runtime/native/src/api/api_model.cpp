@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "api/handles.h"
+#include "core/resident.h"
 #include "session/golden.h"
 
 #ifndef LCC_VERSION
@@ -91,7 +93,10 @@ lcc_status lcc_model_open(const char* path, const lcc_model_options* options, lc
     });
 }
 
-void lcc_model_close(lcc_model* model) { delete model; }
+void lcc_model_close(lcc_model* model) {
+    delete model;
+    trim();
+}
 
 lcc_status lcc_model_get_info(const lcc_model* model, lcc_model_info* info) {
     return call([&] {

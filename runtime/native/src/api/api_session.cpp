@@ -4,6 +4,7 @@
 
 #include "api/handles.h"
 #include "core/peak_memory.h"
+#include "core/resident.h"
 
 using namespace lcc;
 
@@ -112,7 +113,10 @@ lcc_status lcc_session_open(lcc_model* model, const lcc_session_options* options
     });
 }
 
-void lcc_session_close(lcc_session* session) { delete session; }
+void lcc_session_close(lcc_session* session) {
+    delete session;
+    trim();
+}
 
 void lcc_cancel(lcc_session* session) {
     if (session != nullptr) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/resident.h"
 #include "engines/cpu_features.h"
 
 namespace lcc {
@@ -119,6 +120,9 @@ OnnxRuntimeEngine::OnnxRuntimeEngine(const std::string& folder, const Manifest& 
                 if (!refused.empty()) {
                     throw artifact_error(path.u8string() + ": ONNX Runtime " + api_.version +
                                          " cannot load it: " + refused);
+                }
+                if (!options.mapped) {
+                    page_out(folder);  // its weights are packed
                 }
             }
             try {

@@ -4,6 +4,7 @@
 
 #include "artifact/folder.h"
 #include "core/error.h"
+#include "core/resident.h"
 
 namespace lcc {
 
@@ -65,6 +66,10 @@ std::shared_ptr<Model> open_model(const std::string& folder, const ModelOptions&
     const Manifest whole = read_manifest(folder);
     verify_files(folder, whole, options.hashes);
     choose(*model, whole, options);
+    if (!options.engine.mapped) {
+        page_out(folder);
+    }
+    trim();
     model->tokenizer = open_tokenizer(folder, model->manifest);
     model->generation_config = Json::object();
     if (lists(whole, "generation_config.json")) {
