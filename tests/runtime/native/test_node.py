@@ -21,11 +21,14 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     folder = tmp_path_factory.mktemp("app")
-    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--install-links")
-    command = ["npm", "install", *quiet, "--prefix", str(folder), str(NODE)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        pytest.skip(f"npm cannot install koffi: {done.stderr.strip().splitlines()[:1]}")
+    how = ("--ignore-scripts", "--no-audit", "--no-fund", "--install-links", "--prefer-offline")
+    command = ["npm", "install", *how, "--prefix", str(folder), str(NODE)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not install koffi within two minutes")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"npm cannot install koffi: {error.stderr.strip()[:200]}")
     return folder
 
 
@@ -71,6 +74,21 @@ def test_the_program_of_the_page(
     (app / "app.js").write_text(told.program("js"), encoding="utf-8")
     output = told.run("node", "app.js", cwd=app, LCC_LIBRARY=liblcc, LCC_ONNXRUNTIME=onnx_runtime)
     assert output == told.page_prints(tiny_artifact)
+
+
+def test_stacks_are_large_enough_for_an_engine(app: Path, liblcc: Path) -> None:
+    code = """
+    const koffi = require('koffi');
+    if (process.argv[1] === 'before') koffi.load(null);
+    const { Model } = require('long-context-compiler');
+    console.log(`bytes\\t${koffi.config().async_stack_size}`);
+    Model.open('nothing').catch((error) => console.log(`said\\t${error.status} ${error.message}`));
+    """
+    got = told.lines(told.run("node", "-e", code, cwd=app, LCC_LIBRARY=liblcc))
+    assert int(got["bytes"]) >= 8 << 20
+    assert got["said"].startswith("3 nothing")
+    got = told.lines(told.run("node", "-e", code, "before", cwd=app, LCC_LIBRARY=liblcc))
+    assert re.match(r"2 koffi has stacks of \d+ bytes, .*; require long-context", got["said"])
 
 
 def test_structs_are_those_of_the_header() -> None:

@@ -3,6 +3,16 @@
 const koffi = require('koffi');
 const { LccError, refuse, status } = require('./errors.js');
 
+// koffi runs calls on stacks of its own, whose 128 KiB are too few for an engine: it would crash.
+const STACK_BYTES = 8 << 20;
+if (koffi.config().async_stack_size < STACK_BYTES) {
+  try {
+    koffi.config({ async_stack_size: STACK_BYTES, sync_stack_size: STACK_BYTES });
+  } catch {
+    // koffi is in use already: `load` says so
+  }
+}
+
 const NAMES = { win32: 'lcc.dll', darwin: 'liblcc.dylib' };
 
 // Members in the order of lcc.h. `size` comes first and is set by `sized`.
@@ -115,6 +125,14 @@ function library(path) {
 }
 
 function load(file) {
+  const bytes = koffi.config().async_stack_size;
+  if (bytes < STACK_BYTES) {
+    throw new LccError(
+      status.TARGET,
+      `koffi has stacks of ${bytes} bytes, wanted ${STACK_BYTES}: it was used before; require ` +
+        'long-context-compiler before other packages that load libraries',
+    );
+  }
   let opened;
   try {
     opened = koffi.load(file);
