@@ -162,7 +162,7 @@ ort::SessionOptions* OnnxRuntimeEngine::session_options(const EngineOptions& opt
     const auto entry = [&](const char* key) {
         api_.check(api_.AddSessionConfigEntry(how, key, "1"), where);
     };
-    api_.check(api_.SetSessionLogSeverityLevel(how, ort::LOG_ERROR), where);
+    api_.check(api_.SetSessionLogSeverityLevel(how, ort::LOG_FATAL), where);
     if (options.threads > 0) {
         api_.check(api_.SetIntraOpNumThreads(how, options.threads), where);
     }

@@ -84,7 +84,7 @@ std::unique_ptr<Api> open(const std::string& path) {
     if (!missing.empty()) {
         throw target_error(path + ": ONNX Runtime " + api->version + " lacks " + missing);
     }
-    api->check(api->CreateEnv(LOG_ERROR, "lcc", &api->env), path);
+    api->check(api->CreateEnv(LOG_FATAL, "lcc", &api->env), path);
     api->check(api->CreateMemoryInfo("Cpu", DEVICE_ALLOCATOR, 0, MEMORY_DEFAULT, &api->host), path);
     register_arena(*api);
     return api;

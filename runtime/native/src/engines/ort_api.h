@@ -32,7 +32,7 @@ using PathChar = char;
 #endif
 
 // Values of its enumerations.
-constexpr int LOG_ERROR = 3;
+constexpr int LOG_FATAL = 4;  // what it says of an error is in the status
 constexpr int DEVICE_ALLOCATOR = 0, ARENA_ALLOCATOR = 1, MEMORY_DEFAULT = 0;
 constexpr int FLOAT = 1, INT32 = 6, INT64 = 7, FLOAT16 = 10;
 
