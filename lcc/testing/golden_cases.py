@@ -16,20 +16,21 @@ BLOCKS = "0: full; 1: block_sparse(block=4, stride=3, local=4, reach=40)"
 
 @dataclass(frozen=True)
 class Case:
-    """What is compiled; everything else is as by default."""
+    """What is compiled; everything else is as by default. `options`: of the policy."""
 
     model: str
     policy: str
     config: dict[str, Any] = field(default_factory=dict)
     absolute: bool = False
     heads: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 CASES = {
     "consensus": Case("llama", "consensus"),
     "consensus, heads": Case("llama", "consensus", heads=True),
     "infinipot, absolute": Case("qwen3", "infinipot", absolute=True),
-    "locret": Case("llama", "locret", heads=True),
+    "locret": Case("llama", "locret", heads=True, options={"tail_size": 6}),
     "snapkv, window": Case("llama", "snapkv", {"plan": WINDOW}),
     "h2o, no rotation": Case("gpt2", "h2o"),
     "sink_window, blocks": Case("llama", "sink_window", {"plan": BLOCKS}),
@@ -77,7 +78,7 @@ def _config_of(case: Case, source: Path, root: Path) -> CompileConfig:
         save_heads(heads, random_heads(load_model(str(source)).module))
     return CompileConfig(
         cache=cache,
-        policy=PolicyConfig(name=case.policy),
+        policy=PolicyConfig(name=case.policy, options=case.options),
         heads=None if heads is None else str(heads),
         **case.config,
     )
