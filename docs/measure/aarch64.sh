@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A 64-bit Arm Debian with Python, lcc's runtime and TVM's, in the folder .aarch64: what
-# tests/targets/test_tvm_aarch64.py runs under qemu-user. Needs apt-get (as root) and pip, no Arm.
+# A 64-bit Arm Debian with Python, ONNX Runtime and TVM, in the folder .aarch64: what
+# tests/targets/test_tvm_aarch64.py and tests/runtime/native/test_aarch64.py run under qemu-user.
+# Needs apt-get (as root) and pip, no Arm.
 #
 #   bash docs/measure/aarch64.sh && pytest tests/targets/test_tvm_aarch64.py
 set -euo pipefail
@@ -24,7 +25,15 @@ wheels=(--only-binary=:all: --implementation cp --python-version 3.11)
 for tag in 2_17 2_27 2_28 2_34 2_39; do wheels+=(--platform "manylinux_${tag}_aarch64"); done
 pip install -q --no-deps --target "$place/site" "${wheels[@]}" --platform manylinux2014_aarch64 \
   -c constraints.txt numpy tokenizers jinja2 markupsafe msgspec safetensors tqdm \
-  apache-tvm apache-tvm-ffi ml-dtypes typing-extensions
+  apache-tvm apache-tvm-ffi ml-dtypes typing-extensions onnxruntime
+
+# ONNX Runtime asks /proc/cpuinfo for the Arm core, and ends the process where it is that of an x86.
+mkdir -p "$place/root/proc"
+for core in 0 1; do
+  printf 'processor\t: %s\nBogoMIPS\t: 100.00\nFeatures\t: fp asimd crc32 atomics asimddp\n' $core
+  printf 'CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\n'
+  printf 'CPU part\t: 0xd0c\nCPU revision\t: 1\n\n'
+done >"$place/root/proc/cpuinfo"
 qemu-aarch64 -L "$place/root" "$place/root/usr/bin/$python" -c \
   'import platform; print("Python", platform.python_version(), "on", platform.machine())'
 touch "$place/ready"
