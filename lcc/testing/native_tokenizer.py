@@ -12,6 +12,8 @@ import lcc.runtime
 
 NATIVE = Path(lcc.runtime.__file__).resolve().parent / "native"
 
+SECONDS = 300  # for one call: a square of the text's size would take longer
+
 
 def compiler() -> str | None:
     """A C++ compiler of this machine; None = there is none."""
@@ -92,7 +94,9 @@ class NativeTokenizer:
 
     def _process(self, *words: str, data: bytes = b"") -> bytes:
         command = [str(self._program), str(self._tables), *words]
-        result = subprocess.run(command, check=False, capture_output=True, input=data)
+        result = subprocess.run(
+            command, check=False, capture_output=True, input=data, timeout=SECONDS
+        )
         if result.returncode:
             raise RuntimeError(f"{result.returncode}: {result.stderr.decode()}")
         return result.stdout

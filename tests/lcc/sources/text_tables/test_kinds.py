@@ -69,6 +69,8 @@ def test_forms(form: str) -> None:
     some = (
         "aé\u0301\u0323\u0334\u0345\u093c\u09be\u1e9b\ufb01K한가\u1100\u1161\u11a8İΣς㎏\u0f71\u0f72"
     )
+    for text in (some, some[::-1], *(x + y for x in some for y in some)):
+        assert tables.encode(text) == backend.encode(text).ids
     letters = st.sampled_from(some) | st.characters(exclude_categories=["Cs"])
 
     @given(st.text(letters, max_size=20))
