@@ -4,6 +4,7 @@
 //   column NAME ROLE DTYPE [SIZE ...]   a column of the manifest
 //   manifest FINGERPRINT CAPACITY
 //   open PATH DTYPE LIMIT               LIMIT 0 = none
+//   begin COUNT HELD | put COLUMN COUNT FILE | commit
 //   append COUNT HELD FILE              FILE: all columns behind one another, as buffers have them
 //   read COLUMN FIRST COUNT FILE        writes the rows to FILE
 //   take COLUMN FILE [ROW ...]          likewise
@@ -22,6 +23,7 @@
 
 #include "core/archive.h"
 #include "core/error.h"
+#include "core/log.h"
 
 namespace {
 
@@ -54,13 +56,17 @@ void write_file(const std::string& path, const View& view) {
         .write(view.as<char>(), static_cast<std::streamsize>(view.bytes()));
 }
 
+void put(const Column& column, int64_t count, std::istream& file) {
+    const Tensor rows = rows_of(column, count);
+    file.read(rows.as<char>(), static_cast<std::streamsize>(rows.view().bytes()));
+    archive->put(column.name, rows.view());
+}
+
 std::string append(int64_t count, int64_t held, const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     archive->begin(count, held);
     for (const Column& column : manifest.archive) {
-        const Tensor rows = rows_of(column, count);
-        file.read(rows.as<char>(), static_cast<std::streamsize>(rows.view().bytes()));
-        archive->put(column.name, rows.view());
+        put(column, count, file);
     }
     return std::to_string(archive->commit());
 }
@@ -83,6 +89,15 @@ std::string run(std::istringstream& words) {
         ArchiveOptions options;
         words >> options.path >> options.dtype >> options.limit;
         archive = open_archive(manifest, options);
+    } else if (command == "begin") {
+        words >> one >> other;
+        archive->begin(one, other);
+    } else if (command == "put") {
+        words >> name >> one >> path;
+        std::ifstream file(path, std::ios::binary);
+        put(column_of(name), one, file);
+    } else if (command == "commit") {
+        return std::to_string(archive->commit());
     } else if (command == "append") {
         words >> one >> other >> path;
         return append(one, other, path);
@@ -134,12 +149,13 @@ int main() {
     const auto log = [](void*, int32_t level, const char* message) {
         std::fprintf(stderr, "%d %s\n", level, message);
     };
-    lcc_set_log(log, nullptr, LCC_LOG_DEBUG);
+    lcc::set_log(log, nullptr, LCC_LOG_DEBUG);
     std::string line;
     while (std::getline(std::cin, line)) {
         std::istringstream words(line);
         try {
-            std::cout << "ok " << run(words) << std::endl;
+            const std::string answer = run(words);
+            std::cout << "ok " << answer << std::endl;
         } catch (const lcc::Error& error) {
             std::cout << "error " << error.status() << " " << error.what() << std::endl;
         }

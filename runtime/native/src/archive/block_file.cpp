@@ -62,8 +62,8 @@ void check_columns(const FilePage& page, const FilePage& wanted) {
         if (found != nullptr && mine != nullptr && found->shape == mine->shape) {
             throw archive_error("keeps " + name + " in " + name_of(found->dtype) + ", wanted " +
                                 name_of(mine->dtype) +
-                                "; open it with the dtype that it was made with, or give another "
-                                "path");
+                                "; open it with the dtype that it was made with (--archive-dtype), "
+                                "or give another path");
         }
         throw archive_error("of other columns (" + name + ": " +
                             (found == nullptr ? "none" : found->shown()) + ", wanted " +

@@ -35,7 +35,7 @@ uint32_t crc_of(const std::string& bytes, size_t from = 0) {
     return crc32(bytes.data() + from, bytes.size() - from);
 }
 
-FileColumn read_column(const Json& json, const std::string& where) {
+FileColumn read_file_column(const Json& json, const std::string& where) {
     const Fields fields(json, where, {"dtype", "name", "shape"});
     FileColumn column;
     column.name = fields.text("name");
@@ -132,7 +132,7 @@ FilePage decode_page(const std::string& start, const std::string& text) {
         const Fields fields(json, "page", {"columns", "fingerprint", "rows", "slots"});
         FilePage page;
         page.fingerprint = fields.text("fingerprint");
-        page.columns = fields.list<FileColumn>("columns", read_column);
+        page.columns = fields.list<FileColumn>("columns", read_file_column);
         page.rows = fields.integer("rows");
         page.slots = fields.integer("slots", 0);
         const bool limited = fields.has("slots");
