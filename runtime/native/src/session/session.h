@@ -15,6 +15,9 @@
 
 namespace lcc {
 
+// As catalyst: the first tokens of the text itself.
+constexpr const char* BEGINNING_CATALYST = "beginning";
+
 struct SessionOptions {
     AskedSizes sizes;
     std::optional<int64_t> seed;  // of the numbers that policy "random" draws
