@@ -35,7 +35,8 @@ const char* const USAGE =
     "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
     "  --stop TEXT              end the answer before this text, may be repeated\n"
     "  --capacity N, --budget N, --chunk-size N, --threads N, --target NAME, --mapped\n"
-    "  --engine PATH            ONNX Runtime's library; else the variable LCC_ONNXRUNTIME\n"
+    "  --engine PATH            ONNX Runtime's library, else the variable LCC_ONNXRUNTIME; or TVM's\n"
+    "                           folder, else LCC_TVM\n"
     "  -v, --verbose            times on stderr\n";
 
 struct UsageError : std::runtime_error {
