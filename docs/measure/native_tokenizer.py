@@ -1,6 +1,6 @@
 """The native tokenizer against the tokenizers library: equal ids, speed, memory. Linux only.
 
-python docs/measure/native_tokenizer.py qwen=tokenizer.json smollm2=package:smollm2 [--texts DIR]
+python docs/measure/native_tokenizer.py qwen=tokenizer.json smollm2=smollm2 [--texts DIR]
 
 Texts: Python's standard library, the message catalogues of this machine in all their languages, all
 blocks of Unicode, and the .txt files of a folder; then strings drawn at random. Ids are compared
@@ -97,10 +97,12 @@ def drawn(count: int, added: list[str]) -> Iterator[str]:
 
 
 def tokenizer_page(source: str) -> str:
-    """`tokenizer.json` of a file, a GGUF file, or `package:NAME`."""
+    """`tokenizer.json` of a file, a GGUF file, `package:NAME` or `smollm2`."""
     if source.endswith(".json"):
         return Path(source).read_text(encoding="utf-8")
-    path = Path(source) if source.endswith(".gguf") else Path(locate(source).path)
+    path = Path(source) if source.endswith(".gguf") else locate(source).gguf
+    if path is None:
+        raise SystemExit(f"{source}: wanted a tokenizer.json or a GGUF file")
     return GgufModel(path, source).files["tokenizer.json"].decode()
 
 
@@ -117,7 +119,9 @@ def differences(native: NativeTokenizer, backend, texts: list[str]) -> int:  # t
 def main() -> None:
     """Print a row of a table for each tokenizer."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("tokenizers", nargs="+", help="NAME=tokenizer.json, .gguf or package:NAME")
+    parser.add_argument(
+        "tokenizers", nargs="+", help="NAME=tokenizer.json, .gguf, package:NAME or smollm2"
+    )
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--strings", type=int, default=100_000)
     options = parser.parse_args()
