@@ -5,6 +5,7 @@
       step.onnx  head.onnx ...  the programs; one file may serve several of them
       weights.bin ...           whatever the programs refer to
       tokenizer.json  tokenizer_config.json  chat_template.jinja  generation_config.json
+      text.bin                  the tokenizer as tables, where every rule of it has one
 
 Files that the manifest does not list are never opened.
 """
