@@ -56,6 +56,9 @@ void each_stretch(const View& view, size_t axis, int64_t first, int64_t count, C
     }
     const size_t stride = inner * static_cast<size_t>(view.shape[axis]);
     const size_t size = inner * static_cast<size_t>(count);
+    if (size == 0) {
+        return;  // the memory of nothing may be a null pointer, which memcpy must not get
+    }
     char* place = static_cast<char*>(view.data) + inner * static_cast<size_t>(first);
     for (size_t i = 0; i < outer; ++i, place += stride) {
         copy(place, size);
