@@ -64,7 +64,7 @@ public:
     }
 
     void write(const void* data, size_t size) {
-        if (std::fwrite(data, 1, size, file_.get()) != size) {
+        if (size > 0 && std::fwrite(data, 1, size, file_.get()) != size) {  // of nothing: no memory
             fail();
         }
     }
