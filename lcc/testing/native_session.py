@@ -69,6 +69,30 @@ class GenerateOptions(_Struct):
     ]
 
 
+class FeedOptions(_Struct):
+    """lcc_feed_options of lcc.h."""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("protect", c_int32),
+        ("last", c_int32),
+        ("no_prefix", c_int32),
+        ("plain", c_int32),
+        ("catalyst", c_char_p),
+        ("catalyst_length", c_size_t),
+        ("catalyst_ids", c_void_p),
+        ("catalyst_count", c_size_t),
+        ("progress", c_void_p),
+        ("user", c_void_p),
+    ]
+
+
+class Message(ctypes.Structure):
+    """lcc_message of lcc.h."""
+
+    _fields_ = [("role", c_char_p), ("content", c_char_p)]
+
+
 class Stats(_Struct):
     """lcc_session_stats of lcc.h."""
 
