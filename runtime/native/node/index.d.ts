@@ -188,6 +188,11 @@ export class Session {
   readonly stopped: boolean;
   /** How many tokens were read. Ids are read as they are. */
   feed(text: string | ArrayLike<number>, options?: FeedOptions): Promise<number>;
+  /** The same for a text that is never in memory as a whole: a file's stream, in UTF-8. */
+  feedStream(
+    source: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>,
+    options?: FeedOptions,
+  ): Promise<number>;
   /** Reads ids, and gives the negative log likelihood of each; of a text's first one 1e30. */
   nll(ids: ArrayLike<number>): Promise<Float32Array>;
   /** What cycles look for; "beginning" = the first tokens of the text. */

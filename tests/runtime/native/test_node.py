@@ -45,15 +45,18 @@ def test_the_package_does_as_python_does(
         assert json.loads(got[name]) == wanted[name], name
     assert got["stats"] == wanted["stats"]
     assert got["read"] == f"{count} 1 false"
-    assert got["rewound"] == str(count)
+    assert got["rewound"] == got["stream"] == str(count)
+    assert json.loads(got["stream next"]) == wanted["next"]
+    assert got["stream fails"] == "Error: from the stream"
     for name in (
         *("event loop goes on", "decoded", "zero byte", "cycles", "best", "again", "stop"),
-        *("goes on", "listener stopped", "archived"),
+        *("goes on", "listener stopped", "archived", "stream kept"),
     ):
         assert got[name] == "true", name
     assert got["golden"] == "reproduced"
     assert got["nll"] == "5"
-    assert got["cancelled"] == got["closed while it reads"] == "true true"
+    for name in ("cancelled", "closed while it reads", "stream stopped"):
+        assert got[name] == "true true", name
     assert got["detached"] == "-1"
     for name, word in (
         *(("missing", "ARTIFACT"), ("busy", "BUSY"), ("option", "CONFIG"), ("in use", "ARCHIVE")),

@@ -85,6 +85,9 @@ int32_t lcc_feed(void *session, void *text, size_t length, lcc_feed_options *opt
     *read);
 int32_t lcc_feed_ids(void *session, void *ids, size_t count, lcc_feed_options *options, _Out_
     size_t *read);
+int32_t lcc_feed_begin(void *session, lcc_feed_options *options);
+int32_t lcc_feed_write(void *session, void *text, size_t length);
+int32_t lcc_feed_end(void *session, _Out_ size_t *read);
 int32_t lcc_nll(void *session, void *ids, size_t count, void *nll);
 int32_t lcc_set_catalyst(void *session, void *text, size_t length);
 int32_t lcc_set_catalyst_ids(void *session, void *ids, size_t count);

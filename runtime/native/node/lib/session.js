@@ -26,35 +26,38 @@ class Session {
   }
 
   async feed(text, options = {}) {
-    known(options, 'protect', 'last', 'prefix', 'plain', 'catalyst', 'progress');
     const isText = typeof text === 'string';
     const given = isText ? utf8('text', text) : ids('ids', text);
-    const catalyst = options.catalyst ?? null;
-    const words = typeof catalyst === 'string' ? utf8('catalyst', catalyst) : null;
-    const asked = catalyst === null || words !== null ? null : ids('catalyst', catalyst);
-    const progress = options.progress
-      ? register((_, now) => this.#progress(options.progress, now), 'lcc_progress_fn')
-      : null;
-    const how = sized('lcc_feed_options', {
-      protect: options.protect ? 1 : 0,
-      last: options.last ? 1 : 0,
-      no_prefix: options.prefix === false ? 1 : 0,
-      plain: options.plain ? 1 : 0,
-      catalyst: words,
-      catalyst_length: words?.length ?? 0,
-      catalyst_ids: asked,
-      catalyst_count: asked?.length ?? 0,
-      progress,
-    });
     const read = [0];
-    try {
-      const call = isText ? this.#lcc.feed : this.#lcc.feed_ids;
-      await this.#move(call, given, given.length, how, read);
-    } finally {
-      if (progress !== null) {
-        unregister(progress);
+    const call = isText ? this.#lcc.feed : this.#lcc.feed_ids;
+    await this.#withFeedOptions(options, (how) => this.#move(call, given, given.length, how, read));
+    return read[0];
+  }
+
+  async feedStream(source, options = {}) {
+    const read = [0];
+    await this.#withFeedOptions(options, async (how) => {
+      await this.#move(this.#lcc.feed_begin, how);
+      const before = this.stats().tokens;
+      let over = false; // of itself: a write failed or was stopped
+      try {
+        for await (const piece of source) {
+          const bytes = typeof piece === 'string' ? utf8('text', piece) : piece;
+          over = true;
+          over = (await this.#move(this.#lcc.feed_write, bytes, bytes.length)) === STOPPED;
+          if (over) {
+            read[0] = this.stats().tokens - before;
+            return;
+          }
+        }
+      } catch (error) {
+        if (!over) {
+          await this.#move(this.#lcc.feed_end, read); // what came before is part of the session
+        }
+        throw error;
       }
-    }
+      await this.#move(this.#lcc.feed_end, read);
+    });
     return read[0];
   }
 
@@ -160,6 +163,34 @@ class Session {
 
   close() {
     this.#handle.close(this.#lcc.cancel);
+  }
+
+  async #withFeedOptions(options, call) {
+    known(options, 'protect', 'last', 'prefix', 'plain', 'catalyst', 'progress');
+    const { catalyst = null } = options;
+    const words = typeof catalyst === 'string' ? utf8('catalyst', catalyst) : null;
+    const asked = catalyst === null || words !== null ? null : ids('catalyst', catalyst);
+    const progress = options.progress
+      ? register((_, now) => this.#progress(options.progress, now), 'lcc_progress_fn')
+      : null;
+    const how = sized('lcc_feed_options', {
+      protect: options.protect ? 1 : 0,
+      last: options.last ? 1 : 0,
+      no_prefix: options.prefix === false ? 1 : 0,
+      plain: options.plain ? 1 : 0,
+      catalyst: words,
+      catalyst_length: words?.length ?? 0,
+      catalyst_ids: asked,
+      catalyst_count: asked?.length ?? 0,
+      progress,
+    });
+    try {
+      await call(how);
+    } finally {
+      if (progress !== null) {
+        unregister(progress);
+      }
+    }
   }
 
   #start(prompt, options) {

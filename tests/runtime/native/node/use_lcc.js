@@ -53,6 +53,24 @@ async function read(model, ids) {
   await refused('after close', () => session.feed(ids));
 }
 
+async function stream(model, text) {
+  const session = model.session();
+  const blocks = () => fs.createReadStream(textFile, { highWaterMark: 7 }); // cuts characters
+  show('stream', await session.feedStream(blocks(), { prefix: false }));
+  show('stream next', JSON.stringify(await all(session.generateIds(null, six))));
+  await session.reset();
+  async function* broken() {
+    yield text.slice(0, 50);
+    throw new Error('from the stream');
+  }
+  await refused('stream fails', () => session.feedStream(broken()));
+  show('stream kept', session.stats().tokens >= 50 && (await session.feed(text)) > 50);
+  const two = (now) => now.tokens < 30;
+  const read = await session.feedStream(blocks(), { progress: two });
+  show('stream stopped', `${session.stopped} ${read > 0 && read < text.length}`);
+  session.close();
+}
+
 async function write(model, text) {
   const session = model.session();
   const file = `${scratch}/\u4e66 state`;
@@ -67,7 +85,10 @@ async function write(model, text) {
   const before = (await all(session.generate('Who?', { ...six, stop }))).join('');
   show('stop', before === answer.slice(0, answer.indexOf(stop)));
   await session.reset();
-  const talk = [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: 'Who are you?' }];
+  const talk = [
+    { role: 'system', content: 'Be brief.' },
+    { role: 'user', content: 'Who are you?' },
+  ];
   show('chat', bytes((await all(session.chat(talk, six))).join('')));
   await refused('option', () => all(session.generate('Who?', { topP: 7 })));
   await refused('unknown option', () => all(session.generate('Who?', { maxTokens: 7 })));
@@ -127,6 +148,7 @@ async function archive(model, ids) {
   show('zero byte', model.decode(model.encode('a\0b')) === 'a\0b');
   await refused('half of a pair', () => model.encode('\ud83d'));
   await read(model, ids);
+  await stream(model, text);
   await write(model, text);
   await stop(model, ids);
   await archive(model, ids);
