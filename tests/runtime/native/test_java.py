@@ -53,7 +53,10 @@ def test_the_classes_do_as_python_does(
     assert got["golden"] == "reproduced"
     assert got["nll"] == "5"
     assert got["listener stopped"] == "2 true"
-    assert got["cancelled"] == got["closed in a callback"] == "true true"
+    for name in ("cancelled", "closed in a callback", "stream stopped"):
+        assert got[name] == "true true", name
+    assert got["stream fails"] == "IOException: from the stream"
+    assert got["stream kept"] == "true"
     assert got["no archive"] == got["detached"] == "-1"
     assert got["missing"].startswith("LCC_ERROR_ARTIFACT: ")
     assert "nothing.lcc" in got["missing"]

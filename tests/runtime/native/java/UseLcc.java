@@ -1,6 +1,7 @@
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.SequenceInputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Paths;
@@ -30,7 +31,8 @@ final class UseLcc {
     public static void main(String[] arguments) throws Exception {
         String folder = arguments[0];
         String engine = arguments[1];
-        String text = new String(Files.readAllBytes(Paths.get(arguments[2])), StandardCharsets.UTF_8);
+        byte[] bytes = Files.readAllBytes(Paths.get(arguments[2]));
+        String text = new String(bytes, StandardCharsets.UTF_8);
         String scratch = arguments[3];
         ModelOptions how = new ModelOptions().engineLibrary(engine).threads(1);
         List<String> log = Collections.synchronizedList(new ArrayList<>());
@@ -95,6 +97,22 @@ final class UseLcc {
             InputStream stream = new ByteArrayInputStream(text.getBytes(StandardCharsets.UTF_8));
             show("stream", session.feed(stream, new FeedOptions().prefix(false)));
             show("stream next", all(session.generateIds(null, SIX)));
+            session.reset();
+            byte[] begin = text.substring(0, 60).getBytes(StandardCharsets.UTF_8);
+            InputStream broken = new SequenceInputStream(
+                    new ByteArrayInputStream(begin),
+                    new InputStream() {
+                        @Override
+                        public int read() throws IOException {
+                            throw new IOException("from the stream");
+                        }
+                    });
+            refused("stream fails", () -> session.feed(broken, null));
+            show("stream kept", session.stats().tokens >= 60 && session.feed(text) > 60);
+            stream = new ByteArrayInputStream(text.getBytes(StandardCharsets.UTF_8));
+            FeedOptions two = new FeedOptions().progress(now -> now.tokens < 30);
+            long some = session.feed(stream, two);
+            show("stream stopped", session.stopped() + " " + (some > 0 && some < ids.length));
             session.reset();
             show("nll", session.nll(Arrays.copyOf(ids, 5)).length);
         }
