@@ -10,7 +10,7 @@ place="$PWD/.aarch64"
 rm -rf "$place"
 mkdir -p "$place"/{debs,root} "$place"/apt/{lists,archives}/partial
 
-apt-get install -y -q qemu-user g++-aarch64-linux-gnu
+apt-get install -y -q qemu-user g++-aarch64-linux-gnu cmake
 arm=(-o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Dir::State="$place/apt"
   -o Dir::State::Lists="$place/apt/lists" -o Dir::State::status=/dev/null
   -o Dir::Cache::archives="$place/apt/archives" -o APT::Sandbox::User=root)
@@ -37,3 +37,7 @@ done >"$place/root/proc/cpuinfo"
 qemu-aarch64 -L "$place/root" "$place/root/usr/bin/$python" -c \
   'import platform; print("Python", platform.python_version(), "on", platform.machine())'
 touch "$place/ready"
+
+cmake --toolchain "$PWD/runtime/native/cmake/aarch64-linux.cmake" -S runtime/native \
+  -B "$place/native" -DCMAKE_BUILD_TYPE=Debug
+cmake --build "$place/native" --parallel "$(nproc)"
