@@ -102,6 +102,24 @@ def opened(native_build: Path, artifact: Path, engine: object, **env: str) -> st
     return done.stdout.strip()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_program_keeps_its_signals(artifact: Path, native_build: Path) -> None:
+    """TVM would take that of a bad address, on which a Java machine lives."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lcc.testing.native_session import library_in\n"
+        "def caught():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(line for line in lines if line.startswith('SigCgt'))\n"
+        "before = caught()\n"
+        "library_in(Path(sys.argv[1])).open(Path(sys.argv[2]), sys.argv[3])\n"
+        "print(caught() == before)\n"
+    )
+    command = [sys.executable, "-c", code, str(native_build), str(artifact), str(PACKAGES)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_where_the_runtime_is_found(artifact: Path, native_build: Path, tmp_path: Path) -> None:
     both = tmp_path / "both"
     both.mkdir()

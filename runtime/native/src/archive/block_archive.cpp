@@ -5,6 +5,7 @@
 
 #include "archive/recovery.h"
 #include "core/error.h"
+#include "core/log.h"
 
 namespace lcc {
 
@@ -44,7 +45,8 @@ try : path_(path), file_(path, fingerprint, layout, limit_bytes), numbering_({},
 BlockArchive::~BlockArchive() {
     try {
         file_.flush();
-    } catch (const SystemRefusal&) {  // the blocks are in the system's memory, whole
+    } catch (const SystemRefusal& refusal) {  // the blocks are in the system's memory, whole
+        log_line(LCC_LOG_WARNING, path_ + ": " + refusal.what());
     }
 }
 

@@ -1,6 +1,7 @@
 #include "engines/tvm_library.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
@@ -50,6 +51,25 @@ std::string find(const std::vector<fs::path>& places, const char* name) {
     return "";
 }
 
+// TVM takes the signal of a bad address when it is loaded, to print where it happened. It is the
+// program's own: a Java machine lives on it.
+class SignalsKept {
+public:
+#if defined(_WIN32)
+    SignalsKept() : before_(std::signal(SIGSEGV, SIG_DFL)) { std::signal(SIGSEGV, before_); }
+    ~SignalsKept() { std::signal(SIGSEGV, before_); }
+
+private:
+    void (*before_)(int);
+#else
+    SignalsKept() { sigaction(SIGSEGV, nullptr, &before_); }
+    ~SignalsKept() { sigaction(SIGSEGV, &before_, nullptr); }
+
+private:
+    struct sigaction before_ {};
+#endif
+};
+
 void* open(const std::string& path) {
     void* library = open_library(path, true);
     if (library == nullptr) {
@@ -62,6 +82,7 @@ void* open(const std::string& path) {
 }  // namespace
 
 Libraries open_libraries(const std::string& given) {
+    const SignalsKept kept;
     const char* variable = std::getenv("LCC_TVM");
     const std::string path = !given.empty() ? given : variable != nullptr ? variable : "";
     if (path.empty()) {
