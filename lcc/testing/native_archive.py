@@ -13,6 +13,8 @@ from lcc.runtime.archive.rows import ROWS, ArchiveRows, columns_of
 
 CAPACITY = 256
 FINGERPRINT = "f" * 64
+DTYPES = ("float16", "float32", "int8")
+COUNTS = (100, 128, 300, 5, 129)  # of rows, one append after the other
 COLUMNS = (
     SimpleNamespace(name="key_0", role=Role.KEY, dtype="float32", shape=(2, 5)),
     SimpleNamespace(name="value_0", role=Role.VALUE, dtype="float32", shape=(2, 5)),
@@ -107,4 +109,22 @@ def drawn(seed: int, count: int) -> dict[str, np.ndarray]:
         rows[column.name] = (random.normal(size=shape) * sizes).astype(np.float32)
     rows["key_0"][:, 1, 2] = 7  # a channel that never changes
     rows["value_0"][:, 0, 0] = np.arange(count) % 2 + 2048.5  # halfway between two of float16
+    # Halfway between two steps of 8 bits: they are 1 where -127 and 127 are there.
+    rows["value_0"][:, 0, 1] = np.array([-127, 127, 0.5, 1.5, -2.5])[np.arange(count) % 5]
     return rows
+
+
+def limit_of(dtype: str, blocks: int, folder: Path) -> int:
+    """Bytes of a file with room for so many blocks."""
+    with python(folder / "sized", dtype).archive as archive:
+        return archive.file_bytes + blocks * archive.layout.block_bytes
+
+
+def fill(native: Native, path: Path, dtype: str = "float16", limit: int = 0) -> int:
+    """Make an archive with rows of COUNTS, each drawn by its number, and close it."""
+    native.open(path, dtype, limit)
+    held = 0
+    for seed, count in enumerate(COUNTS):
+        held = native.append(drawn(seed, count), held)
+    native("close")
+    return held
