@@ -1,5 +1,6 @@
 """Archives that were killed, cut or changed: the native runtime does as Python does."""
 
+import hashlib
 import random
 import re
 import zlib
@@ -120,7 +121,7 @@ def outcome(open_one, path: Path) -> str:
         open_one()
     except (Refused, ArchiveError) as error:
         return re.sub(r"^4 ", "", str(error))
-    return str(zlib.crc32(path.read_bytes()))
+    return hashlib.sha256(path.read_bytes()).hexdigest()  # a crc32 says nothing of what has one
 
 
 @pytest.mark.parametrize("blocks", [0, 5])
@@ -185,7 +186,7 @@ def test_files_that_lost_everything_end_as_in_python(
         4, "little"
     )
     for data, words in (
-        (lost, "[0-9]+"),
+        (lost, "[0-9a-f]+"),
         (moved, ".*block [0-9] begins at row .*"),
     ):
         path.write_bytes(data)
