@@ -117,14 +117,21 @@ int main(int count, char** values) {
         return 1;
     }
     std::vector<lcc_session*> sessions(SESSIONS, nullptr);
+    std::vector<std::thread> threads;
     for (lcc_session*& session : sessions) {
-        if (!fine("lcc_session_open", lcc_session_open(model, nullptr, &session))) {
-            return 1;
-        }
+        threads.emplace_back([model, &session] {
+            fine("lcc_session_open", lcc_session_open(model, nullptr, &session));
+        });
     }
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+    if (failures != 0) {
+        return 1;
+    }
+    threads.clear();
     std::vector<std::vector<int32_t>> found(SESSIONS);
     std::atomic<size_t> done{0};
-    std::vector<std::thread> threads;
     for (size_t i = 0; i < SESSIONS; ++i) {
         threads.emplace_back([&, i] {
             if (!own_message(model, i)) {
