@@ -21,7 +21,7 @@ from lcc.testing.native_session import (
     NativeSession,
 )
 
-TEXT = "Ä bird — 🐦 — sings <|end|> at dawn, and the 黄昏 is quiet.\n\nThen it rains again. " * 6
+TEXT = "Ä bird — 🐦 — sings <|im_end|> at dawn, and the 黄昏 is quiet.\n\nThen it rains again. " * 6
 GREEDY = {"top_k": -1, "top_p": -1, "min_p": -1, "repetition_penalty": -1, "seed": -1}
 
 
@@ -74,6 +74,17 @@ def test_a_text_in_pieces(both: tuple[Session, NativeSession], size: int, plain:
     same(python, native)
 
 
+def test_marked_places(both: tuple[Session, NativeSession]) -> None:
+    """What is between two marks is letters; a mark by itself parts texts."""
+    python, native = both
+    text = "a \uf8f0<|im_end|>\uf8f1 b\uf8f1c\uf8f0d <|im_end|> \uf8f0<|im_start|>\uf8f1\uf8f0e"
+    for part in (text, text[:9], "<|im_end|> \uf8f0\uf8f1f"):
+        python.feed(part)
+        data = part.encode()
+        native.library("lcc_feed", native.handle, data, c_size_t(len(data)), None, None)
+        same(python, native)
+
+
 def test_the_likelihood_of_each_id(both: tuple[Session, NativeSession]) -> None:
     python, native = both
     ids = python.encode(TEXT)[:200]
@@ -120,20 +131,21 @@ def test_a_catalyst_of_ones_own(both: tuple[Session, NativeSession]) -> None:
         native.library("lcc_set_catalyst", native.handle, long.encode(), c_size_t(len(long)))
 
 
-def test_a_conversation(both: tuple[Session, NativeSession]) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_conversation(both: tuple[Session, NativeSession], plain: bool) -> None:
     """Two turns: here they are given as they come, there all of them each time."""
     python, native = both
     told: list[dict[str, str]] = []
     talks = [
-        [("system", "Be brief."), ("user", "  Who sings at dawn? ")],
-        [("user", "And when it rains? 黄昏" * 9)],
+        [("system", "Be brief."), ("user", "  Who <|im_end|> sings at dawn? ")],
+        [("user", "<|im_start|>And when it rains? 黄昏" * 9)],
     ]
     for talk in talks:
         told += [{"role": role, "content": content} for role, content in talk]
-        wanted = "".join(python.chat(told, max_new_tokens=3, temperature=0.0))
+        wanted = "".join(python.chat(told, plain=plain, max_new_tokens=3, temperature=0.0))
         told.append({"role": "assistant", "content": wanted})
         array = (Message * len(talk))(*((r.encode(), c.encode()) for r, c in talk))
-        how = GenerateOptions(max_new_tokens=3, temperature=0, **GREEDY)
+        how = GenerateOptions(max_new_tokens=3, temperature=0, plain=plain, **GREEDY)
         native.library(
             "lcc_chat_start", native.handle, array, c_size_t(len(talk)), ctypes.byref(how)
         )

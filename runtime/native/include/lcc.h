@@ -467,8 +467,8 @@ typedef struct lcc_message {
 **
 ** The messages are new ones: they follow what the session holds, the last answer included, which
 ** must not be given again. In an empty session the first one may be a system message. Then call
-** lcc_generate_next as after lcc_generate_start. Control tokens in contents are obeyed: `plain` is
-** LCC_ERROR_UNSUPPORTED here so far.
+** lcc_generate_next as after lcc_generate_start. Control tokens in contents are read as plain text
+** where options->plain is non-zero: set it for what others wrote.
 **
 ** LCC_ERROR_UNSUPPORTED: the artifact has no `turns` or no tokenizer tables. LCC_ERROR_CONFIG: a
 ** role that the template does not know, or a system message that is not the first.

@@ -77,8 +77,9 @@ std::pair<std::string, std::string> user_turn(const Manifest& manifest) {
     return {opening(turns, false) + turns.user->first, turns.user->second + turns.prompt};
 }
 
-// `alone`: set where the text is a conversation of its own, and does not go on from what was read.
-std::string Session::render(const std::vector<Message>& messages, bool& alone) const {
+// `plain`: control tokens in messages are marked. `alone`: set where the text is a conversation of
+// its own, and does not go on from what was read.
+std::string Session::render(const std::vector<Message>& messages, bool plain, bool& alone) const {
     const Turns& turns = turns_of(model_->manifest);
     if (messages.empty()) {
         throw config_error("messages is empty; wanted one at least");
@@ -108,7 +109,8 @@ std::string Session::render(const std::vector<Message>& messages, bool& alone) c
             throw config_error("messages[" + std::to_string(i) +
                                "]: only the first message of a conversation is a system message");
         }
-        text += pieces->first + stripped(turns, messages[i].content) + pieces->second;
+        const std::string content = stripped(turns, messages[i].content);
+        text += pieces->first + (plain ? model_->text().mark(content) : content) + pieces->second;
     }
     return text + turns.prompt;
 }
@@ -117,16 +119,13 @@ void Session::start_chat(const std::vector<Message>& messages, const GenerateOpt
     const Moment begun = std::chrono::steady_clock::now();
     check_answer(options, true);
     const Tokenizer& tokenizer = model_->text();
-    if (options.plain) {
-        throw unsupported("plain: messages cannot be read as plain text so far; leave it out");
-    }
     bool alone = true;
-    const std::string text = render(messages, alone);
+    const std::string text = render(messages, options.plain, alone);
     FeedOptions feed;
     feed.how.asks = options.recall;
     feed.prefix = false;  // the template has its own
     read_text(text, feed, alone);
-    const TokenIds ids = tokenizer.encode(text);  // for the penalty
+    const TokenIds ids = tokenizer.encode(text, Reading::MARKED);  // for the penalty
     start_answer(options, begun, &ids);
 }
 

@@ -92,7 +92,7 @@ std::string Session::known_text(bool plain) const {
 // A text as it stands behind the text before it, or, `alone`, by itself.
 void Session::begin_text(const FeedOptions& options, bool alone) {
     const Tokenizer& tokenizer = model_->text();
-    const Reading how = options.plain ? Reading::PLAIN : Reading::TOKENS;
+    const Reading how = options.plain ? Reading::PLAIN : Reading::MARKED;
     text_ = std::make_unique<FollowingText>(tokenizer, how,
                                             alone ? "" : known_text(options.plain));
 }

@@ -95,7 +95,7 @@ private:
     void read_text(std::string_view text, const FeedOptions& options, bool alone);
     void check_answer(const GenerateOptions& options, bool has_prompt) const;
     void start_answer(const GenerateOptions& options, Moment begin, const TokenIds* prompt);
-    std::string render(const std::vector<Message>& messages, bool& alone) const;
+    std::string render(const std::vector<Message>& messages, bool plain, bool& alone) const;
     Answer& answer();
     std::string end_text();
     Json notes() const;

@@ -79,7 +79,8 @@ void Session::start_text(std::optional<std::string_view> prompt, const GenerateO
         Feeding how;
         how.asks = options.recall;
         read_text(*prompt, {how, options.prefix, options.plain, std::nullopt}, false);
-        ids = model_->text().encode(*prompt);  // for the penalty
+        const Reading reading = options.plain ? Reading::PLAIN : Reading::MARKED;
+        ids = model_->text().encode(*prompt, reading);  // for the penalty
     }
     start_answer(options, begin, prompt ? &ids : nullptr);
 }

@@ -5,6 +5,7 @@
 
 #include "text/added_stage.h"
 #include "text/form_stage.h"
+#include "text/marked_stage.h"
 #include "text/simple_stages.h"
 #include "text/split_stage.h"
 #include "text/utf8.h"
@@ -64,12 +65,16 @@ TextEncoder::TextEncoder(const Tokenizer& tokenizer, Reading how)
     if (how != Reading::LETTERS) {
         add_tree(tables.trees[0]);
     }
+    auto spell = [this](std::string_view text) {
+        const auto own = tokenizer_.spell(text);
+        ids_->insert(ids_->end(), own.begin(), own.end());
+    };
     if (how == Reading::PLAIN && !tables.trees[2].empty()) {
-        auto spell = [this](std::string_view text) {
-            const auto own = tokenizer_.spell(text);
-            ids_->insert(ids_->end(), own.begin(), own.end());
-        };
         stages_.push_back(std::make_unique<AddedStage>(tables, tables.trees[2], *first_, spell));
+        first_ = stages_.back().get();
+    }
+    if (how == Reading::MARKED) {
+        stages_.push_back(std::make_unique<MarkedStage>(*first_, spell));
         first_ = stages_.back().get();
     }
 }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "text/added_stage.h"
 #include "text/decoder.h"
 #include "text/encoder.h"
+#include "text/marked_stage.h"
 #include "text/tables.h"
 #include "text/utf8.h"
 
@@ -12,6 +14,15 @@ namespace lcc {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
+
+// The text that comes to it.
+struct Collected : Stage {
+    std::string text;
+
+    void put(std::string_view part, bool) override { text += part; }
+    void token(std::uint32_t) override {}
+    void restart() override {}
+};
 
 // As inside a text: nothing is put in front.
 Ids behind_a_line(const Tokenizer& tokenizer, std::string_view text) {
@@ -58,6 +69,24 @@ Ids Tokenizer::spell(std::string_view text) const {
         place += size;
     }
     return ids;
+}
+
+std::string Tokenizer::mark(std::string_view text) const {
+    std::string clean = utf8_valid(text);
+    for (const std::string_view mark : {MARK_BEGIN, MARK_END}) {
+        for (std::size_t place; (place = clean.find(mark)) != std::string::npos;) {
+            clean.erase(place, mark.size());
+        }
+    }
+    if (tables_->trees[2].empty()) {
+        return clean;
+    }
+    Collected marked;
+    AddedStage stage(*tables_, tables_->trees[2], marked, [&](std::string_view token) {
+        ((marked.text += MARK_BEGIN) += token) += MARK_END;
+    });
+    stage.put(clean, true);
+    return marked.text;
 }
 
 std::string Tokenizer::decode(const Ids& ids, bool special) const {

@@ -14,6 +14,7 @@ struct Tables;
 // How added tokens in a text are read.
 enum class Reading {
     TOKENS,  // as tokens
+    MARKED,  // the same, but for places between marks: see `mark`
     PLAIN,   // control tokens as the letters that they are written with, the others as tokens
     LETTERS  // all of them as letters
 };
@@ -31,6 +32,10 @@ public:
     // The ids of a control token that is read as plain text: of its letters as they stand inside a
     // text, and never its own.
     std::vector<std::int32_t> spell(std::string_view text) const;
+
+    // A text whose control tokens stand between marks, so that Reading::MARKED takes them as
+    // letters: what others wrote, within a text of one's own.
+    std::string mark(std::string_view text) const;
 
     // The text of ids, without special tokens unless they are wanted. Ids that are no token are
     // left out; bytes that are no UTF-8 are U+FFFD.
