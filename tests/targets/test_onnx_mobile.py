@@ -54,6 +54,7 @@ def test_a_reduced_build_is_told_what_it_needs(compiled: Callable[..., Path]) ->
         "head.ort",
         "evict_0.ort",
         "score_0.ort",
+        "text.bin",
     }
 
 
