@@ -3,6 +3,7 @@
 import secrets
 from pathlib import Path
 
+from lcc.artifact.replace import write_pieces
 from lcc.errors import ConfigError
 
 
@@ -27,6 +28,4 @@ def check_output(path: Path, *suffixes: str) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that whoever reads it meanwhile finds all of the old one or of the new."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_pieces(path, [text.encode()])

@@ -1,4 +1,4 @@
-"""liblcc by ctypes, as far as the tests of archives and engines need it."""
+"""liblcc by ctypes, as far as the tests of the native runtime need it."""
 
 import ctypes
 from collections.abc import Iterator, Sequence

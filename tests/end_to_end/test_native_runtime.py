@@ -1,7 +1,6 @@
 """The native runtime: the goldens of all artifacts, and the same tokens and states as Python's."""
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import lcc.runtime
 from lcc.artifact.golden import read_golden
 from lcc.runtime.session import Session
+from lcc.testing import golden_damage
 from lcc.testing.golden_cases import CASES, Artifacts
 from lcc.testing.native_library import onnx_runtime_library
 from lcc.testing.native_session import DONE, GenerateOptions, Library, LibraryError, NativeSession
@@ -94,51 +94,20 @@ def test_goldens(golden_artifact: Artifacts, run: Run, name: str) -> None:
     assert read_golden(folder).cycles or CASES[name].policy == "none"
 
 
-def _kept(page: dict) -> None:
-    head = page["cycles"][1]["kept"]["1"][1]
-    place = next(i for i in range(1, len(head)) if head[i] > head[i - 1] + 1)
-    head[place] -= 1
-
-
-def _counter(page: dict) -> None:
-    page["cycles"][0]["counters"]["known"] += 1
-
-
-def _logit(page: dict) -> None:
-    page["logits"][4]["top"][7][1] += 0.01
-
-
-def _next(page: dict) -> None:
-    page["next"][3] = (page["next"][3] + 1) % 256
-
-
-def _cycle_more(page: dict) -> None:
-    page["cycles"].append(page["cycles"][-1])
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_kept, "layer 1 lacks 1 of "),
-        (_counter, "known is 40, wanted 41"),
-        (_logit, "logit "),
-        (_next, "the next token is "),
-        (_cycle_more, "number of cycles is "),
+        (golden_damage.kept, "layer 1 lacks 1 of "),
+        (golden_damage.counter, "known is 40, wanted 41"),
+        (golden_damage.logit, "logit "),
+        (golden_damage.next_token, "the next token is "),
+        (golden_damage.cycle_more, "number of cycles is "),
     ],
 )
 def test_a_changed_golden_is_found(
     golden_artifact: Artifacts, run: Run, tmp_path: Path, change: Any, words: str
 ) -> None:
-    folder = tmp_path / "changed.lcc"
-    shutil.copytree(golden_artifact("consensus"), folder)
-    page = json.loads((folder / "golden.json").read_bytes())
-    change(page)
-    data = json.dumps(page).encode()
-    (folder / "golden.json").write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    digest = hashlib.sha256(data).hexdigest()
-    manifest["files"]["golden.json"] = {"bytes": len(data), "sha256": digest}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folder = golden_damage.changed(golden_artifact("consensus"), tmp_path / "changed.lcc", change)
     result = run(folder, "--golden")
     assert result.returncode == 1
     assert words in result.stderr

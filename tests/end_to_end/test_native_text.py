@@ -127,7 +127,7 @@ def test_a_catalyst_of_ones_own(both: tuple[Session, NativeSession]) -> None:
     assert native.kept(1).tolist() != usual
     same(python, native)
     long = "?" * 100
-    with pytest.raises(LibraryError, match=r"100 tokens, catalyst_size is 24|24"):
+    with pytest.raises(LibraryError, match="100 tokens, catalyst_size is 24"):
         native.library("lcc_set_catalyst", native.handle, long.encode(), c_size_t(len(long)))
 
 

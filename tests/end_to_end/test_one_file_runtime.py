@@ -4,12 +4,10 @@ The one in a single file, and lcc's own (`lcc verify --golden`). Every artifact 
 """
 
 import ast
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from lcc.artifact.manifest import read_manifest
 from lcc.ir.plan import Full
 from lcc.measure.check_golden import check_golden
 from lcc.passes.policies import POLICIES
+from lcc.testing import golden_damage
 from lcc.testing.golden_cases import CASES, Artifacts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "05_runtime_in_one_file.py"
@@ -82,65 +81,21 @@ def manifest_slots(slots: int | str) -> int:
     return slots
 
 
-def changed(folder: Path, copy: Path, change: Callable[[dict], None]) -> Path:
-    """A copy of an artifact with another golden, whose hash is right."""
-    shutil.copytree(folder, copy)
-    page = json.loads((copy / "golden.json").read_bytes())
-    change(page)
-    data = json.dumps(page).encode()
-    (copy / "golden.json").write_bytes(data)
-    manifest = json.loads((copy / "manifest.json").read_bytes())
-    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest["files"]["golden.json"] = entry
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    return copy
-
-
-def _kept(page: dict) -> None:
-    head = page["cycles"][1]["kept"]["1"][1]
-    place = next(i for i in range(1, len(head)) if head[i] > head[i - 1] + 1)
-    head[place] -= 1
-
-
-def _counter(page: dict) -> None:
-    page["cycles"][0]["counters"]["known"] += 1
-
-
-def _logit(page: dict) -> None:
-    page["logits"][4]["top"][7][1] += 0.01
-
-
-def _next(page: dict) -> None:
-    page["next"][3] = (page["next"][3] + 1) % 256
-
-
-def _tokens(page: dict) -> None:
-    page["logits"][0]["tokens"] += 1
-
-
-def _cycle_gone(page: dict) -> None:
-    del page["cycles"][-1]
-
-
-def _cycle_more(page: dict) -> None:
-    page["cycles"].append(page["cycles"][-1])
-
-
 CHANGES = {
-    "kept": (_kept, "layer 1 lacks", "cycle 1, kept"),
-    "counter": (_counter, "known is 40, wanted 41", "cycle 0, known"),
-    "logit": (_logit, "logit ", "logits, "),
-    "next": (_next, "the next token is ", "next tokens"),
-    "tokens": (_tokens, "tokens read is ", "tokens read, "),
-    "a cycle less": (_cycle_gone, "wanted none", "cycles"),
-    "a cycle more": (_cycle_more, "cycles that did not run is 1", "cycles"),
+    "kept": (golden_damage.kept, "layer 1 lacks", "cycle 1, kept"),
+    "counter": (golden_damage.counter, "known is 40, wanted 41", "cycle 0, known"),
+    "logit": (golden_damage.logit, "logit ", "logits, "),
+    "next": (golden_damage.next_token, "the next token is ", "next tokens"),
+    "tokens": (golden_damage.tokens, "tokens read is ", "tokens read, "),
+    "a cycle less": (golden_damage.cycle_less, "wanted none", "cycles"),
+    "a cycle more": (golden_damage.cycle_more, "cycles that did not run is 1", "cycles"),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_changed_number_is_found(golden_artifact: Artifacts, tmp_path: Path, what: str) -> None:
     change, words, row = CHANGES[what]
-    folder = changed(golden_artifact("consensus"), tmp_path / "changed.lcc", change)
+    folder = golden_damage.changed(golden_artifact("consensus"), tmp_path / "changed.lcc", change)
     result = one_file(folder, "--golden")
     assert result.returncode == 1
     assert words in result.stderr
