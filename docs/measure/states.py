@@ -1,7 +1,7 @@
 """Models with recurrent layers, of shapes that people know: speed against transformers, and memory.
 
-python docs/measure/states.py lfm2-350m [--tokens 4096] [--new 32] [--rounds 2] [--threads 1]
-    [--precision int8] [--long 65536]
+python docs/measure/states.py lfm2-350m [--tokens 4096,32768] [--new 32] [--rounds 2] [--threads 1]
+    [--precision int8] [--long 65536] [--keep m.lcc]
 
 Weights are random: only sizes count. One artifact and the eager model (float32, with its own cache)
 read the same tokens in turn, in this process. Then a process of its own reads `--long` tokens and
@@ -93,16 +93,15 @@ def random_model(shape: str) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def compiled(model: Any, folder: Path, precision: Any) -> Path:
-    """The artifact, with the usual cache."""
+def compiled(model: Any, artifact: Path, precision: Any) -> None:
+    """Make the artifact, with the usual cache."""
     from lcc.compile import compile_model
     from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 
     cache = CacheConfig(capacity=2048, budget=1024, catalyst_size=0)
     policy = PolicyConfig(name="snapkv")
     config = CompileConfig(cache=cache, policy=policy, precision=precision)
-    compile_model(model, folder / "m.lcc", config)
-    return folder / "m.lcc"
+    compile_model(model, artifact, config)
 
 
 def by_lcc(session: Any, ids: list[int], new: int) -> tuple[float, float]:
@@ -148,16 +147,34 @@ def read_long(artifact: str, tokens: int, threads: int) -> None:
         print(f"{read:>8,} tokens  {held():7.1f} MB held", flush=True)
 
 
+def in_turn(session: Any, model: Any, tokens: int, new: int, rounds: int) -> None:
+    """Both read and write the same numbers of tokens, in turn; print each, and the medians."""
+    ids = np.random.default_rng(1).integers(10, 60_000, tokens).tolist()
+    ratios = []
+    for _ in range(rounds):
+        own, other = by_lcc(session, ids, new), by_transformers(model, ids, new)
+        ratios.append([b / a for a, b in zip(own, other, strict=True)])
+        print(
+            f"{tokens:,} tokens: lcc reads {tokens / own[0]:.0f} tokens/s, "
+            f"writes {1 / own[1]:.1f}; transformers {tokens / other[0]:.0f}, {1 / other[1]:.1f}",
+            flush=True,
+        )
+    if ratios:
+        reads, writes = (statistics.median(each) for each in zip(*ratios, strict=True))
+        print(f"{tokens:,} tokens, transformers / lcc: prefill {reads:.2f}, decode {writes:.2f}")
+
+
 def main() -> None:
     """See the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shape", help=f"one of {', '.join(SHAPES)}; or an artifact, with --child")
-    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--tokens", default="4096", help="lengths of texts, with commas")
     parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--long", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="where the artifact goes; one there is used")
     parser.add_argument("--child", action="store_true")
     args = parser.parse_args()
     if args.child:
@@ -168,26 +185,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = random_model(args.shape)
     print(f"{args.shape}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters")
-    ids = np.random.default_rng(1).integers(10, 60_000, args.tokens).tolist()
     with tempfile.TemporaryDirectory() as place:
-        begin = time.perf_counter()
-        artifact = compiled(model, Path(place), args.precision)
-        print(f"compiled in {time.perf_counter() - begin:.0f} s", flush=True)
+        artifact = args.keep or Path(place) / "m.lcc"
+        if not artifact.exists():
+            begin = time.perf_counter()
+            compiled(model, artifact, args.precision)
+            print(f"compiled in {time.perf_counter() - begin:.0f} s", flush=True)
         session = lcc.runtime.open(artifact, threads=args.threads)
         rows = {row.name: f"{row.bytes / 1e6:.1f} MB" for row in session.manifest.memory}
         print(rows)
-        ratios = []
-        for _ in range(args.rounds):
-            own, other = by_lcc(session, ids, args.new), by_transformers(model, ids, args.new)
-            ratios.append([b / a for a, b in zip(own, other, strict=True)])
-            print(
-                f"lcc reads {args.tokens / own[0]:.0f} tokens/s, writes {1 / own[1]:.1f}; "
-                f"transformers {args.tokens / other[0]:.0f}, {1 / other[1]:.1f}",
-                flush=True,
-            )
-        if ratios:
-            reads, writes = (statistics.median(each) for each in zip(*ratios, strict=True))
-            print(f"transformers / lcc: prefill {reads:.2f}, decode {writes:.2f}")
+        for tokens in map(int, args.tokens.split(",")):
+            in_turn(session, model, tokens, args.new, args.rounds)
         if args.long:
             numbers = ["--long", str(args.long), "--threads", str(args.threads)]
             command = [sys.executable, __file__, str(artifact), "--child", *numbers]
