@@ -43,6 +43,10 @@ class CacheError(LccError):
 
 def first_line(error: BaseException) -> str:
     """The first line that says something of an error of others, which may go on for pages."""
+class TrustError(LccError):
+    """An artifact brings code that nobody has allowed, or lacks the signature that was wanted."""
+
+
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 

@@ -7,12 +7,21 @@ session = lcc.runtime.open("smollm2.lcc")    both in one
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lcc.artifact.code import check_code
 from lcc.artifact.folder import check_unchanged, verify_files
-from lcc.artifact.manifest import Manifest, for_target, read_manifest, targets_of
-from lcc.errors import ConfigError, TargetError
+from lcc.artifact.manifest import (
+    MANIFEST,
+    Manifest,
+    for_target,
+    manifest_data,
+    parse_manifest,
+    targets_of,
+)
+from lcc.errors import ConfigError, LccError, TargetError, TrustError
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.library import native_library
 from lcc.runtime.model import Model
@@ -34,6 +43,8 @@ def load(
     engine: Engine | None = None,
     verify: Literal["full", "size"] = "full",
     mapped: bool = False,
+    allow_native: bool = False,
+    trusted_keys: Sequence[str | Path] | None = None,
 ) -> Model:
     """Open an artifact: read and verify it, load its weights and all of its programs.
 
@@ -48,23 +59,35 @@ def load(
         mapped: Leave the weights in their file and read them as they are used, so that the system
             may drop them: for a model that is larger than the memory. A step takes longer. TVM
             always does, and has the weights as its kernels want them in the file.
+        allow_native: Machine code of the artifact may run in this process: what TVM's targets are
+            made of. Say so only where you trust whoever made it.
+        trusted_keys: Public keys of minisign, as text or files: the artifact must be signed by one
+            of them, and may run machine code then. None = no signature is looked for.
 
     Raises:
         ArtifactError: the artifact is missing, damaged or newer than this lcc.
         ConfigError: an argument that cannot be.
         TargetError: the engine is not installed, or its device not there.
+        TrustError: all that could run here is machine code, and it is not allowed; or no trusted
+            key has signed the artifact.
     """
     begin = time.perf_counter()
-    whole = read_manifest(folder)
+    data = manifest_data(folder)
+    if trusted_keys is not None:
+        _check_signed(folder, data, trusted_keys, verify)
+        allow_native = True
+    whole = parse_manifest(data, Path(folder) / MANIFEST)
     manifest = for_target(whole, target or whole.target)
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, wanted 1 or more")
     stamps = verify_files(folder, whole, level=verify)
     if engine is None:
-        manifest, engine = _choose(folder, whole, target, threads, device, mapped=mapped)
+        manifest, engine = _choose(
+            folder, whole, target, threads, device, mapped=mapped, allow_native=allow_native
+        )
     with contextlib.nullcontext() if mapped else paged_out(folder):
         engine.load_all()
-    tokenizer = Tokenizer(folder, manifest.files)
+    tokenizer = Tokenizer(folder, manifest.files, manifest.text)
     check_unchanged(stamps)
     trim()
     return Model(manifest, tokenizer, engine, time.perf_counter() - begin)
@@ -86,6 +109,8 @@ def open(
     archive_dtype: str = "float16",
     archive_limit: int | None = None,
     mapped: bool = False,
+    allow_native: bool = False,
+    trusted_keys: Sequence[str | Path] | None = None,
 ) -> Session:
     """Open an artifact for one session: `load(...).session(...)`, which see."""
     model = load(
@@ -96,6 +121,8 @@ def open(
         engine=engine,
         verify=verify,
         mapped=mapped,
+        allow_native=allow_native,
+        trusted_keys=trusted_keys,
     )
     return model.session(
         capacity=capacity,
@@ -108,6 +135,23 @@ def open(
     )
 
 
+def _check_signed(
+    folder: str | Path, data: bytes, trusted_keys: Sequence[str | Path], verify: str
+) -> None:
+    """A trusted key has signed the manifest, by whose hashes every file is compared then."""
+    from lcc.artifact.minisign import read_public_key
+    from lcc.artifact.signature import check_signature
+
+    if not trusted_keys or isinstance(trusted_keys, str):
+        raise ConfigError(f"trusted_keys is {trusted_keys!r}, wanted a list of public keys")
+    if verify != "full":
+        raise ConfigError(
+            'verify is "size" and trusted_keys is given: a signature stands for files whose hashes '
+            "are compared; leave one of the two out"
+        )
+    check_signature(folder, data, [read_public_key(each) for each in trusted_keys])
+
+
 def _choose(
     folder: str | Path,
     manifest: Manifest,
@@ -116,14 +160,16 @@ def _choose(
     device: Any,
     *,
     mapped: bool,
+    allow_native: bool,
 ) -> tuple[Manifest, Engine]:
-    """The first target that can run here, or the one that was named."""
-    errors = []
+    """The first target that can and may run here, or the one that was named."""
+    errors = list[LccError]()
     for name in targets_of(manifest) if target is None else [target]:
         chosen = for_target(manifest, name)
         try:
+            check_code(folder, chosen, allowed=allow_native)
             return chosen, _engine(folder, chosen, threads, device, mapped=mapped)
-        except TargetError as error:
+        except (TargetError, TrustError) as error:
             errors.append(error)
     raise errors[0]
 

@@ -93,7 +93,9 @@ def main() -> None:
         models = {}
         for kind, target in (("experts", options.target), other):
             path = build(kind, target, options, Path(folder))
-            models[f"{kind}, {target}"] = lcc.runtime.load(path, threads=options.threads)
+            models[f"{kind}, {target}"] = lcc.runtime.load(
+                path, threads=options.threads, allow_native=True
+            )
             gc.collect()
         tokens = np.random.default_rng(0).integers(VOCABULARY, size=options.tokens)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}

@@ -124,7 +124,7 @@ def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     with _parents_of(folder), folder_beside(folder) as staging:
         manifest = msgspec.structs.replace(fill(staging), files={})
         files = {
-            name: _file_entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST
+            name: file_entry(path) for name, path in sorted(_walk(staging)) if name != MANIFEST
         }
         manifest = msgspec.structs.replace(manifest, files=files)
         check(manifest)
@@ -133,7 +133,8 @@ def _write_artifact(folder: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     return manifest
 
 
-def _file_entry(path: Path) -> FileEntry:
+def file_entry(path: Path) -> FileEntry:
+    """Size and sha256 of a file."""
     with path.open("rb") as file:
         return FileEntry(bytes=path.stat().st_size, sha256=_sha256(file))
 

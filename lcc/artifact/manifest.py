@@ -49,6 +49,7 @@ from lcc.ir.roles import Role
 
 FORMAT_VERSION: Literal[3] = 3
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 64 << 20  # bytes
 
 CacheDtype = Literal["float32", "float16"]
 CACHE_DTYPES = get_args(CacheDtype)  # of keys and values
@@ -213,18 +214,32 @@ def read_manifest(folder: str | Path) -> Manifest:
         ArtifactError: the folder is no artifact, or the manifest is newer, damaged, has a field
             this version does not know, or contradicts itself.
     """
-    path = Path(folder) / MANIFEST
+    return parse_manifest(manifest_data(folder), Path(folder) / MANIFEST)
+
+
+def manifest_data(folder: str | Path) -> bytes:
+    """The bytes of `manifest.json`, unchecked; raises as `read_manifest`."""
     try:
-        data = path.read_bytes()
+        with (Path(folder) / MANIFEST).open("rb") as file:
+            data = file.read(LARGEST_MANIFEST + 1)
     except OSError as error:
         wanted = f"{folder} is not an artifact: " if Path(folder).is_dir() else f"{folder}: "
         raise ArtifactError(f"{wanted}cannot read {MANIFEST} ({error.strerror})") from None
+    if len(data) > LARGEST_MANIFEST:
+        raise ArtifactError(f"{folder}: {MANIFEST} has more than {LARGEST_MANIFEST:,} bytes")
+    return data
+
+
+def parse_manifest(data: bytes, path: Path) -> Manifest:
+    """What these bytes say, checked; `path` is named in errors. Raises as `read_manifest`."""
     try:
         _check_header(msgspec.json.decode(data, type=_Header))
         manifest = msgspec.json.decode(data, type=Manifest)
         check(manifest)
     except (ArtifactError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ArtifactError(f"{path}: lists in lists without end; wanted a manifest") from None
     return manifest
 
 

@@ -19,6 +19,7 @@ from lcc.cli import (
     inspect,
     plan,
     run,
+    sign,
     targets,
     train,
     tune_budget,
@@ -57,7 +58,10 @@ def root(
     """
 
 
-COMMANDS = (compile, run, chat, inspect, verify, eval, tune_budget, bench, plan, targets, demo)
+COMMANDS = (
+    *(compile, run, chat, inspect, verify, sign),
+    *(eval, tune_budget, bench, plan, targets, demo),
+)
 for module in COMMANDS:
     app.command(name=module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 app.add_typer(train.app, name="train")

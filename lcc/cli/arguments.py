@@ -15,6 +15,13 @@ Device = Annotated[str | None, typer.Option(help="cpu = there, whatever it was c
 Mapped = Annotated[
     bool, typer.Option("--mapped", help="Leave the weights in their file: less memory, slower.")
 ]
+AllowNative = Annotated[
+    bool, typer.Option("--allow-native", help="Let it run machine code of its own: tvm:*.")
+]
+TrustedKey = Annotated[
+    list[str] | None,
+    typer.Option("--trusted-key", help="Public key that must have signed it, or its file."),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with its own session.")]
 ThreadsOfAll = Annotated[int | None, typer.Option(min=1, help="Of all jobs together.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -165,6 +165,8 @@ def open_asker(
     target: str | None,
     device: str | None,
     archive: bool = False,
+    allow_native: bool = False,
+    trusted_keys: Sequence[str] | None = None,
 ) -> Asker:
     """Load what a subject names; a function of a module, so that other processes can be told.
 
@@ -186,6 +188,8 @@ def open_asker(
         threads=threads,
         target=target,
         device=device,
+        allow_native=allow_native,
+        trusted_keys=trusted_keys,
     )
     session.tokenizer.check_text()
     return SessionAsker(session, archive=archive)
@@ -203,6 +207,8 @@ class Machine:
     threads: int | None = None
     target: str | None = None
     device: str | None = None
+    allow_native: bool = False
+    trusted_keys: Sequence[str] | None = None
     quiet: bool = False
 
     def meta(self) -> dict[str, Any]:
@@ -239,6 +245,8 @@ def do(
         threads=threads,
         target=machine.target,
         device=machine.device,
+        allow_native=machine.allow_native,
+        trusted_keys=machine.trusted_keys,
         archive=any(unit.cell.setting == "recall" for unit in todo),
     )
     done = len(units) - len(todo)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcc.artifact.manifest import read_manifest
+from lcc.artifact.signature import verify_signature
 from lcc.cli import asking
-from lcc.cli.arguments import Quiet
+from lcc.cli.arguments import AllowNative, Quiet, TrustedKey
 from lcc.cli.frame import progress_bar, read_text, table
 from lcc.config import Budget
 from lcc.env import needs_extra
@@ -53,6 +54,8 @@ def command(
         float | None, typer.Option(min=0.1, help="Seconds that one measurement may take.")
     ] = None,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw bench.png, .svg.")] = True,
+    allow_native: AllowNative = False,
+    trusted_key: TrustedKey = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure speed and memory, the same way for artifacts and for other engines.
@@ -93,7 +96,11 @@ def command(
     if plot:
         with needs_extra("eval"):
             import matplotlib  # noqa: F401  (told now, not after the measurements)
-    engines = line_up.artifacts(artifacts, wanted)
+    if trusted_key:
+        for artifact in artifacts:
+            verify_signature(artifact, trusted_key)
+    allowed = allow_native or bool(trusted_key)
+    engines = line_up.artifacts(artifacts, wanted, allow_native=allowed)
     text = read_text(file) if file else None
     if text is None:
         ids, prompt = random_ids(artifacts[0], max(sizes), seed), f"seed {seed}"

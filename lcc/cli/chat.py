@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lcc.cli.arguments import (
+    AllowNative,
     Archive,
     ArchiveDtype,
     ArchiveLimit,
@@ -15,6 +16,7 @@ from lcc.cli.arguments import (
     NoRecall,
     Target,
     Threads,
+    TrustedKey,
 )
 from lcc.cli.frame import read_text
 from lcc.cli.load import open_session
@@ -52,6 +54,8 @@ def command(
     target: Target = None,
     device: Device = None,
     mapped: Mapped = False,
+    allow_native: AllowNative = False,
+    trusted_key: TrustedKey = None,
 ) -> None:
     """Talk with a model; the conversation never outgrows its memory.
 
@@ -77,7 +81,14 @@ def command(
     }
     with contextlib.closing(
         open_session(
-            artifact, threads=threads, target=target, device=device, mapped=mapped, **archived
+            artifact,
+            threads=threads,
+            target=target,
+            device=device,
+            mapped=mapped,
+            allow_native=allow_native,
+            trusted_keys=trusted_key,
+            **archived,
         )
     ) as session:
         _converse(Talk(session, system, options))

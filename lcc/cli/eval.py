@@ -9,6 +9,7 @@ import typer
 import lcc
 from lcc.cli import asking
 from lcc.cli.arguments import (
+    AllowNative,
     ChatTemplate,
     Device,
     FirstSeed,
@@ -17,6 +18,7 @@ from lcc.cli.arguments import (
     Quiet,
     Target,
     ThreadsOfAll,
+    TrustedKey,
 )
 from lcc.cli.load import on_cpu
 from lcc.errors import ConfigError
@@ -61,6 +63,8 @@ def command(
     threads: ThreadsOfAll = None,
     target: Target = None,
     device: Device = None,
+    allow_native: AllowNative = False,
+    trusted_key: TrustedKey = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how much a model still knows of long texts: a table, a folder, a report.
@@ -102,7 +106,15 @@ def command(
         raise ConfigError("--lengths is of --tasks; samples of --file are as long as they are")
     sizes = asking.numbers(lengths or "4k", "--lengths")
     given = asking.settings(setting, archive=archive)
-    machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
+    machine = asking.Machine(
+        jobs=jobs,
+        threads=threads,
+        target=target,
+        device=device,
+        allow_native=allow_native,
+        trusted_keys=trusted_key,
+        quiet=quiet,
+    )
     subjects = [
         subject
         for path in dict.fromkeys(artifacts or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +29,29 @@ def open_session(
     target: str | None = None,
     device: str | None = None,
     mapped: bool = False,
+    allow_native: bool = False,
+    trusted_keys: Sequence[str] | None = None,
     **archive: Any,
 ) -> Session:
     """Open an artifact; the threads not given here are those of LCC_THREADS.
 
     `archive`: from `lcc.cli.options.archive_options`.
     """
-    from lcc import runtime
+    import lcc.runtime
+    from lcc.artifact.code import check_code
     from lcc.artifact.manifest import for_target, read_manifest
 
     whole, engine = read_manifest(artifact), None
     manifest = for_target(whole, target or whole.target)
     if manifest.target == "reference":
+        check_code(artifact, manifest, allowed=allow_native)
         with env.needs_extra("compile"):
             import lcc.passes.ops  # noqa: F401 - registers the operators
             from lcc.targets.reference import open_engine
 
         engine = open_engine(artifact, manifest)
     threads = threads or env.default_threads()
-    return runtime.open(
+    return lcc.runtime.open(
         artifact,
         capacity=capacity,
         budget=budget,
@@ -55,5 +60,7 @@ def open_session(
         device="cpu" if on_cpu(device) else None,
         engine=engine,
         mapped=mapped,
+        allow_native=allow_native,
+        trusted_keys=trusted_keys or None,
         **archive,
     )

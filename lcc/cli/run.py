@@ -10,6 +10,7 @@ import typer
 
 from lcc.artifact.outputs import check_output
 from lcc.cli.arguments import (
+    AllowNative,
     Archive,
     ArchiveDtype,
     ArchiveLimit,
@@ -21,6 +22,7 @@ from lcc.cli.arguments import (
     Quiet,
     Target,
     Threads,
+    TrustedKey,
 )
 from lcc.cli.frame import progress_bar, read_text
 from lcc.cli.load import open_session
@@ -64,6 +66,8 @@ def command(
     target: Target = None,
     device: Device = None,
     mapped: Mapped = False,
+    allow_native: AllowNative = False,
+    trusted_key: TrustedKey = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="No chat template; the model goes on from the prompt.")
     ] = False,
@@ -113,6 +117,8 @@ def command(
             target=target,
             device=device,
             mapped=mapped,
+            allow_native=allow_native,
+            trusted_keys=trusted_key,
             **archived,
         )
     ) as session:

@@ -11,6 +11,7 @@ import lcc
 from lcc.artifact.manifest import read_manifest
 from lcc.cli import asking
 from lcc.cli.arguments import (
+    AllowNative,
     ChatTemplate,
     Device,
     FirstSeed,
@@ -19,6 +20,7 @@ from lcc.cli.arguments import (
     Quiet,
     Target,
     ThreadsOfAll,
+    TrustedKey,
 )
 from lcc.cli.frame import table
 from lcc.cli.load import on_cpu
@@ -54,6 +56,8 @@ def command(
     threads: ThreadsOfAll = None,
     target: Target = None,
     device: Device = None,
+    allow_native: AllowNative = False,
+    trusted_key: TrustedKey = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the smallest budget that still answers nearly as well.
@@ -106,7 +110,15 @@ def command(
 
     haystack = asking.used_haystack(haystack, chosen)
     on_cpu(device)  # a mistake is told before anything is loaded
-    machine = asking.Machine(jobs=jobs, threads=threads, target=target, device=device, quiet=quiet)
+    machine = asking.Machine(
+        jobs=jobs,
+        threads=threads,
+        target=target,
+        device=device,
+        allow_native=allow_native,
+        trusted_keys=trusted_key,
+        quiet=quiet,
+    )
     recipe = Recipe(
         samples=samples,
         seed=seed,

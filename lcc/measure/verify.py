@@ -1,7 +1,7 @@
 """Hold an artifact against its model: every program against eager PyTorch, then whole texts."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,8 @@ def verify(
     heads: str | Path | None = None,
     target: str | None = None,
     device: Literal["cpu"] | None = None,
+    allow_native: bool = False,
+    trusted_keys: Sequence[str | Path] | None = None,
     prompt_tokens: int = 600,
     new_tokens: int = 64,
     progress: Callable[[str, float], None] | None = None,
@@ -55,7 +57,7 @@ def verify(
 
     artifact        the folder
     source          what it was compiled from, as for `compile_model`
-    target, device  see `lcc.runtime.load`
+    target, device, allow_native, trusted_keys  see `lcc.runtime.load`
     heads           the file of retaining heads that it was compiled with, if it was
     prompt_tokens   length of the text read where nothing is evicted
     new_tokens      greedy tokens that must be the model's own
@@ -77,7 +79,13 @@ def verify(
         )
     report = progress or (lambda *_: None)
     trained = _heads(read_manifest(artifact), heads)
-    model = lcc.runtime.load(artifact, target=target, device=device)
+    model = lcc.runtime.load(
+        artifact,
+        target=target,
+        device=device,
+        allow_native=allow_native,
+        trusted_keys=trusted_keys,
+    )
     session = model.session()
     report("load the model", 0.1)
     loaded = loaded_model(source, lazy=True)

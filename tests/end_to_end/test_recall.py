@@ -59,7 +59,7 @@ def compiled(
     engine = None
     if target == "reference":
         engine = open_engine(folder / "model.lcc", read_manifest(folder / "model.lcc"))
-    return lcc.runtime.load(folder / "model.lcc", engine=engine)
+    return lcc.runtime.load(folder / "model.lcc", engine=engine, allow_native=True)
 
 
 @pytest.fixture(scope="module", params=TARGETS)

@@ -26,7 +26,7 @@ PYTHON = ARM / "root" / "usr" / "bin" / "python3.11"
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
 READ = """
 import json, platform, sys, lcc.runtime
-session = lcc.runtime.open(sys.argv[1], threads=2)
+session = lcc.runtime.open(sys.argv[1], threads=2, allow_native=True)
 session.feed(json.loads(sys.argv[2]), prefix=False)
 tokens = list(session.generate_ids(max_new_tokens=40, eos=[]))
 kept = [session.kept_tokens(i).tolist() for i in range(2)]
@@ -69,7 +69,7 @@ def test_under_qemu_the_tokens_are_those_of_this_machine(
     assert run.returncode == 0, run.stderr[-2000:]
     machine, cycles, tokens, kept = json.loads(run.stdout)
     assert machine == "aarch64"
-    session = lcc.runtime.open(compiled("tvm:cpu"), threads=2)
+    session = lcc.runtime.open(compiled("tvm:cpu"), threads=2, allow_native=True)
     session.feed(TEXT, prefix=False)
     assert list(session.generate_ids(max_new_tokens=40, eos=[])) == tokens
     assert len(session.cycles) >= cycles >= 3
@@ -83,7 +83,7 @@ def test_an_arm_library_is_not_loaded_here(compiled: Callable[..., Path]) -> Non
     assert library[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", library, 18) == (183,)  # EM_AARCH64
     with pytest.raises(TargetError, match="this machine lacks a CPU of another kind than x86_64"):
-        lcc.runtime.open(folder)
+        lcc.runtime.open(folder, allow_native=True)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_objects_are_of_their_machine_and_have_the_programs(
     text = CliRunner().invoke(app, ["inspect", str(folder)]).output
     assert "never linked or run on a device" in text
     with pytest.raises(TargetError, match=f'target is "{target}", this engine runs tvm:cpu'):
-        lcc.runtime.open(folder)
+        lcc.runtime.open(folder, allow_native=True)
 
 
 def test_what_cannot_be_built_is_said_before(

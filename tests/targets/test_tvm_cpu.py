@@ -1,5 +1,6 @@
 """Target tvm:cpu: what the artifact holds. Policies: tests/end_to_end/test_targets_agree.py."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import lcc.runtime
 from lcc.artifact.cpu import best_level
 from lcc.artifact.manifest import read_manifest
+from lcc.artifact.minisign import new_key
+from lcc.artifact.signature import sign_artifact
 from lcc.artifact.weights_index import weights_files
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
-from lcc.errors import ConfigError
+from lcc.errors import ConfigError, TrustError
 from lcc.measure.verify import verify
 from lcc.sources.models import LoadedModel
 from lcc.targets.tvm_cpu.matmul import pack
@@ -33,7 +36,7 @@ def test_weights_the_other_way_round(
 ) -> None:
     """GPT-2 has biases, too, and no rotation."""
     folder = compiled(TARGET, architecture="gpt2")
-    report = verify(folder, loaded("gpt2"), prompt_tokens=90, new_tokens=20)
+    report = verify(folder, loaded("gpt2"), prompt_tokens=90, new_tokens=20, allow_native=True)
     assert report.ok, [row for row in report.rows if not row.ok]
     assert any("cycles" in row.what for row in report.rows)
 
@@ -44,17 +47,35 @@ def test_states_of_layers(
 ) -> None:
     """A matrix of each head, beside attention; thousands of small ones in place of it."""
     folder = compiled(TARGET, architecture=architecture)
-    report = verify(folder, loaded(architecture), prompt_tokens=90, new_tokens=20)
+    report = verify(
+        folder, loaded(architecture), prompt_tokens=90, new_tokens=20, allow_native=True
+    )
     assert report.ok, [row for row in report.rows if not row.ok]
 
 
 def test_windows_and_two_rotations(artifact: Path, loaded: Callable[..., LoadedModel]) -> None:
     """And what was built for another engine beside it is the same model."""
     for target in (TARGET, "onnxruntime:cpu"):
-        assert lcc.runtime.load(artifact, target=target).manifest.target == target
+        assert (
+            lcc.runtime.load(artifact, target=target, allow_native=True).manifest.target == target
+        )
         model = loaded("gemma3_text")
-        report = verify(artifact, model, target=target, prompt_tokens=90, new_tokens=20)
+        report = verify(
+            artifact, model, target=target, prompt_tokens=90, new_tokens=20, allow_native=True
+        )
         assert report.ok, [row for row in report.rows if not row.ok]
+
+
+def test_it_is_run_only_where_it_is_allowed_or_signed(artifact: Path, tmp_path: Path) -> None:
+    assert lcc.runtime.load(artifact).manifest.target == "onnxruntime:cpu", "that is no code"
+    with pytest.raises(TrustError, match=r"tvm:cpu runs machine code of the artifact \(programs_"):
+        lcc.runtime.load(artifact, target=TARGET)
+    folder, secret = Path(shutil.copytree(artifact, tmp_path / "m.lcc")), new_key()
+    sign_artifact(folder, secret)
+    session = lcc.runtime.open(folder, trusted_keys=[str(secret.public)])
+    assert session.manifest.target == TARGET
+    session.feed(list(range(5, 50)))
+    assert session.next_logits().any()
 
 
 def test_a_tied_embedding_is_stored_once_and_packed(artifact: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 import lcc
+from lcc.artifact.code import check_code
 from lcc.artifact.manifest import Manifest, fingerprint, for_target, read_manifest, targets_of
 from lcc.config import Budget, CacheConfig
 from lcc.errors import ConfigError, LccError
@@ -41,13 +42,17 @@ class Engine(Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Engine]:
+def artifacts(
+    folders: Sequence[Path], budgets: Sequence[Budget], *, allow_native: bool = False
+) -> list[Engine]:
     """Every artifact with every one of its targets and every budget.
 
-    budgets     none = as compiled
+    budgets         none = as compiled
+    allow_native    they may run machine code of their own
 
     Raises:
         ArtifactError: no artifact.
+        TrustError: a target is machine code, and it is not allowed.
         ConfigError: they do not take the same token ids, or cannot have a budget.
     """
     manifests = {folder: read_manifest(folder) for folder in folders}
@@ -67,6 +72,7 @@ def artifacts(folders: Sequence[Path], budgets: Sequence[Budget]) -> list[Engine
         targets = targets_of(manifest)
         for target in targets:
             shown = f"{name} {target}" if len(targets) > 1 else name
+            check_code(folder, for_target(manifest, target), allowed=allow_native)
             found += _artifact(shown, folder, for_target(manifest, target), budgets)
     return found
 
@@ -86,7 +92,8 @@ def _artifact(
     found = []
     choices: list[Budget | None] = [*budgets] or [None]
     for each in choices:
-        options: dict[str, Any] = {"target": manifest.target}
+        # Whoever has come so far may: it was checked above.
+        options: dict[str, Any] = {"target": manifest.target, "allow_native": True}
         words = [name, manifest.precision]
         if each is not None:
             options |= {"budget": each.budget, "capacity": each.capacity}
