@@ -28,6 +28,7 @@ class ModelOptions(_Struct):
         ("threads", c_int32),
         ("mapped", c_int32),
         ("verify_sizes_only", c_int32),
+        ("allow_native", c_int32),
     ]
 
 

@@ -100,6 +100,7 @@ enum {
     LCC_ERROR_UNSUPPORTED = 8, /* this build of the library, or this artifact, cannot do it */
     LCC_ERROR_GOLDEN = 9,   /* lcc_check_golden: a number differs */
     LCC_ERROR_INTERNAL = 10, /* a mistake in lcc: please report it */
+    LCC_ERROR_TRUST = 11,   /* the artifact is machine code, and allow_native is not set */
     LCC_DONE = 100,         /* nothing more comes: the text has ended */
     LCC_STOPPED = 101       /* lcc_cancel or a callback stopped the call; the session goes on */
 };
@@ -162,9 +163,15 @@ typedef struct lcc_model_options {
     int32_t mapped;
     /* Non-zero = compare the sizes of files only, not their sha256: for a package that is signed. */
     int32_t verify_sizes_only;
+    /*
+    ** Non-zero = machine code of the artifact may run in this process, with all that it may do: what
+    ** targets of TVM are made of. Set it only where you trust whoever made the artifact. This library
+    ** checks no signature: `minisign -V` of manifest.json does.
+    */
+    int32_t allow_native;
 } lcc_model_options;
 
-/* Defaults: NULL, NULL, 0, 0, 0. */
+/* Defaults: NULL, NULL, 0, 0, 0, 0. */
 LCC_API void lcc_model_options_init(lcc_model_options *options);
 
 /*
@@ -176,7 +183,8 @@ LCC_API void lcc_model_options_init(lcc_model_options *options);
 **
 ** LCC_ERROR_ARTIFACT: the folder is missing, damaged, newer than this library, or has a field that
 ** it does not know. LCC_ERROR_TARGET: the engine cannot be loaded, is too old (the message names
-** what it lacks), or none of the targets runs here. LCC_ERROR_CONFIG: an option that cannot be.
+** what it lacks), or none of the targets runs here. LCC_ERROR_TRUST: all that could run here is
+** machine code, and it is not allowed. LCC_ERROR_CONFIG: an option that cannot be.
 */
 LCC_API lcc_status lcc_model_open(const char *path, const lcc_model_options *options,
                                   lcc_model **model);

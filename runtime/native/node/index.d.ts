@@ -2,7 +2,7 @@
 export const status: Readonly<
   Record<
     | 'CONFIG' | 'TARGET' | 'ARTIFACT' | 'ARCHIVE' | 'CACHE' | 'MEMORY' | 'BUSY' | 'UNSUPPORTED'
-    | 'GOLDEN' | 'INTERNAL',
+    | 'GOLDEN' | 'INTERNAL' | 'TRUST',
     number
   >
 >;
@@ -30,6 +30,8 @@ export interface ModelOptions {
   mapped?: boolean;
   /** Compare the sizes of files only, not their sha256. */
   verifySizesOnly?: boolean;
+  /** Let machine code of the artifact run: what targets of TVM are made of. */
+  allowNative?: boolean;
 }
 
 export interface ModelInfo {

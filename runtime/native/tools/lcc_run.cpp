@@ -4,44 +4,15 @@
 
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <algorithm>
-#include <map>
-#include <stdexcept>
+#include <exception>
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "lcc.h"
 
 namespace {
-
-const char* const USAGE =
-    "usage: lcc-run ARTIFACT.lcc [OPTIONS]\n"
-    "\n"
-    "  --golden                 reproduce golden.json; exit with 1 where a number differs\n"
-    "  -f, --file PATH          UTF-8 text to read first, may be repeated; - = stdin\n"
-    "  -p, --prompt TEXT        the question\n"
-    "  --ids 1,2,3              token ids to read in place of text; the answer is ids, too\n"
-    "  -n, --max-new-tokens N   length of the answer (256)\n"
-    "  --raw                    no chat template; the model goes on from the prompt\n"
-    "  --control-tokens         obey control tokens, such as <|im_end|>, in --file\n"
-    "  --catalyst TEXT          what evictions look for: a text, or `question`\n"
-    "  --catalyst-ids 1,2,3     the same as ids\n"
-    "  --load PATH              go on from a state made by --save\n"
-    "  --save PATH              write the state, after the text, before the question\n"
-    "  --archive PATH           a file that takes what evictions drop, for the question to recall\n"
-    "  --archive-limit BYTES, --archive-dtype float16|float32|int8, --no-recall\n"
-    "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
-    "  --stop TEXT              end the answer before this text, may be repeated\n"
-    "  --capacity N, --budget N, --chunk-size N, --threads N, --target NAME, --mapped\n"
-    "  --engine PATH            ONNX Runtime's library, else the variable LCC_ONNXRUNTIME; or TVM's\n"
-    "                           folder, else LCC_TVM\n"
-    "  -v, --verbose            times on stderr\n";
-
-struct UsageError : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
 
 struct Failed {};  // the message is lcc_error_message()
 
@@ -50,96 +21,6 @@ void check(lcc_status status) {
         throw Failed();
     }
 }
-
-// Options by name; each value is read when it is asked for.
-class Arguments {
-public:
-    Arguments(int count, char** values) {
-        static const std::vector<std::string> flags{"--golden", "--raw",     "--no-recall",
-                                                    "--mapped", "--verbose", "--help",
-                                                    "--control-tokens"};
-        static const std::map<std::string, std::string> shorter{{"-f", "--file"},
-                                                                {"-p", "--prompt"},
-                                                                {"-n", "--max-new-tokens"},
-                                                                {"-v", "--verbose"},
-                                                                {"-h", "--help"}};
-        for (int i = 1; i < count; ++i) {
-            std::string name = values[i];
-            const auto known = shorter.find(name);
-            name = known == shorter.end() ? name : known->second;
-            if (name.compare(0, 2, "--") != 0) {
-                if (!artifact.empty()) {
-                    throw UsageError(name + ": one artifact is enough");
-                }
-                artifact = name;
-                continue;
-            }
-            bool is_flag = false;
-            for (const std::string& flag : flags) {
-                is_flag = is_flag || flag == name;
-            }
-            if (!is_flag && std::strstr(USAGE, (name + " ").c_str()) == nullptr) {
-                throw UsageError(name + ": no such option");
-            }
-            if (!is_flag && i + 1 == count) {
-                throw UsageError(name + ": wanted a value behind it");
-            }
-            given_[name].push_back(is_flag ? "" : values[++i]);
-        }
-    }
-
-    bool has(const std::string& name) const { return given_.count(name) != 0; }
-
-    std::vector<std::string> all(const std::string& name) const {
-        return has(name) ? given_.at(name) : std::vector<std::string>();
-    }
-
-    // The last one of a name; nullptr = it is not given.
-    const char* text(const std::string& name) const {
-        return has(name) ? given_.at(name).back().c_str() : nullptr;
-    }
-
-    int64_t integer(const std::string& name, int64_t absent) const {
-        return has(name) ? whole(name, given_.at(name).back()) : absent;
-    }
-
-    double number(const std::string& name, double absent) const {
-        if (!has(name)) {
-            return absent;
-        }
-        char* end = nullptr;
-        const double value = std::strtod(text(name), &end);
-        if (end == text(name) || *end != '\0') {
-            throw UsageError(name + " " + text(name) + ": wanted a number");
-        }
-        return value;
-    }
-
-    std::vector<int32_t> ids(const std::string& name) const {
-        std::vector<int32_t> found;
-        std::string rest = has(name) ? text(name) : "";
-        while (!rest.empty()) {
-            const size_t comma = std::min(rest.find(','), rest.size());
-            found.push_back(static_cast<int32_t>(whole(name, rest.substr(0, comma))));
-            rest.erase(0, comma + 1);
-        }
-        return found;
-    }
-
-    std::string artifact;
-
-private:
-    static int64_t whole(const std::string& name, const std::string& text) {
-        char* end = nullptr;
-        const long long value = std::strtoll(text.c_str(), &end, 10);
-        if (text.empty() || *end != '\0') {
-            throw UsageError(name + " " + text + ": wanted a whole number");
-        }
-        return value;
-    }
-
-    std::map<std::string, std::vector<std::string>> given_;
-};
 
 std::string read_all(const std::string& path) {
     std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
@@ -174,6 +55,7 @@ void open(const Arguments& arguments, Opened& opened) {
     how.target = arguments.text("--target");
     how.threads = static_cast<int32_t>(arguments.integer("--threads", 0));
     how.mapped = arguments.has("--mapped");
+    how.allow_native = arguments.has("--allow-native");
     check(lcc_model_open(arguments.artifact.c_str(), &how, &opened.model));
     if (arguments.has("--golden")) {
         return;
@@ -346,27 +228,6 @@ void run(const Arguments& arguments) {
     }
 }
 
-void check_usage(const Arguments& arguments) {
-    if (arguments.artifact.empty()) {
-        throw UsageError("no artifact; wanted lcc-run ARTIFACT.lcc, and --help for more");
-    }
-    if (arguments.has("--golden")) {
-        return;
-    }
-    const bool reads = arguments.has("--file") || arguments.has("--ids");
-    if (!arguments.has("--prompt") && !arguments.has("--ids") && !arguments.has("--save")) {
-        throw UsageError("nothing to answer; give a question with --prompt, or --save the state");
-    }
-    if (!arguments.has("--prompt") && !reads) {
-        throw UsageError("nothing to read and nothing to answer; give --file and --prompt");
-    }
-    for (const char* name : {"--archive-limit", "--archive-dtype", "--no-recall"}) {
-        if (arguments.has(name) && !arguments.has("--archive")) {
-            throw UsageError(std::string(name) + " is of an archive; give --archive PATH, too");
-        }
-    }
-}
-
 }  // namespace
 
 int main(int count, char** values) {
@@ -376,7 +237,7 @@ int main(int count, char** values) {
             std::fputs(USAGE, stdout);
             return 0;
         }
-        check_usage(arguments);
+        arguments.check();
         run(arguments);
         return 0;
     } catch (const UsageError& error) {

@@ -83,5 +83,5 @@ def test_the_golden_is_reproduced_by_tvm(
     policy = PolicyConfig(name="knorm")  # few programs: TVM takes its time for each
     config = CompileConfig(target="tvm:aarch64-linux", cache=cache, policy=policy)
     compile_model(tiny_folder, folder, config)
-    output = said(*lcc_run, folder, "--golden", "--engine", SITE, "--threads", 1)
+    output = said(*lcc_run, folder, "--allow-native", "--golden", "--engine", SITE, "--threads", 1)
     assert output == "golden: all numbers are the same\n"

@@ -40,7 +40,7 @@ def artifact(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def native(artifact: Path, native_build: Path) -> Iterator[NativeModel]:
-    made = library_in(native_build).open(artifact, PACKAGES, threads=2)
+    made = library_in(native_build).open(artifact, PACKAGES, threads=2, allow_native=1)
     yield made
     made.close()
 
@@ -51,7 +51,7 @@ def test_the_golden_is_reproduced(native: NativeModel) -> None:
 
 def test_tokens_are_those_of_python(native: NativeModel, artifact: Path, tmp_path: Path) -> None:
     """Through cycles, with an archive that both write, and recalls from it."""
-    model = lcc.runtime.load(artifact)
+    model = lcc.runtime.load(artifact, allow_native=True)
     paths = tmp_path / "one", tmp_path / "other"
     one, other = native.session(paths[0]), model.session(archive=paths[1])
     how: Any = {"eos": [], "max_new_tokens": 24, **GREEDY}
@@ -92,7 +92,7 @@ def opened(native_build: Path, artifact: Path, engine: object, **env: str) -> st
         "from lcc.testing.native_session import LibraryError, library_in\n"
         "try:\n"
         "    library, folder = library_in(Path(sys.argv[1])), Path(sys.argv[2])\n"
-        "    library.open(folder, sys.argv[3] or None).check_golden()\n"
+        "    library.open(folder, sys.argv[3] or None, allow_native=1).check_golden()\n"
         "    print('opened')\n"
         "except LibraryError as error:\n"
         "    print(error)\n"
@@ -112,7 +112,7 @@ def test_the_program_keeps_its_signals(artifact: Path, native_build: Path) -> No
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(line for line in lines if line.startswith('SigCgt'))\n"
         "before = caught()\n"
-        "library_in(Path(sys.argv[1])).open(Path(sys.argv[2]), sys.argv[3])\n"
+        "library_in(Path(sys.argv[1])).open(Path(sys.argv[2]), sys.argv[3], allow_native=1)\n"
         "print(caught() == before)\n"
     )
     command = [sys.executable, "-c", code, str(native_build), str(artifact), str(PACKAGES)]
@@ -198,7 +198,7 @@ def test_artifacts_that_cannot_run_are_refused(
 
     def error(**how: Any) -> str:
         with pytest.raises(LibraryError) as raised:
-            library.open(changed(**how), PACKAGES)
+            library.open(changed(**how), PACKAGES, allow_native=1)
         return str(raised.value)
 
     said = error(manifest=lambda page: page.update(cpu="generic"))
@@ -227,4 +227,19 @@ def test_artifacts_that_cannot_run_are_refused(
 
 def test_another_path_later_is_an_error(native: NativeModel, artifact: Path) -> None:
     with pytest.raises(LibraryError, match="LCC_ERROR_TARGET: TVM was loaded from"):
-        native.library.open(artifact, PACKAGES / "tvm/lib")
+        native.library.open(artifact, PACKAGES / "tvm/lib", allow_native=1)
+
+
+def test_machine_code_is_not_run_unless_it_is_allowed(
+    artifact: Path, native: NativeModel, native_build: Path
+) -> None:
+    with pytest.raises(LibraryError, match=r"LCC_ERROR_TRUST: .* runs machine code .* \(programs_"):
+        native.library.open(artifact, PACKAGES)
+    command = [native_build / "lcc-run", artifact, "--golden", "--engine", PACKAGES]
+    for more, code, words in (
+        ([], 1, "allow it with allow_native, or --allow-native"),
+        (["--allow-native"], 0, "golden: all numbers are the same"),
+    ):
+        done = subprocess.run([*command, *more], check=False, capture_output=True, text=True)
+        assert done.returncode == code
+        assert words in done.stdout + done.stderr

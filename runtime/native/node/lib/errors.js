@@ -12,6 +12,7 @@ const status = Object.freeze({
   UNSUPPORTED: 8,
   GOLDEN: 9,
   INTERNAL: 10,
+  TRUST: 11,
 });
 const DONE = 100;
 const STOPPED = 101;

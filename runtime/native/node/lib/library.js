@@ -19,7 +19,7 @@ const NAMES = { win32: 'lcc.dll', darwin: 'liblcc.dylib' };
 const STRUCTS = {
   lcc_model_options: {
     size: 'size_t', engine_library: 'const char *', target: 'const char *', threads: 'int32_t',
-    mapped: 'int32_t', verify_sizes_only: 'int32_t',
+    mapped: 'int32_t', verify_sizes_only: 'int32_t', allow_native: 'int32_t',
   },
   lcc_model_info: {
     size: 'size_t', name: 'const char *', architecture: 'const char *', target: 'const char *',

@@ -18,7 +18,8 @@ class Model {
   }
 
   static async open(path, options = {}) {
-    known(options, 'library', 'engineLibrary', 'target', 'threads', 'mapped', 'verifySizesOnly');
+    known(options, 'library', 'engineLibrary', 'target', 'threads', 'mapped', 'verifySizesOnly',
+      'allowNative');
     const lcc = library(terminated('library', options.library));
     const folder = utf8('path', path).toString();
     terminated('path', path);
@@ -28,6 +29,7 @@ class Model {
       threads: number('threads', options.threads, 0),
       mapped: options.mapped ? 1 : 0,
       verify_sizes_only: options.verifySizesOnly ? 1 : 0,
+      allow_native: options.allowNative ? 1 : 0,
     });
     const model = [null];
     const failed = await later(lcc.model_open, folder, how, model);

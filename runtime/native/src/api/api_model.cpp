@@ -55,11 +55,11 @@ const char* lcc_status_name(lcc_status status) {
     static const char* const names[] = {
         "LCC_OK",          "LCC_ERROR_CONFIG",      "LCC_ERROR_TARGET", "LCC_ERROR_ARTIFACT",
         "LCC_ERROR_ARCHIVE", "LCC_ERROR_CACHE",     "LCC_ERROR_MEMORY", "LCC_ERROR_BUSY",
-        "LCC_ERROR_UNSUPPORTED", "LCC_ERROR_GOLDEN", "LCC_ERROR_INTERNAL"};
+        "LCC_ERROR_UNSUPPORTED", "LCC_ERROR_GOLDEN", "LCC_ERROR_INTERNAL", "LCC_ERROR_TRUST"};
     if (status == LCC_DONE || status == LCC_STOPPED) {
         return status == LCC_DONE ? "LCC_DONE" : "LCC_STOPPED";
     }
-    return status >= 0 && status <= LCC_ERROR_INTERNAL ? names[status] : "unknown";
+    return status >= 0 && status <= LCC_ERROR_TRUST ? names[status] : "unknown";
 }
 
 void lcc_set_log(lcc_log_fn log, void* user, int32_t level) {
@@ -68,7 +68,7 @@ void lcc_set_log(lcc_log_fn log, void* user, int32_t level) {
 
 void lcc_model_options_init(lcc_model_options* options) {
     if (options != nullptr) {
-        *options = lcc_model_options{sizeof *options, nullptr, nullptr, 0, 0, 0};
+        *options = lcc_model_options{sizeof *options, nullptr, nullptr, 0, 0, 0, 0};
     }
 }
 
@@ -84,6 +84,7 @@ lcc_status lcc_model_open(const char* path, const lcc_model_options* options, lc
         how.engine.threads = given.threads;
         how.engine.mapped = given.mapped != 0;
         how.hashes = given.verify_sizes_only == 0;
+        how.allow_native = given.allow_native != 0;
         auto handle = std::make_unique<lcc_model>();
         handle->model = open_model(path, how);
         if (handle->model->manifest.text.turns && handle->model->manifest.text.turns->user) {

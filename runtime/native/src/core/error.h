@@ -26,6 +26,7 @@ inline Error target_error(const std::string& message) { return {LCC_ERROR_TARGET
 inline Error artifact_error(const std::string& message) { return {LCC_ERROR_ARTIFACT, message}; }
 inline Error archive_error(const std::string& message) { return {LCC_ERROR_ARCHIVE, message}; }
 inline Error cache_error(const std::string& message) { return {LCC_ERROR_CACHE, message}; }
+inline Error trust_error(const std::string& message) { return {LCC_ERROR_TRUST, message}; }
 inline Error unsupported(const std::string& message) { return {LCC_ERROR_UNSUPPORTED, message}; }
 
 // The same error with the place where it happened in front.

@@ -5,28 +5,42 @@
 #include "artifact/folder.h"
 #include "core/error.h"
 #include "core/resident.h"
+#include "engines/tvm_relax.h"
 
 namespace lcc {
 
 namespace {
 
-// The first target that can run here, or the one that was named.
+// Refuses machine code of the artifact that nobody has allowed.
+void check_code(const Model& model, const ModelOptions& options) {
+    const std::string& target = model.manifest.target;
+    if (is_tvm(target) && !options.allow_native) {
+        throw trust_error(model.folder + ": target " + target +
+                          " runs machine code of the artifact (" +
+                          model.manifest.programs.begin()->second.file +
+                          ") in this process, with all that it may do; if you trust whoever made "
+                          "it, allow it with allow_native, or --allow-native");
+    }
+}
+
+// The first target that can and may run here, or the one that was named.
 void choose(Model& model, const Manifest& whole, const ModelOptions& options) {
     const Names targets = options.target.empty() ? whole.targets() : Names{options.target};
-    std::string first;
+    std::unique_ptr<Error> first;
     for (const std::string& target : targets) {
         model.manifest = whole.for_target(target);
         try {
+            check_code(model, options);
             model.engine = open_engine(model.folder, model.manifest, options.engine);
             return;
         } catch (const Error& error) {
-            if (error.status() != LCC_ERROR_TARGET) {
+            if (error.status() != LCC_ERROR_TARGET && error.status() != LCC_ERROR_TRUST) {
                 throw;
             }
-            first = first.empty() ? error.what() : first;
+            first = first ? std::move(first) : std::make_unique<Error>(error);
         }
     }
-    throw target_error(first);
+    throw *first;
 }
 
 bool lists(const Manifest& manifest, const char* name) { return manifest.files.count(name) != 0; }

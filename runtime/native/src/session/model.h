@@ -15,6 +15,7 @@ struct ModelOptions {
     std::string target;  // "" = the first that runs here
     EngineOptions engine;
     bool hashes = true;
+    bool allow_native = false;  // machine code of the artifact may run
 };
 
 struct Model {

@@ -31,13 +31,15 @@ public final class Model: @unchecked Sendable {
 
     /// - Parameter engineLibrary: libonnxruntime; nil = the environment's, else the system's search.
     public init(
-        path: String, engineLibrary: String? = nil, threads: Int32 = 0, mapped: Bool = false
+        path: String, engineLibrary: String? = nil, threads: Int32 = 0, mapped: Bool = false,
+        allowNative: Bool = false
     ) throws {
         var opened: OpaquePointer?
         var options = lcc_model_options()
         lcc_model_options_init(&options)
         options.threads = threads
         options.mapped = mapped ? 1 : 0
+        options.allow_native = allowNative ? 1 : 0
         try withText(engineLibrary) { library in
             options.engine_library = library
             try check(lcc_model_open(path, &options, &opened))

@@ -74,7 +74,8 @@ JNIEXPORT void JNICALL Java_lcc_Native_setLog(JNIEnv *env, jclass, jobject hook,
 
 JNIEXPORT jlong JNICALL Java_lcc_Native_modelOpen(JNIEnv *env, jclass, jbyteArray path,
                                                   jbyteArray engine, jbyteArray target,
-                                                  jint threads, jboolean mapped, jboolean sizes) {
+                                                  jint threads, jboolean mapped, jboolean sizes,
+                                                  jboolean allow_native) {
     return guarded(env, [&]() -> jlong {
         const Bytes folder = bytes_of(env, path);
         const Bytes library = bytes_of(env, engine);
@@ -86,6 +87,7 @@ JNIEXPORT jlong JNICALL Java_lcc_Native_modelOpen(JNIEnv *env, jclass, jbyteArra
         options.threads = threads;
         options.mapped = mapped;
         options.verify_sizes_only = sizes;
+        options.allow_native = allow_native;
         lcc_model *model = nullptr;
         passed(env, lcc_model_open(folder.data(), &options, &model));
         return reinterpret_cast<jlong>(model);

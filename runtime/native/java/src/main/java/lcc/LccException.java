@@ -24,6 +24,8 @@ public final class LccException extends RuntimeException {
     public static final int GOLDEN = 9;
     /** A mistake in lcc: please report it. */
     public static final int INTERNAL = 10;
+    /** The artifact is machine code, and {@link ModelOptions#allowNative} is not set. */
+    public static final int TRUST = 11;
 
     private final int status;
 

@@ -39,7 +39,8 @@ public final class Model implements AutoCloseable {
                         Text.utf8z("target", how.target),
                         how.threads,
                         how.mapped,
-                        how.verifySizesOnly));
+                        how.verifySizesOnly,
+                        how.allowNative));
     }
 
     public static Model open(String path) {

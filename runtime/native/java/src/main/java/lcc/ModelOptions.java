@@ -7,6 +7,7 @@ public final class ModelOptions {
     int threads;
     boolean mapped;
     boolean verifySizesOnly;
+    boolean allowNative;
 
     /**
      * The engine's shared library: libonnxruntime, 1.22 or newer. Not given: what the environment
@@ -38,6 +39,15 @@ public final class ModelOptions {
     /** Compare the sizes of files only, not their sha256: for a package that is signed. */
     public ModelOptions verifySizesOnly(boolean yes) {
         verifySizesOnly = yes;
+        return this;
+    }
+
+    /**
+     * Let machine code of the artifact run in this process: what targets of TVM are made of. Only
+     * where you trust whoever made it.
+     */
+    public ModelOptions allowNative(boolean yes) {
+        allowNative = yes;
         return this;
     }
 }

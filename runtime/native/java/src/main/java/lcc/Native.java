@@ -32,7 +32,8 @@ final class Native {
     static native void setLog(BiConsumer<Integer, String> log, int level);
 
     static native long modelOpen(
-            byte[] path, byte[] engine, byte[] target, int threads, boolean mapped, boolean sizes);
+            byte[] path, byte[] engine, byte[] target, int threads, boolean mapped, boolean sizes,
+            boolean allowNative);
 
     static native void modelClose(long model);
 
