@@ -37,16 +37,16 @@ class ArchiveError(LccError):
     """An archive is damaged, in use, of another artifact, or the disk refuses it."""
 
 
+class TrustError(LccError):
+    """An artifact brings code that nobody has allowed, or lacks the signature that was wanted."""
+
+
 class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
 
 
 def first_line(error: BaseException) -> str:
     """The first line that says something of an error of others, which may go on for pages."""
-class TrustError(LccError):
-    """An artifact brings code that nobody has allowed, or lacks the signature that was wanted."""
-
-
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
