@@ -6,12 +6,12 @@ LCC_CHECK        0 = skip the validation after every pass
 LCC_TARGET       target of `lcc compile` where none is given
 LCC_THREADS      threads of the runtime where none are given
 LCC_CACHE_DIR    folder for what `lcc demo` compiles (default ~/.cache/lcc)
+LCC_LIBRARY      liblcc, for Python where the package has none, and for Node
 
 Of the native runtime, which reads them itself (docs/embed.md):
 
 LCC_ONNXRUNTIME  ONNX Runtime's library
 LCC_TVM          folder of TVM's libraries
-LCC_LIBRARY      liblcc, for Node
 """
 
 import contextlib
@@ -67,6 +67,16 @@ def default_threads() -> int | None:
     if not value.isdigit() or int(value) < 1:
         raise ConfigError(f"LCC_THREADS is {value!r}, wanted 1 or more")
     return int(value)
+
+
+def native_library() -> Path | None:
+    """Return liblcc, where the variable names one."""
+    value = os.environ.get("LCC_LIBRARY")
+    if not value:
+        return None
+    if not Path(value).expanduser().is_file():
+        raise ConfigError(f"LCC_LIBRARY is {value!r}, and no file is there; wanted liblcc")
+    return Path(value).expanduser()
 
 
 def with_libraries(folders: list[str], **variables: str) -> dict[str, str]:

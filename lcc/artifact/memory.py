@@ -20,6 +20,8 @@ from lcc.ir.rounded import Rounded
 RUNTIME_BYTES = 112 << 20
 # Of one token of the vocabulary, in the tables of the tokenizer: what `tokenizers` 0.23 takes for a
 # BPE of 49,152 tokens is 34 to 45 MB, of 128,256 108 to 120, of 256,000 216 to 242 (while loading).
+# Where the native library is installed, `text.bin` is mapped instead, of which the system may drop
+# any page: which of the two a device has is not known here, so the larger one counts.
 TOKEN_BYTES = 900
 
 # Of one weight of a layer, and of the embedding or LM head, with its share of scales and offsets.

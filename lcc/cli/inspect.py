@@ -133,7 +133,8 @@ def _tokenizer(manifest: Manifest) -> str:
     if "tokenizer.json" not in manifest.files:
         return "none: give ids"
     if "text.bin" in manifest.files:
-        return f"also as tables, {bytes_text(manifest.files['text.bin'].bytes)} mapped"
+        size = bytes_text(manifest.files["text.bin"].bytes)
+        return f"also as tables, {size} mapped in its place where liblcc is installed"
     return f"no tables: {manifest.text.no_tables or 'compiled without them'}"
 
 

@@ -6,19 +6,30 @@ tokenized, and marked places become the tokens of their letters.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 BEGIN, END = "\uf8f0", "\uf8f1"  # of a marked place: letters of nobody's alphabet
 MARKED = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}|[{BEGIN}{END}]")
 
 
-class Literals:
-    """What a tokenizer takes for control tokens, and how it reads them as letters."""
+class Added(Protocol):
+    """A token that was added to a vocabulary; `special`: it is never shown."""
 
-    def __init__(self, backend: Any, template: str) -> None:
+    @property
+    def content(self) -> str:
+        """Its text."""
+
+    @property
+    def special(self) -> bool:
+        """Whether it is never shown."""
+
+
+class Literals:
+    """What a tokenizer takes for control tokens."""
+
+    def __init__(self, added: Iterable[Added], template: str) -> None:
         """`template`: source of the chat templates; words of theirs are control tokens, too."""
-        added = backend.get_added_tokens_decoder().values()
         names = [
             token.content
             for token in added
@@ -27,8 +38,6 @@ class Literals:
         longest = sorted(filter(None, names), key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
         self._most = max(map(len, longest), default=0)
-        self._backend = backend
-        self._without: Any = None  # the same tokenizer without control tokens
 
     def mark(self, value: Any) -> Any:
         """A text, or all texts in lists and dicts, with their control tokens marked."""
@@ -50,6 +59,14 @@ class Literals:
         joined = self._names.finditer(tail + text[: self._most])
         apart = any(match.start() < len(tail) < match.end() for match in joined)
         return f"{END}{text}" if apart else text
+
+
+class Speller:
+    """How a tokenizer of the library reads control tokens as letters."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._without: Any = None  # the same tokenizer without control tokens
 
     def encode(self, text: str) -> list[int]:
         """The ids of a marked place without its marks: never one of a control token."""

@@ -6,7 +6,6 @@ whole. Here the end of what was read is tokenized along, and where the seam chan
 read, they are taken back.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,24 +56,31 @@ def following(
     head = before[-CONTEXT:]
     if not head:
         return Following(0, tokenizer.parts(text))
-    old, _ = tokenizer.pieces(head)
-    new, starts = tokenizer.pieces(head + text[:CONTEXT])
+    old, new = tokenizer.encode(head), tokenizer.encode(head + text[:CONTEXT])
     same = common(old, new)
     drop = len(old) - same
     if drop > rewindable or list(held[len(held) - drop :]) != old[same:]:
-        drop, same = 0, bisect_left(starts, len(head))
+        drop, same = 0, _behind_all(tokenizer, old, new, same)
     parts = tokenizer.parts(head + text, skip=same)
     return Following(drop, ((ids, max(0, end - len(head))) for ids, end in parts))
+
+
+def _behind_all(tokenizer: Tokenizer, old: list[int], new: list[int], same: int) -> int:
+    """The first token of `new`, behind the `same` ones, that shows nothing of what `old` says."""
+    size = len(tokenizer.decode(old, special=True))
+    while same < len(new):
+        shown = tokenizer.decode(new[:same], special=True)
+        if len(shown) >= size and not shown.endswith("\ufffd"):  # a part of a character
+            break
+        same += 1
+    return same
 
 
 def behind(tokenizer: Tokenizer, text: str, place: int) -> list[int] | None:
     """The ids of `text` from a character on; None = a token lies on both sides of it."""
     begin = max(0, place - CONTEXT)
-    ids, starts = tokenizer.pieces(text[begin:])
-    first = bisect_left(starts, place - begin)
-    if first and tokenizer.pieces(text[begin:place])[0] != ids[:first]:
-        return None
-    return ids[first:]
+    ids, before = tokenizer.encode(text[begin:]), tokenizer.encode(text[begin:place])
+    return ids[len(before) :] if ids[: len(before)] == before else None
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:

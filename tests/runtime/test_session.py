@@ -339,7 +339,7 @@ def test_what_cannot_be_fed(make_session, text, message):
 
 def test_a_token_that_the_model_does_not_know_is_named(make_session):
     session = make_session()
-    session.tokenizer.backend.add_tokens(["zebra"])
+    session.tokenizer.codec.backend.add_tokens(["zebra"])
     session.feed("a horse")
     with pytest.raises(ConfigError, match="text: 'zebra' is token 260, the model knows 0 to 259"):
         session.feed("a zebra")

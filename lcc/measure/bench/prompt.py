@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 from lcc.artifact.manifest import read_manifest
+from lcc.runtime.text.library_tokenizer import LibraryTokenizer
 from lcc.runtime.text.tokenizer import Tokenizer
 
 
@@ -18,7 +19,7 @@ def random_ids(artifact: Path, count: int, seed: int) -> list[int]:
     size = read_manifest(artifact).model.vocab_size
     special: set[int] = set()
     if (artifact / "tokenizer.json").is_file():
-        backend = Tokenizer(artifact).backend
+        backend = LibraryTokenizer.open(artifact / "tokenizer.json").backend
         special = set(backend.get_added_tokens_decoder())
         size = min(size, backend.get_vocab_size())
     allowed = [token for token in range(size) if token not in special]

@@ -145,9 +145,10 @@ def _drawn(backend: Any, added: dict[int, Any]) -> Iterator[str]:
 
 def _plain_reading(backend: Any, template: str) -> Any:
     """How the Python runtime reads a text whose control tokens are plain text."""
-    from lcc.runtime.text.literal import MARKED, Literals
+    from lcc.runtime.text.literal import MARKED, Literals, Speller
 
-    literals = Literals(backend, template)
+    literals = Literals(backend.get_added_tokens_decoder().values(), template)
+    speller = Speller(backend)
 
     def read(text: str) -> list[int]:
         marked, ids, place = literals.mark(text), list[int](), 0
@@ -156,7 +157,7 @@ def _plain_reading(backend: Any, template: str) -> Any:
             if stretch:
                 ids += backend.encode(stretch, add_special_tokens=False).ids
             if match is not None:
-                ids += literals.encode(match[1])
+                ids += speller.encode(match[1])
                 place = match.end()
         return ids
 

@@ -247,6 +247,70 @@ LCC_API lcc_status lcc_decode(const lcc_model *model, const int32_t *ids, size_t
 LCC_API lcc_status lcc_check_golden(const lcc_model *model);
 
 /* ---------------------------------------------------------------------------------------------
+** Tokenizers
+**
+** The tables of an artifact by themselves, without its programs: for a runtime of one's own. Python's
+** reads text through them. A model has its own: see lcc_encode.
+*/
+
+typedef struct lcc_tokenizer lcc_tokenizer;
+typedef struct lcc_encoder lcc_encoder;
+
+/* How tokens that were added to the vocabulary are read where a text has them. */
+enum {
+    LCC_READ_TOKENS = 0, /* as tokens */
+    LCC_READ_PLAIN = 1,  /* control tokens as the letters they are written with, others as tokens */
+    LCC_READ_MARKED = 2  /* as tokens, but what stands between U+F8F0 and U+F8F1 as letters */
+};
+
+/*
+** Opens `text.bin` of an artifact, which is mapped and must stay as it is. On success *tokenizer is
+** to be closed by lcc_tokenizer_close; on an error it is NULL. Any thread.
+**
+** LCC_ERROR_ARTIFACT: it cannot be read, is damaged, or newer than this library.
+*/
+LCC_API lcc_status lcc_tokenizer_open(const char *path, lcc_tokenizer **tokenizer);
+
+/* Closes it. Encoders may be closed later. NULL is allowed. No other call may be using the handle. */
+LCC_API void lcc_tokenizer_close(lcc_tokenizer *tokenizer);
+
+/*
+** The added token of a number from 0 on: its id, its text (valid until the tokenizer is closed, no
+** zero behind it), and non-zero where it is never shown. LCC_DONE: there are no more. Any thread.
+*/
+LCC_API lcc_status lcc_tokenizer_added(const lcc_tokenizer *tokenizer, size_t number, int32_t *id,
+                                       const char **text, size_t *length, int32_t *special);
+
+/*
+** As lcc_decode; ids that are none are left out. `special` non-zero = control tokens are shown.
+*/
+LCC_API lcc_status lcc_tokenizer_decode(const lcc_tokenizer *tokenizer, const int32_t *ids,
+                                        size_t count, int32_t special, char *text, size_t capacity,
+                                        size_t *length);
+
+/*
+** A text on its way to ids, in parts of any size that may end inside a character: together they give
+** the ids of the whole, and no more of the text is kept than is not decided yet. `reading` is one of
+** LCC_READ_*. For one thread at a time; to be closed by lcc_encoder_close, which is also the only call
+** left after one of its calls has failed.
+*/
+LCC_API lcc_status lcc_encoder_open(const lcc_tokenizer *tokenizer, int32_t reading,
+                                    lcc_encoder **encoder);
+
+/*
+** Takes a part of the text. *ids are the *count ids that are certain now, without the special tokens
+** that begin a text; valid until the next call on this encoder.
+*/
+LCC_API lcc_status lcc_encoder_feed(lcc_encoder *encoder, const char *text, size_t length,
+                                    const int32_t **ids, size_t *count);
+
+/* The ids of the rest. What is fed then is another text. */
+LCC_API lcc_status lcc_encoder_finish(lcc_encoder *encoder, const int32_t **ids, size_t *count);
+
+/* NULL is allowed. */
+LCC_API void lcc_encoder_close(lcc_encoder *encoder);
+
+/* ---------------------------------------------------------------------------------------------
 ** Sessions
 */
 

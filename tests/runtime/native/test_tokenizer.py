@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from lcc.runtime.text.literal import MARKED, Literals
+from lcc.runtime.text.literal import MARKED, Literals, Speller
 from lcc.sources.text_tables.build import build
 from lcc.sources.text_tables.layout import ENTRY, HEADER
 from lcc.testing.native_tokenizer import NativeTokenizer, build_encode_lines, compiler
@@ -82,13 +82,14 @@ def test_decodes_as_the_library_does(kind: str, program: Path, tmp_path: Path) -
 
 def read_plain(backend: Tokenizer, text: str) -> list[int]:
     """As the Python runtime reads a text whose control tokens are plain text."""
-    literals, ids, place = Literals(backend, TEMPLATE), list[int](), 0
+    literals = Literals(backend.get_added_tokens_decoder().values(), TEMPLATE)
+    speller, ids, place = Speller(backend), list[int](), 0
     marked = literals.mark(text)
     for match in [*MARKED.finditer(marked), None]:
         stretch = marked[place : match.start() if match else len(marked)]
         ids += backend.encode(stretch, add_special_tokens=False).ids
         if match is not None:
-            ids += literals.encode(match[1])
+            ids += speller.encode(match[1])
             place = match.end()
     return ids
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from lcc.runtime.text.library_tokenizer import LibraryTokenizer
 from lcc.runtime.text.seam import behind, common, following
 from lcc.runtime.text.tokenizer import Tokenizer as Ours
 
@@ -130,7 +131,7 @@ ASKING = (
 def session_of(make_session, tmp_path):
     def make(kind: str, template: str = TEMPLATE):
         session = make_session(capacity=256, budget=200)
-        session.tokenizer._backend = library(kind)
+        session.tokenizer._codec = LibraryTokenizer(library(kind))
         session.tokenizer.config = {"chat_template": template}
         return session
 

@@ -18,7 +18,7 @@ from tokenizers import (
 )
 
 from lcc.errors import ArtifactError, ConfigError
-from lcc.runtime.text import tokenizer as text_module
+from lcc.runtime.text import library_tokenizer as text_module
 from lcc.runtime.text.detokenize import Detokenizer, StopStrings
 from lcc.runtime.text.tokenizer import Tokenizer as LccTokenizer
 
@@ -122,7 +122,7 @@ def test_parts_give_the_ids_of_one_go(tokenizer, backend, small_windows):
 @given(st.text(st.sampled_from("ab .,\n\t1é中😀'"), min_size=300, max_size=900))
 def test_any_text_in_parts(text):
     tokenizer = LccTokenizer.__new__(LccTokenizer)
-    tokenizer._backend, tokenizer._splits = BYTE_LEVEL, True
+    tokenizer._codec = text_module.LibraryTokenizer(BYTE_LEVEL)
     window, overlap = text_module.WINDOW, text_module.OVERLAP
     text_module.WINDOW, text_module.OVERLAP = 120, 40
     try:
@@ -171,7 +171,7 @@ def test_memory_does_not_follow_the_text(tmp_path):
         if sys.argv[2] == "parts":
             count = sum(len(ids) for ids, _ in tokenizer.parts(text))
         else:
-            count = len(tokenizer.backend.encode(text).ids)
+            count = len(tokenizer.codec.backend.encode(text).ids)
         print(count, peak_rss_bytes() - before)
     """
     run = [sys.executable, "-c", code, str(tmp_path)]

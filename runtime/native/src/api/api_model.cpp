@@ -30,6 +30,34 @@ void set_message(const std::string& message) noexcept {
 
 const char* message_of_thread() noexcept { return last_message.c_str(); }
 
+lcc_status status_of_exception(std::string& message) noexcept {
+    try {
+        throw;
+    } catch (const Stopped&) {
+        return LCC_STOPPED;
+    } catch (const Error& error) {
+        message = error.what();
+        return error.status();
+    } catch (const std::bad_alloc&) {
+        message = "the system has no memory left";
+        return LCC_ERROR_MEMORY;
+    } catch (const std::exception& error) {
+        message = std::string("a mistake in lcc: ") + error.what() + "; please report it";
+        return LCC_ERROR_INTERNAL;
+    } catch (...) {
+        message = "a mistake in lcc: an unknown exception; please report it";
+        return LCC_ERROR_INTERNAL;
+    }
+}
+
+lcc_status told(lcc_status status, const std::string& message) noexcept {
+    if (status > LCC_OK && status < LCC_DONE) {
+        set_message(message);
+        log_line(LCC_LOG_ERROR, message);
+    }
+    return status;
+}
+
 std::string_view text_of(const char* text, size_t length, const char* name) {
     wanted(text, name);
     return {text, length == LCC_NUL ? std::strlen(text) : length};

@@ -33,40 +33,31 @@ namespace lcc {
 void set_message(const std::string& message) noexcept;
 const char* message_of_thread() noexcept;
 
+// The status of the exception that is being handled, and its message.
+lcc_status status_of_exception(std::string& message) noexcept;
+
+// Keeps and logs the message of a call that has failed; returns its status.
+lcc_status told(lcc_status status, const std::string& message) noexcept;
+
 // Runs a function; what it throws becomes a status and a message.
 template <typename Function>
 lcc_status guarded(std::string& message, Function function) noexcept {
     try {
         return function();
-    } catch (const Stopped&) {
-        return LCC_STOPPED;
-    } catch (const Error& error) {
-        message = error.what();
-        return error.status();
-    } catch (const std::bad_alloc&) {
-        message = "the system has no memory left";
-        return LCC_ERROR_MEMORY;
-    } catch (const std::exception& error) {
-        message = std::string("a mistake in lcc: ") + error.what() + "; please report it";
-        return LCC_ERROR_INTERNAL;
     } catch (...) {
-        message = "a mistake in lcc: an unknown exception; please report it";
-        return LCC_ERROR_INTERNAL;
+        return status_of_exception(message);
     }
 }
 
 template <typename Function>
 lcc_status call(Function function) noexcept {
     std::string message;
-    const lcc_status status = guarded(message, [&] {
-        function();
-        return LCC_OK;
-    });
-    if (status > LCC_OK && status < LCC_DONE) {
-        set_message(message);
-        log_line(LCC_LOG_ERROR, message);
-    }
-    return status;
+    return told(guarded(message,
+                        [&] {
+                            function();
+                            return LCC_OK;
+                        }),
+                message);
 }
 
 // A call on a session, which serves one at a time. `reads`: it only looks, and is allowed in a
@@ -97,12 +88,8 @@ lcc_status call(lcc_session* handle, Kind kind, Function function) noexcept {
         }
         return function(*handle->session);
     });
-    if (status > LCC_OK && status < LCC_DONE) {
-        set_message(message);
-        log_line(LCC_LOG_ERROR, message);
-        if (!inside) {
-            handle->message = message;
-        }
+    if (told(status, message) > LCC_OK && status < LCC_DONE && !inside) {
+        handle->message = message;
     }
     if (!inside) {
         handle->busy = false;
