@@ -2,7 +2,13 @@
 
 
 class LccError(Exception):
-    """Base of all errors that are not bugs of lcc."""
+    """Base of all errors that are not bugs of lcc.
+
+    Its text is one line that moves no cursor, whatever names a file has brought into it.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(LccError, ValueError):
@@ -43,6 +49,14 @@ class TrustError(LccError):
 
 class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
+
+
+def printable(text: str) -> str:
+    r"""A text without line ends and control characters: each as Python writes it, such as \x1b."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from lcc.artifact.manifest import Manifest, ProgramEntry
 from lcc.artifact.program_entry import program_entries
+from lcc.errors import ArtifactError, first_line
 from lcc.ir.lazy_tensor import whole
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
@@ -61,8 +62,12 @@ class ReferenceRunner:
         """See `Runner.__call__`: outputs are copied to where they are wanted."""
         given = {**self.bound, **arrays}
         tensors = [torch.from_numpy(given[name]) for name in self.program.input_names]
-        with torch.no_grad(), self.lock:
-            values = self.module(*tensors)
+        try:
+            with torch.no_grad(), self.lock:
+                values = self.module(*tensors)
+        except Exception as error:  # whatever an operator raises
+            names = ", ".join(self.program.names)
+            raise ArtifactError(f"{names}: PyTorch cannot run it: {first_line(error)}") from error
         values = values if isinstance(values, tuple) else (values,)
         for name, value in zip(self.program.output_names, values, strict=True):
             place = given.get(name, given.get(self.program.updates.get(name, name)))
@@ -101,15 +106,25 @@ def open_engine(folder: Path, manifest: Manifest) -> ReferenceEngine:
     """The engine of an artifact that was compiled for this target.
 
     The `lcc::` operators must be registered: import lcc.passes.ops first.
+
+    Raises:
+        ArtifactError: a file is no program of PyTorch's.
     """
     programs: dict[str, Program] = {}
     for entry in manifest.programs.values():
         if entry.file not in programs:
             programs[entry.file] = Program(
                 names=tuple(n for n, e in manifest.programs.items() if e.file == entry.file),
-                exported=torch.export.load(Path(folder) / entry.file),
+                exported=_exported(Path(folder) / entry.file),
                 inputs=tuple(entry.inputs),
                 outputs=tuple(entry.outputs),
                 updates=entry.updates,
             )
     return ReferenceEngine(list(programs.values()))
+
+
+def _exported(path: Path) -> ExportedProgram:
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # whatever its readers do
+        raise ArtifactError(f"{path}: PyTorch cannot load it: {first_line(error)}") from error

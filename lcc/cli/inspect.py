@@ -21,6 +21,7 @@ from lcc.artifact.manifest import (
 from lcc.artifact.schedule import TensorSpec
 from lcc.cli.frame import bytes_text, indent, table
 from lcc.cli.schedule import buffers_text, counters_text, groups_text, schedule_text, short
+from lcc.errors import printable
 from lcc.ir.plan import ranges
 from lcc.ir.roles import Role
 
@@ -68,7 +69,8 @@ def describe(manifest: Manifest) -> str:
         "Files": table(files, right=(1,)),
     }
     shown = [f"{title}\n{indent(text)}" for title, text in parts.items() if text]
-    return "\n\n".join([table(_facts(manifest)), *shown])
+    text = "\n\n".join([table(_facts(manifest)), *shown])
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _mapped(manifest: Manifest) -> str:

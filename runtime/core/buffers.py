@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lcc.artifact.schedule import BufferSpec
-from lcc.errors import ArtifactError
+from lcc.errors import ArtifactError, CacheError
 from lcc.ir.roles import Role
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.engines.device_array import Buffer
@@ -23,7 +23,11 @@ class Buffers:
     def __init__(
         self, specs: Sequence[BufferSpec], numbers: Mapping[str, int], engine: Engine
     ) -> None:
-        """Allocate all of them, as zeros; `numbers`: the sizes that shapes name."""
+        """Allocate all of them, as zeros; `numbers`: the sizes that shapes name.
+
+        Raises:
+            CacheError: there is not enough memory.
+        """
         self.specs = {spec.name: spec for spec in specs}
         self.arrays: dict[str, Buffer] = {}
         self.version, self._engine = 0, engine
@@ -34,7 +38,13 @@ class Buffers:
 
     def _allocate(self, spec: BufferSpec, numbers: Mapping[str, int]) -> None:
         shape = [max(1, numbers[size]) if isinstance(size, str) else size for size in spec.shape]
-        self.arrays[spec.name] = self._engine.zeros(shape, spec.dtype, spec.role)
+        try:
+            self.arrays[spec.name] = self._engine.zeros(shape, spec.dtype, spec.role)
+        except (MemoryError, ValueError, OverflowError) as error:  # numpy's, of sizes beyond 2^63
+            raise CacheError(
+                f"{spec.name}: no memory for {spec.dtype} {shape} ({error}); ask for fewer slots "
+                "(capacity, budget), or compile with fewer"
+            ) from None
 
     def grow(self, names: Sequence[str], numbers: Mapping[str, int]) -> None:
         """Allocate buffers anew, as zeros, with the sizes that numbers have now."""
