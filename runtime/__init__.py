@@ -55,7 +55,7 @@ def load(
         device: "cpu" = not on what the artifact was compiled for, which is slow and shows what
             it computes; None = there, or not at all.
         engine: None = the one that the artifact's target asks for.
-        verify: "size" leaves out the hashes of the files.
+        verify: "size" leaves out the hashes of all files but the programs.
         mapped: Leave the weights in their file and read them as they are used, so that the system
             may drop them: for a model that is larger than the memory. A step takes longer. TVM
             always does, and has the weights as its kernels want them in the file.

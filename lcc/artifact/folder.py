@@ -13,7 +13,7 @@ Files that the manifest does not list are never opened.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,8 @@ from lcc.artifact.manifest import MANIFEST, FileEntry, Manifest, check, manifest
 from lcc.artifact.replace import folder_beside, put_in_place
 from lcc.errors import ArtifactError, ConfigError
 
-Stamps = dict[Path, tuple[int, int, int, int]]  # device, inode, bytes, nanoseconds of the change
+Stamp = tuple[int, int, int, int, int]  # device, inode, bytes, times of the two changes, in ns
+Stamps = dict[Path, Stamp]
 
 
 def verify_files(
@@ -47,22 +48,56 @@ def verify_files(
     trees = [root, *_blobs(root)]
     for name, entry in sorted(manifest.files.items()):
         path = root / name
+        with _opened(path, trees) as file:
+            stamps[path] = _checked_size(path, file, entry)
+            if level == "full" and _sha256(file) != entry.sha256:
+                raise _changed(path)
+    return stamps
+
+
+def read_listed(folder: str | Path, manifest: Manifest, name: str) -> bytes:
+    """The bytes of a file, read once and compared with what the manifest says of it.
+
+    Raises:
+        ArtifactError: it is not listed, or not as it was written.
+    """
+    root = Path(folder).resolve()
+    path, entry = root / name, manifest.files.get(name)
+    if entry is None:
+        raise ArtifactError(f"{path}: the manifest does not list it")
+    with _opened(path, [root, *_blobs(root)]) as file:
+        _checked_size(path, file, entry)
+        data = file.read(entry.bytes)
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise _changed(path)
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path, trees: Sequence[Path]) -> Iterator[BufferedReader]:
+    """A file that lies in one of these folders, links followed."""
+    try:
         real = path.resolve()
         if not any(real.is_relative_to(tree) for tree in trees):
             raise ArtifactError(f"{path}: a link that leaves the artifact's folder")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; copy the whole folder, or compile anew")
         with path.open("rb") as file:
-            stamps[path] = _stamp(os.fstat(file.fileno()))
-            if (size := stamps[path][2]) != entry.bytes:
-                raise ArtifactError(
-                    f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew"
-                )
-            if level == "full" and _sha256(file) != entry.sha256:
-                raise ArtifactError(
-                    f"{path}: changed since it was written (sha256 differs); copy it anew"
-                )
-    return stamps
+            yield file
+    except (OSError, RuntimeError) as error:  # a link to itself; a disk that fails
+        why = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{path}: cannot be read ({why}); copy it anew") from None
+
+
+def _checked_size(path: Path, file: BufferedReader, entry: FileEntry) -> Stamp:
+    stamp = _stamp(os.fstat(file.fileno()))
+    if (size := stamp[2]) != entry.bytes:
+        raise ArtifactError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy it anew")
+    return stamp
+
+
+def _changed(path: Path) -> ArtifactError:
+    return ArtifactError(f"{path}: changed since it was written (sha256 differs); copy it anew")
 
 
 def _blobs(root: Path) -> list[Path]:
@@ -71,7 +106,7 @@ def _blobs(root: Path) -> list[Path]:
     return [parent.with_name("blobs") for parent in above[:1]]
 
 
-def check_unchanged(stamps: Mapping[Path, tuple[int, int, int, int]]) -> None:
+def check_unchanged(stamps: Mapping[Path, Stamp]) -> None:
     """Refuse files that were replaced or written to after `verify_files` has read them.
 
     To be called when all programs are loaded: engines open files by their path once more.
@@ -87,8 +122,18 @@ def check_unchanged(stamps: Mapping[Path, tuple[int, int, int, int]]) -> None:
             )
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _stamp(status: os.stat_result) -> Stamp:
+    """A file's own; the second time is the system's, which nobody sets back."""
+    size, changed = status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, size, changed, status.st_ctime_ns
+
+
+def stamp_of(folder: str | Path) -> Stamp | None:
+    """That of the manifest: another one = the artifact was replaced; None = there is none."""
+    try:
+        return _stamp((Path(folder) / MANIFEST).stat())
+    except OSError:
+        return None
 
 
 def _sha256(file: BufferedReader) -> str:

@@ -49,6 +49,7 @@ from lcc.ir.roles import Role
 
 FORMAT_VERSION: Literal[3] = 3
 MANIFEST = "manifest.json"
+LONGEST_NAME = 200  # letters of a path in the folder
 LARGEST_MANIFEST = 64 << 20  # bytes
 
 CacheDtype = Literal["float32", "float16"]
@@ -283,6 +284,8 @@ def check(manifest: Manifest) -> None:
 
 def _check_path(name: str) -> None:
     parts = PurePosixPath(name).parts
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise ArtifactError(f"files: {name[:40]!r} is no name of a file; wanted a shorter one")
     if not parts or name.startswith("/") or ".." in parts or set(name) & set("\\:\0"):
         raise ArtifactError(f'files: "{name}" leaves the folder; wanted a relative path')
     if name == MANIFEST:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lcc.artifact.cpu import adds_byte_products
+from lcc.artifact.folder import read_listed
 from lcc.artifact.manifest import Manifest, ProgramEntry
 from lcc.errors import ArtifactError, TargetError
 from lcc.ir.roles import Role
 from lcc.runtime.engines import cuda_provider
 from lcc.runtime.engines.device_array import Buffer, DeviceArray
 from lcc.runtime.engines.host_array import zeros
+from lcc.runtime.engines.onnx_file import check_locations
 from lcc.runtime.engines.onnx_signature import check_signature
 
 PROVIDERS = {
@@ -27,6 +29,7 @@ PROVIDERS = {
     "nnapi": "NnapiExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 HOST = "CPUExecutionProvider"
 ARENA_BYTES = 64 << 20  # of addresses; memory is taken where something is written
 
@@ -64,6 +67,11 @@ class OnnxRuntimeEngine:
         self._provider = _provider(manifest.target, device, onnxruntime.get_available_providers())
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
+        files = {self._folder / each.file for each in manifest.programs.values()}
+        self._linked = any(path.is_symlink() for path in files)
+        if not self._linked:
+            weights = str(self._folder.resolve())
+            self._options.add_session_config_entry(FOLDER_OF_WEIGHTS, weights)
         if threads is not None:
             self._options.intra_op_num_threads = threads
         if mapped:
@@ -133,11 +141,12 @@ class OnnxRuntimeEngine:
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
+            program = self._program(file)
             options = cuda_provider.OPTIONS if self._provider == cuda_provider.NAME else {}
             providers = list(dict.fromkeys([self._provider, HOST]))
             try:
                 session = self._onnxruntime.InferenceSession(
-                    str(self._folder / file),
+                    program,
                     self._options,
                     providers=providers,
                     provider_options=[options, *({} for _ in providers[1:])],
@@ -150,6 +159,23 @@ class OnnxRuntimeEngine:
             self._check_place(file, session)
             self._sessions[file] = session
         return self._sessions[file]
+
+    def _program(self, file: str) -> str | bytes:
+        """What ONNX Runtime loads: the bytes that were compared with the manifest, or a path.
+
+        A file in ORT format has its weights in it, and names no other file. Of bytes, weights are
+        sought in one folder, and none behind links (of a hub's cache): those have a path, too. What
+        a path stands for is compared when all is loaded (`check_unchanged`).
+        """
+        path = self._folder / file
+        if path.suffix == ".ort":
+            return str(path)
+        data = read_listed(self._folder, self._manifest, file)
+        try:
+            check_locations(data, self._manifest.files)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        return str(path) if self._linked else data
 
     def _start_device(self) -> None:
         """Ask for memory on the GPU: onnxruntime-gpu names its provider where it cannot start."""

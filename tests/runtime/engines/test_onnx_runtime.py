@@ -6,11 +6,13 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from lcc.artifact.folder import file_entry
 from lcc.artifact.manifest import Manifest, ModelEntry, ProgramEntry
 from lcc.artifact.schedule import Schedule, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig
@@ -111,10 +113,16 @@ def manifest(target: str = "onnxruntime:cpu", **programs: ProgramEntry) -> Manif
     )
 
 
+def listed(folder: str | Path, manifest: Manifest) -> Manifest:
+    """The same with the files that lie there."""
+    files = {path.name: file_entry(path) for path in Path(folder).iterdir() if path.is_file()}
+    return msgspec.structs.replace(manifest, files=files)
+
+
 @pytest.fixture
 def engine(tmp_path):
     write_programs(tmp_path)
-    return OnnxRuntimeEngine(tmp_path, manifest(), threads=1)
+    return OnnxRuntimeEngine(tmp_path, listed(tmp_path, manifest()), threads=1)
 
 
 def expected_step(x: np.ndarray, used: int, key: list, value: list) -> np.ndarray:
@@ -175,10 +183,10 @@ def test_nothing_of_the_size_of_the_cache_is_copied(tmp_path):
         import sys, time
         import numpy as np
         sys.path.insert(0, sys.argv[2])
-        from test_onnx_runtime import HKV, HQ, D, manifest
+        from test_onnx_runtime import HKV, HQ, D, listed, manifest
         from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
         from lcc.runtime.stats import peak_rss_bytes
-        engine = OnnxRuntimeEngine(sys.argv[1], manifest(), threads=1)
+        engine = OnnxRuntimeEngine(sys.argv[1], listed(sys.argv[1], manifest()), threads=1)
         slots = (256 << 20) // (HKV * D * 4)
         cache = {n: np.ones((1, HKV, slots, D), np.float32) for n in ("key_0", "value_0")}
         runner = engine.runner("decode")
@@ -240,7 +248,7 @@ def test_an_update_is_written_to_what_is_given_for_its_input(tmp_path):
     add = ProgramEntry(
         file="add.onnx", inputs=ADD.inputs, outputs=ADD.outputs, updates={"sum": "a"}
     )
-    engine = OnnxRuntimeEngine(tmp_path, manifest(add=add), threads=1)
+    engine = OnnxRuntimeEngine(tmp_path, listed(tmp_path, manifest(add=add)), threads=1)
     a, runner = full(1), engine.runner("add")
     runner({"a": a, "b": full(2)})
     assert a.tolist() == [[3] * 3] * 2
@@ -307,11 +315,13 @@ SIGNATURES = {
 def test_a_program_that_is_not_what_the_manifest_says(engine, tmp_path, name):
     changes, words = SIGNATURES[name]
     parts = {"file": "add.onnx", "inputs": ADD.inputs, "outputs": ADD.outputs} | changes
-    other = OnnxRuntimeEngine(tmp_path, manifest(add=ProgramEntry(**parts)), threads=1)
+    other = OnnxRuntimeEngine(
+        tmp_path, listed(tmp_path, manifest(add=ProgramEntry(**parts))), threads=1
+    )
     with pytest.raises(ArtifactError, match=rf"add\.onnx: {words}"):
         other.load_all()
     fewer = ProgramEntry(file="add.onnx", inputs=ADD.inputs, outputs=ADD.outputs[:1])
-    OnnxRuntimeEngine(tmp_path, manifest(add=fewer), threads=1).load_all()
+    OnnxRuntimeEngine(tmp_path, listed(tmp_path, manifest(add=fewer)), threads=1).load_all()
 
 
 def test_what_is_loaded_does_not_need_its_file_any_more(engine, tmp_path):
@@ -334,7 +344,10 @@ def test_mistakes_are_named(engine):
 
 
 def test_files_and_targets_that_cannot_be(engine, tmp_path):
-    (tmp_path / "add.onnx").write_bytes(b"\x08nonsense")
+    (tmp_path / "add.onnx").write_bytes(b"\x08\x09")
+    with pytest.raises(ArtifactError, match=r"add\.onnx: 2 bytes, the manifest says 175"):
+        engine.runner("add")
+    engine = OnnxRuntimeEngine(tmp_path, listed(tmp_path, manifest()), threads=1)
     with pytest.raises(ArtifactError, match=r"add\.onnx: ONNX Runtime cannot load it") as caught:
         engine.runner("add")
     assert "\n" not in str(caught.value)
@@ -344,7 +357,7 @@ def test_files_and_targets_that_cannot_be(engine, tmp_path):
         "onnxruntime:cuda": "target is onnxruntime:cuda, this ONNX Runtime has only",
     }.items():
         with pytest.raises(TargetError, match=message):
-            OnnxRuntimeEngine(tmp_path, manifest(target))
+            OnnxRuntimeEngine(tmp_path, listed(tmp_path, manifest(target)))
 
 
 def copies_program(name: str) -> ProgramEntry:
@@ -366,11 +379,12 @@ def growth_of_peak(folder: Path, *sizes: int) -> list[int]:
         import sys
         import numpy as np
         sys.path.insert(0, sys.argv[2])
-        from test_onnx_runtime import copies_program, manifest
+        from test_onnx_runtime import copies_program, listed, manifest
         from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine
         from lcc.runtime.stats import peak_rss_bytes
         programs = {name: copies_program(name) for name in sys.argv[3:]}
-        engine = OnnxRuntimeEngine(sys.argv[1], manifest(**programs), threads=1)
+        found = listed(sys.argv[1], manifest(**programs))
+        engine = OnnxRuntimeEngine(sys.argv[1], found, threads=1)
         one = np.ones((1, 3), np.float32)
         peaks = [peak_rss_bytes() >> 20]
         for name in programs:

@@ -1,0 +1,98 @@
+"""Which other files an ONNX program reads weights from: found in its bytes, before an engine is.
+
+An ONNX file is a protobuf message, and any tensor in it may name a file. ONNX Runtime opens what is
+named; only what the manifest lists may be. Nothing but the names is read here.
+"""
+
+from collections.abc import Collection, Iterator
+
+from lcc.errors import ArtifactError
+
+KEY = b"location"
+DEEPEST = 32  # graphs in graphs
+
+# Message -> number of a field that leads to tensors -> the message in it (onnx.proto).
+PATHS = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {
+        **{5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+        **{22: "sparse", 23: "sparse"},
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {},
+}
+Span = tuple[int, int]
+
+
+def check_locations(data: bytes, listed: Collection[str]) -> None:
+    """Refuse a program that reads a file which is not listed, or that is no protobuf message.
+
+    Raises:
+        ArtifactError: names the first such file.
+    """
+    for location in _locations(data, (0, len(data)), "model", 0):
+        if location not in listed:
+            raise ArtifactError(
+                f"it reads weights from {location!r}, which the manifest does not list"
+            )
+
+
+def _locations(data: bytes, span: Span, message: str, depth: int) -> Iterator[str]:
+    """Of a message that may have some: the name of the key is among its bytes."""
+    if depth > 4 * DEEPEST:
+        raise ArtifactError("graphs in graphs in graphs; wanted a program of lcc")
+    if message == "entry":
+        yield from _location(data, span)
+        return
+    paths = PATHS[message]
+    for number, inside in _fields(data, span):
+        if number in paths and inside is not None and data.find(KEY, *inside) >= 0:
+            yield from _locations(data, inside, paths[number], depth + 1)
+
+
+def _location(data: bytes, span: Span) -> Iterator[str]:
+    """The value of an entry whose key is `location`."""
+    found = [(number, data[slice(*inside)]) for number, inside in _fields(data, span) if inside]
+    if sorted(number for number, _ in found) != [1, 2]:
+        raise ArtifactError("an entry without one key and one value; wanted an ONNX program")
+    entry = dict(found)
+    if entry[1] == KEY:
+        yield entry[2].decode(errors="surrogateescape")
+
+
+def _fields(data: bytes, span: Span) -> Iterator[tuple[int, Span | None]]:
+    """Number of each field, and where its bytes are; None = it is a number."""
+    place, end = span
+    while place < end:
+        tag, place = _varint(data, place, end)
+        kind, inside = tag & 7, None
+        if kind == 0:
+            _, place = _varint(data, place, end)
+        elif kind == 2:
+            size, place = _varint(data, place, end)
+            inside = place, place + size
+            place += size
+        elif kind in (1, 5):
+            place += 8 if kind == 1 else 4
+        else:
+            raise ArtifactError("not an ONNX program")
+        if place > end:
+            raise ArtifactError("an ONNX program that is cut")
+        yield tag >> 3, inside
+
+
+def _varint(data: bytes, place: int, end: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = shift = 0
+    while place < end and shift < 70:
+        byte = data[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+    raise ArtifactError("an ONNX program that is cut")

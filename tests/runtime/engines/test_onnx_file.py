@@ -1,0 +1,194 @@
+"""Files that an ONNX program names, wherever in it; found without onnx, which writes it here."""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import lcc.runtime
+from lcc.artifact.folder import file_entry
+from lcc.artifact.manifest import manifest_bytes, read_manifest
+from lcc.errors import ArtifactError
+from lcc.runtime.engines.onnx_file import check_locations
+
+
+def named(location: str, *more: tuple[str, str]) -> TensorProto:
+    """A tensor whose data lies in another file."""
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[4])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "16"), *more):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def graph(*nodes: onnx.NodeProto, **parts: list) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "g", [], [], **parts)
+
+
+def branch(body: onnx.GraphProto) -> onnx.NodeProto:
+    return helper.make_node("If", ["yes"], ["x"], then_branch=body, else_branch=graph())
+
+
+def sparse(tensor: TensorProto) -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(values=tensor, dims=[4])
+
+
+def function(tensor: TensorProto) -> onnx.ModelProto:
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    made = helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 21)])
+    return helper.make_model(graph(), functions=[made])
+
+
+def trained(tensor: TensorProto) -> onnx.ModelProto:
+    model = helper.make_model(graph())
+    model.training_info.add().algorithm.CopyFrom(graph(initializer=[tensor]))
+    return model
+
+
+def deep(tensor: TensorProto, count: int) -> onnx.ModelProto:
+    body = graph(initializer=[tensor])
+    for _ in range(count):
+        body = graph(branch(body))
+    return helper.make_model(body)
+
+
+PLACES = {
+    "an initializer": lambda t: helper.make_model(graph(initializer=[t])),
+    "a sparse one": lambda t: helper.make_model(graph(sparse_initializer=[sparse(t)])),
+    "an attribute": lambda t: helper.make_model(
+        graph(helper.make_node("Constant", [], ["y"], value=t))
+    ),
+    "one of several": lambda t: helper.make_model(
+        graph(helper.make_node("Own", [], ["y"], several=[numpy_helper.from_array(np.ones(2)), t]))
+    ),
+    "a sparse attribute": lambda t: helper.make_model(
+        graph(helper.make_node("Constant", [], ["y"], sparse_value=sparse(t)))
+    ),
+    "a branch": lambda t: deep(t, 1),
+    "a branch of branches": lambda t: deep(t, 9),
+    "a function": function,
+    "training": trained,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_file_is_found_wherever_it_is_named(place: str) -> None:
+    data = PLACES[place](named("weights.bin")).SerializeToString()
+    check_locations(data, {"weights.bin"})
+    with pytest.raises(ArtifactError, match=r"reads weights from 'weights\.bin', which the man"):
+        check_locations(data, {"other.bin"})
+
+
+@pytest.mark.parametrize(
+    "location", ["", "../secret", "/etc/passwd", "*/_ORT_MEM_ADDR_/*", "./weights.bin", "\udcff"]
+)
+def test_only_the_very_names_that_are_listed(location: str) -> None:
+    tensor = named("weights.bin", ("location", location)) if "\udcff" not in location else None
+    data = helper.make_model(graph(initializer=[tensor or named("weights.bXn")]))
+    raw = data.SerializeToString().replace(b"weights.bXn", b"weights.b\xffn")
+    with pytest.raises(ArtifactError, match="which the manifest does not list"):
+        check_locations(raw, {"weights.bin"})
+
+
+def test_what_is_written_in_another_order_is_refused_or_found() -> None:
+    """A parser takes the last of two keys: they are not of lcc's making."""
+    data = PLACES["an initializer"](named("weights.bin")).SerializeToString()
+    entry = b"\x0a\x08location\x12\x0bweights.bin"
+    assert data.count(entry) == 1
+    turned = b"\x12\x0bweights.bin\x0a\x08location"
+    check_locations(data.replace(entry, turned), {"weights.bin"})
+    with pytest.raises(ArtifactError, match=r"weights\.bin"):
+        check_locations(data.replace(entry, turned), set())
+    tensor = named("weights.bin")
+    twice = b"\x0a\x03own" + entry + b"\x12\x03/ab"  # key and value, twice
+    tensor.external_data[0].value = "x" * (len(twice) - len(entry) + len("weights.bin"))
+    data = PLACES["an initializer"](tensor).SerializeToString()
+    entry = tensor.external_data[0].SerializeToString()
+    assert (len(entry), data.count(entry)) == (len(twice), 1)
+    with pytest.raises(ArtifactError, match="without one key and one value"):
+        check_locations(data.replace(entry, twice), {"weights.bin"})
+
+
+def varint(value: int) -> bytes:
+    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+
+def test_what_is_no_program() -> None:
+    data = PLACES["a branch"](named("weights.bin")).SerializeToString()
+    for size in range(1, len(data)):
+        try:
+            check_locations(data[:size], {"weights.bin"})
+        except ArtifactError as error:
+            assert "cut" in str(error) or "no" in str(error)  # noqa: PT017
+    nested = graph(initializer=[named("weights.bin")]).SerializeToString()
+    for _ in range(60):  # a graph in an attribute of a node of a graph
+        for number in (6, 5, 1):
+            nested = bytes([number << 3 | 2]) + varint(len(nested)) + nested
+    with pytest.raises(ArtifactError, match="graphs in graphs"):
+        check_locations(b"\x3a" + varint(len(nested)) + nested, {"weights.bin"})
+    for raw in (b"\x0b\x0c", b"\x3a" + b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0flocation"):
+        with pytest.raises(ArtifactError):
+            check_locations(raw, {"weights.bin"})
+
+
+def point_to(folder: Path, name: str) -> None:
+    """All programs read their weights from another file, and the manifest has their hashes."""
+    manifest = read_manifest(folder)
+    files = dict(manifest.files)
+    for path in folder.glob("*.onnx"):
+        model = onnx.load_model(path, load_external_data=False)
+        entries = [e for t in model.graph.initializer for e in t.external_data]
+        for entry in entries:
+            if entry.key == "location":
+                entry.value = name
+        path.write_bytes(model.SerializeToString())
+        files[path.name] = file_entry(path)
+    manifest = msgspec.structs.replace(manifest, files=files)
+    (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
+
+
+@pytest.mark.parametrize("how", ["beside", "hard link", "left out of the list"])
+def test_weights_that_the_manifest_does_not_list(
+    tiny_artifact: Path, tmp_path: Path, how: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_artifact, tmp_path / "m.lcc"))
+    weights, name = folder / "weights.bin", "other.bin"
+    if how == "beside":
+        (folder / name).write_bytes(weights.read_bytes())
+        point_to(folder, name)
+    elif how == "hard link":
+        (tmp_path / "secret").write_bytes(weights.read_bytes())
+        os.link(tmp_path / "secret", folder / name)
+        point_to(folder, name)
+    else:
+        name, manifest = "weights.bin", read_manifest(folder)
+        files = {key: entry for key, entry in manifest.files.items() if key != name}
+        page = manifest_bytes(msgspec.structs.replace(manifest, files=files))
+        (folder / "manifest.json").write_bytes(page)
+    words = rf"\.onnx: it reads weights from '{name}', which the manifest does not list"
+    with pytest.raises(ArtifactError, match=words):
+        lcc.runtime.load(folder)
+
+
+def test_a_program_that_comes_after_the_check_is_not_taken(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are compared as they are handed over, whatever was read before."""
+    folder = Path(shutil.copytree(tiny_artifact, tmp_path / "m.lcc"))
+    from lcc.runtime.engines import onnx_runtime
+
+    def replaced(*arguments: object, **options: object) -> object:
+        data = (folder / "head.onnx").read_bytes()
+        (folder / "head.onnx").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        return onnx_runtime.OnnxRuntimeEngine(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(
+        lcc.runtime, "_engine", lambda folder, *rest, **_: replaced(folder, rest[0])
+    )
+    with pytest.raises(ArtifactError, match=r"head\.onnx: changed since it was written"):
+        lcc.runtime.load(folder)
