@@ -1,12 +1,14 @@
 """Levels of CPUs that compiled code may need, and which of them this machine has.
 
-A level is LLVM's name of a CPU that stands for a family, and so a portable `mcpu`: x86-64-v4 has
-AVX-512, x86-64-v3 has AVX2 and FMA, x86-64 and generic (64-bit ARM) are what every one of them has.
+A level is LLVM's name of a CPU that stands for a family, and so a portable `mcpu`: cooperlake has
+AVX-512 with VNNI and BF16 (AMD since Zen 4, Intel's servers since 2020), x86-64-v4 has AVX-512,
+x86-64-v3 has AVX2 and FMA, x86-64 and generic (64-bit ARM) are what every one of them has.
 """
 
 import platform
 
 LEVELS = {  # best first -> what numpy calls the features that it needs
+    "cooperlake": ("AVX512BF16", "AVX512VNNI", "AVX512_SKX", "AVX2", "FMA3"),
     "x86-64-v4": ("AVX512_SKX", "AVX2", "FMA3"),  # SKX: F, CD, BW, DQ, VL
     "x86-64-v3": ("AVX2", "FMA3"),
     "x86-64": (),
@@ -15,7 +17,7 @@ LEVELS = {  # best first -> what numpy calls the features that it needs
 
 
 def _family(level: str) -> str:
-    return "x86" if level.startswith("x86") else "arm"
+    return "arm" if level == "generic" else "x86"
 
 
 def lacking(level: str) -> list[str]:

@@ -18,7 +18,9 @@ def command(
     ] = None,
     cpu: Annotated[
         str | None,
-        typer.Option(help="Of tvm:*: x86-64-v4, x86-64-v3, x86-64 [this one's]; sm_80 .. sm_90."),
+        typer.Option(
+            help="Of tvm:*: cooperlake, x86-64-v4, -v3, x86-64 [this one's]; sm_80 .. sm_90."
+        ),
     ] = None,
     precision: Annotated[
         str | None,

@@ -9,9 +9,10 @@ import hashlib
 from pathlib import Path
 
 from lcc.artifact.weights_index import StoredTensor, weights_files
+from lcc.config import Precision
 from lcc.ir.program import Program
 from lcc.passes.programs.base import ProgramPass
-from lcc.targets.base import Target
+from lcc.targets.base import EXPERTS, Target, traits_of
 from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform, recipe
 
 
@@ -21,6 +22,8 @@ class TvmCpu(Target):
     cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs; the best one that is
             known of the place, unless it is set
     """
+
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
 
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
@@ -37,6 +40,8 @@ class TvmCpu(Target):
         reasons = unknown_operators(programs)
         if self.cpu not in self.levels:
             reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(self.levels)}")
+        if self.precision != "fp32" and EXPERTS in traits_of(programs):
+            reasons.append(f"it builds {EXPERTS} in fp32 only; onnxruntime:cpu has int8 and int4")
         if linker := missing_linker(self.platform):
             reasons.append(f"{linker} is not on this machine; install a cross compiler")
         return reasons
@@ -50,20 +55,21 @@ class TvmCpu(Target):
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the library and the weights; returns program name -> file name."""
         from lcc.targets.tvm_cpu.build import build_library
-        from lcc.targets.tvm_cpu.tir import TILES
+        from lcc.targets.tvm_cpu.tir import tiles_of
         from lcc.targets.tvm_cpu.weights import WeightsFile, weights_of, write_index
 
         stored_in, index_file = weights_files(self.name)
-        weights, file = weights_of(programs), WeightsFile(folder / stored_in)
+        weights = weights_of(programs, self.precision)
+        file = WeightsFile(folder / stored_in)
         assert self.cpu is not None
-        tiles = TILES[self.cpu]
+        tiles = tiles_of(self.cpu, self.precision)
         index: dict[str, list[StoredTensor]] = {}
         for program in programs:
             stored = [file.add_weight(weight, tiles) for weight in weights[program.file_stem]]
             index |= dict.fromkeys(program.names, stored)
         write_index(folder / index_file, index)
         built = folder / ("programs.tar" if self.platform.objects else "programs.so")
-        build_library(programs, weights, built, self.cpu, self.platform)
+        build_library(programs, weights, built, tiles, self.cpu, self.platform)
         # By its content: a process that has loaded one library gets it again for the same path.
         name = f"programs_{hashlib.sha256(built.read_bytes()).hexdigest()[:12]}{built.suffix}"
         built.rename(folder / name)

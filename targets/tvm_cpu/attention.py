@@ -5,10 +5,13 @@ no [Q, S] matrix exists. A task is one KV head with some of its queries; its que
 one matrix. With one query, the slots are divided among tasks instead, and their parts merged.
 """
 
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any
 
+from lcc.targets.tvm_cpu.attention_bf16 import RowsBf16, takes
 from lcc.targets.tvm_cpu.attention_rows import Layer, Rows
+from lcc.targets.tvm_cpu.bf16 import bf16
 from lcc.targets.tvm_cpu.tir import (
     Tiles,
     exp,
@@ -34,7 +37,7 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
     used            [1] int32
     places          [H, S] int64, H >= Hkv; only where the layer sees blocks of the text. Those of
                     the new entries ascend
-    sinks, bias     [Hq] and [Hq, S + SLOTS or more] float32; only where the layer has them
+    sinks, bias     [Hq] and [Hq, S + MOST_SLOTS or more] float32; only where the layer has them
     out             [1, Q, Hq, D]
 
     What they are, the operators say.
@@ -54,11 +57,12 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         if layer.blocks:
             caches += (parameter("places", (T.int64(), slots), "int64"),)
         more, out = _more(layer), parameter("out", heads)
+        halves = bf16() if takes(layer, tiles) else nullcontext()
         first = T.bind(T.cast(used[0], "int64"))
         fits = T.And(first >= 0, first + length <= slots)
         with T.Assert(fits, "the new entries do not fit in the cache: used is too large"):
             pass
-        with T.If(length == 1):
+        with halves, T.If(length == 1):
             with T.Then():
                 _write(layer, tiles, k, v, keys, values, first, 0)
                 _one_query(layer, tiles, (q, sink_q), caches, first, out, more)
@@ -117,7 +121,8 @@ def _many_queries(
     with T.parallel(0, layer.kv_heads * across) as task:
         head, begin = T.bind(task // across), T.bind(task % across * tokens)
         count = T.bind(T.min(length - begin, T.int64(tokens)))
-        rows = Rows(layer, tiles, head, caches, tokens * group, more[1])
+        kind = RowsBf16 if takes(layer, tiles) else Rows
+        rows = kind(layer, tiles, head, caches, tokens * group, more[1])
         with T.serial(0, count * group) as r:
             mine = T.bind(head * group + r % group)
             rows.take(r, sources, begin + r // group, mine, more[0][mine] if layer.sinks else None)

@@ -13,6 +13,7 @@ from lcc.targets.tvm_cpu.tir import (
     clear,
     exp,
     fill,
+    folded,
     lanes_of,
     multiply_add,
     rows_of,
@@ -20,9 +21,11 @@ from lcc.targets.tvm_cpu.tir import (
     span,
     store,
     tanh,
+    total,
+    totals,
 )
 
-SLOTS = 64  # of the cache, that are taken at a time
+MOST_SLOTS = 128  # of the cache, that any kind of rows takes at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class Rows:
     best        [R] the highest logit
     total       [R, lanes] sums of exp(logit - best), to be added up
     mixed       [R, D] sums of values times exp(logit - best)
+    slots       of the cache, that are taken at a time
     """
+
+    slots = 64
 
     def __init__(
         self,
@@ -81,24 +87,27 @@ class Rows:
         self.bias = bias
         self.layer, self.tiles, self.head = layer, tiles, head
         self.keys, self.values, *places = caches
-        self.horizon = Horizon(layer.blocks, places[0], head, SLOTS) if layer.blocks else None
+        self.horizon = Horizon(layer.blocks, places[0], head, self.slots) if layer.blocks else None
         self.lanes = tiles.lanes
         self.wide = lanes_of(layer.size, tiles.lanes)  # of vectors along a head
         self.chunk = self.wide * (2 if layer.size % (2 * self.wide) == 0 else 1)
         self.step = min(count, tiles.rows)  # rows of a tile
         count = -(-count // self.step) * self.step
         self.count = count
-        self.queries = [
-            T.alloc_buffer((count, layer.size), "float32") for _ in range(2 if layer.sink else 1)
-        ]
         self.best = T.alloc_buffer((count,), "float32")
         self.total = T.alloc_buffer((count, self.lanes), "float32")
         self.mixed = T.alloc_buffer((count, layer.size), "float32")
-        self.logits = T.alloc_buffer((tiles.rows, SLOTS), "float32")
+        self.logits = T.alloc_buffer((tiles.rows, self.slots), "float32")
         self.shrink = T.alloc_buffer((tiles.rows,), "float32")
         self.fold = T.alloc_buffer((self.lanes,), "float32")
-        self.turned = T.alloc_buffer((layer.size, SLOTS), "float32")
         self.registers = rows_of(tiles.rows, max(tiles.columns, self.chunk))
+        self._allocate(count)
+
+    def _allocate(self, count: int) -> None:
+        T, size = script(), self.layer.size
+        kinds = 2 if self.layer.sink else 1
+        self.queries = [T.alloc_buffer((count, size), "float32") for _ in range(kinds)]
+        self.turned = T.alloc_buffer((size, self.slots), "float32")
 
     def take(
         self, row: Any, sources: tuple, token: Any, head: Any, sink: Any | None = None
@@ -109,16 +118,19 @@ class Rows:
         """
         T = script()
         for kept, source in zip(self.queries, sources, strict=False):
-            for column in range(0, self.layer.size, self.wide):
-                place = span(column, self.wide)
-                scaled = source[0, token, head, place] * fill(self.layer.scale, self.wide)
-                store(kept, [row, place], scaled)
+            self._take_query(kept, row, source, token, head)
         for column in range(0, self.layer.size, self.wide):
             store(self.mixed, [row, span(column, self.wide)], fill(0.0, self.wide))
         store(self.best, [row], T.float32(LOWEST) if sink is None else sink)
         store(self.total, [row, span(0, self.lanes)], fill(0.0, self.lanes))
         if sink is not None:  # what it is worth now: exp(sink - best)
             store(self.total, [row, 0], T.float32(1))
+
+    def _take_query(self, kept: Any, row: Any, source: Any, token: Any, head: Any) -> None:
+        for column in range(0, self.layer.size, self.wide):
+            place = span(column, self.wide)
+            scaled = source[0, token, head, place] * fill(self.layer.scale, self.wide)
+            store(kept, [row, place], scaled)
 
     def see(self, ranges: list, tile_count: Any, query: Any, *, turn: bool) -> None:
         """Go over ranges of slots.
@@ -130,9 +142,11 @@ class Rows:
         """
         T = script()
         for kind, begin, end, windowed in ranges:
-            with T.serial(0, T.max((end - begin + SLOTS - 1) // SLOTS, T.int64(0))) as block:
-                first = T.bind(begin + block * SLOTS)
-                count = T.bind(T.min(end - first, T.int64(SLOTS)))
+            with T.serial(
+                0, T.max((end - begin + self.slots - 1) // self.slots, T.int64(0))
+            ) as block:
+                first = T.bind(begin + block * self.slots)
+                count = T.bind(T.min(end - first, T.int64(self.slots)))
                 look = self.horizon.look(first, count, query(0)) if self.horizon else nullcontext()
                 with look:
                     if turn:
@@ -140,17 +154,36 @@ class Rows:
                     with T.serial(0, tile_count) as tile:
                         base = T.bind(tile * self.step)
                         self._multiply(self.queries[kind], base, first, count, turn)
-                        with T.serial(0, self.step) as i:
-                            seen = self._seen(T.bind(query(base + i)), first, count, windowed)
-                            self._weigh(i, base, first, seen)
+                        if self.horizon:
+                            self._weigh_tile(base, query, first, count, windowed)
+                        else:
+                            with T.If(self._all_seen(base, query, first, count, windowed)):
+                                with T.Then(), T.serial(0, self.step) as i:
+                                    self._weigh(i, base, first, None)
+                                with T.Else():
+                                    self._weigh_tile(base, query, first, count, windowed)
                         self._mix(base, first, count)
+
+    def _all_seen(self, base: Any, query: Any, first: Any, count: Any, windowed: bool) -> Any:
+        """Whether each row of a tile sees all of some slots; rows are in the order of the text."""
+        T = script()
+        whole = T.And(count == self.slots, first + self.slots <= query(base) + 1)
+        if not windowed:
+            return whole
+        return T.And(whole, self.layer.oldest(query(base + self.step - 1)) <= first)
+
+    def _weigh_tile(self, base: Any, query: Any, first: Any, count: Any, windowed: bool) -> None:
+        T = script()
+        with T.serial(0, self.step) as i:
+            seen = self._seen(T.bind(query(base + i)), first, count, windowed)
+            self._weigh(i, base, first, seen)
 
     def _turn(self, first: Any, count: Any) -> None:
         """Keys of some slots as columns; 0 behind the last, where anything may lie."""
         T = script()
         with T.serial(0, count) as s, T.serial(0, self.layer.size) as d:
             store(self.turned, [d, s], self.keys[0, self.head, first + s, d])
-        with T.serial(count, T.int64(SLOTS)) as s, T.serial(0, self.layer.size) as d:
+        with T.serial(count, T.int64(self.slots)) as s, T.serial(0, self.layer.size) as d:
             store(self.turned, [d, s], T.float32(0))
 
     def _multiply(self, queries: Any, base: Any, first: Any, count: Any, turn: bool) -> None:
@@ -159,7 +192,7 @@ class Rows:
         if not turn:
             self._dots(queries, base, first, count)
             return
-        with T.serial(0, SLOTS // width) as part:
+        with T.serial(0, self.slots // width) as part:
             rows = self.registers[: self.step]
             clear(rows, width=width, lanes=lanes)
             multiply_add(
@@ -176,18 +209,27 @@ class Rows:
                     store(self.logits, [i, span(part * width + column, lanes)], row[place])
 
     def _dots(self, queries: Any, base: Any, first: Any, count: Any) -> None:
-        """The same, a key at a time."""
+        """The same, keys as they lie; as many at a time as a vector has numbers."""
         T, wide = script(), self.wide
-        with T.serial(0, count) as s:
+
+        def products(i: int, s: Any) -> Any:
+            """Of a row and a key, to be added up."""
+            value = None
+            for column in range(0, self.layer.size, wide):
+                place = span(column, wide)
+                key = self.keys[0, self.head, first + s, place]
+                product = queries[base + i, place] * key
+                value = product if value is None else value + product
+            return T.bind(value)
+
+        with T.serial(0, count // wide) as group:
             for i in range(self.step):
-                fold = self.registers[i]
-                clear([fold], width=wide, lanes=wide)
-                for column in range(0, self.layer.size, wide):
-                    place, own = span(column, wide), span(0, wide)
-                    product = queries[base + i, place] * self.keys[0, self.head, first + s, place]
-                    store(fold, [own], fold[own] + product)
-                store(self.logits, [i, s], self._folded(fold, wide, lambda a, b: a + b))
-        with T.serial(count, T.int64(SLOTS)) as s:
+                vectors = [products(i, group * wide + s) for s in range(wide)]
+                store(self.logits, [i, span(group * wide, wide)], totals(vectors))
+        with T.serial(count // wide * wide, count) as s:
+            for i in range(self.step):
+                store(self.logits, [i, s], total(products(i, s), wide))
+        with T.serial(count, T.int64(self.slots)) as s:
             for i in range(self.step):
                 store(self.logits, [i, s], T.float32(0))
 
@@ -215,7 +257,7 @@ class Rows:
 
         return seen
 
-    def _weigh(self, i: Any, base: Any, first: Any, seen: Callable[[int], Any]) -> None:
+    def _weigh(self, i: Any, base: Any, first: Any, seen: Callable[[int], Any] | None) -> None:
         """Cap and hide logits of row base + i, of slots from the first on; make weights of them."""
         T, lanes, cap = script(), self.lanes, self.layer.softcap
         row, fold = base + i, self.fold
@@ -223,26 +265,29 @@ class Rows:
         if self.bias is not None:
             head = T.bind(self.head * self.layer.group + row % self.layer.group)
         store(fold, [span(0, lanes)], fill(LOWEST, lanes))
-        for column in range(0, SLOTS, lanes):
+        for column in range(0, self.slots, lanes):
             x = self.logits[i, span(column, lanes)]
             if cap > 0:
                 x = tanh(x * fill(1.0 / cap, lanes), lanes) * fill(cap, lanes)
             if self.bias is not None:
                 x = x + self.bias[head, span(first + column, lanes)]
-            x = T.bind(T.Select(seen(column), x, fill(LOWEST, lanes)))
+            x = T.bind(x if seen is None else T.Select(seen(column), x, fill(LOWEST, lanes)))
             store(self.logits, [i, span(column, lanes)], x)
             store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))
-        best = T.bind(T.max(self.best[row], self._folded(fold, lanes, T.max)))
+        best = T.bind(T.max(self.best[row], folded(fold[span(0, lanes)], lanes, T.max)))
         shrink = exp(self.best[row] - best, 1)
         store(self.best, [row], best)
         store(self.shrink, [i], shrink)
         total = self.total[row, span(0, lanes)] * fill(shrink, lanes)
-        for column in range(0, SLOTS, lanes):
+        for column in range(0, self.slots, lanes):
             place = span(column, lanes)
-            weight = exp(self.logits[i, place] - fill(best, lanes), lanes)
+            weight = self._exp(self.logits[i, place] - fill(best, lanes), lanes)
             store(self.logits, [i, place], weight)
             total = T.bind(total + weight)
         store(self.total, [row, span(0, lanes)], total)
+
+    def _exp(self, x: Any, lanes: int) -> Any:
+        return exp(x, lanes)
 
     def _mix(self, base: Any, first: Any, count: Any) -> None:
         """Add values, weighted; those behind the last slot are not read."""

@@ -7,7 +7,7 @@ from lcc.ir.program import DECODE, Program
 from lcc.targets.tvm_cpu.importer import import_program
 from lcc.targets.tvm_cpu.platforms import Platform
 from lcc.targets.tvm_cpu.schedule import schedule_loops
-from lcc.targets.tvm_cpu.tir import TILES
+from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import Weight
 
 
@@ -15,18 +15,19 @@ def build_library(
     programs: list[Program],
     weights: dict[str, list[Weight]],
     path: Path,
+    tiles: Tiles,
     level: str,
     platform: Platform,
 ) -> None:
     """Write a library, or an archive of its objects, with a function for every program's names.
 
+    tiles       how its kernels cut their work
     level       of `lcc.artifact.cpu.LEVELS`: what the machine that runs it must have
     """
     import tvm
     from tvm.support import cc
     from tvm.target import Target
 
-    tiles = TILES[level]
     target = Target(describe(level, platform))
     with target:
         parts = []

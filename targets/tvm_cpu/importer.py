@@ -25,11 +25,11 @@ def import_program(
 
     one_token   for steps of one token: what has as many rows as there are tokens has one
     """
-    packed = {weight.name: weight.sizes for weight in weights if weight.sizes is not None}
-    shapes = {weight.name: weight.shape(tiles) for weight in weights}
+    packed = {weight.name: weight for weight in weights if weight.sizes is not None}
+    stored = {weight.name: (weight.shape(tiles), weight.dtype) for weight in weights}
     counted = program.with_role(Role.TOKENS, Role.ROWS) if one_token else []
     names = [program.input_node(spec.name).name for spec in counted]
-    module = stored_importer(shapes, names).from_exported_program(
+    module = stored_importer(stored, names).from_exported_program(
         _with_parameters(program.exported, weights),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
@@ -40,9 +40,12 @@ def import_program(
     return module
 
 
-def stored_importer(shapes: dict[str, tuple[int, ...]], one_token: Sequence[str] = ()) -> Any:
+def stored_importer(
+    stored: dict[str, tuple[tuple[int, ...], str]], one_token: Sequence[str] = ()
+) -> Any:
     """TVM's, with weights as they are stored.
 
+    stored      shape and dtype of each
     one_token   inputs whose last size is 1, and so every size of that name
     """
     from tvm import relax
@@ -53,8 +56,8 @@ def stored_importer(shapes: dict[str, tuple[int, ...]], one_token: Sequence[str]
 
         def create_input_vars(self, exported_program: ExportedProgram) -> tuple:
             weights, inputs, ranges = super().create_input_vars(exported_program)
-            for name, shape in shapes.items():
-                weights[name] = relax.Var(name, relax.TensorType(shape, weights[name].ty.dtype))
+            for name, (shape, dtype) in stored.items():
+                weights[name] = relax.Var(name, relax.TensorType(shape, dtype))
             if one_token:  # names of the nodes
                 lengths = [inputs[name].ty.shape.values[-1] for name in one_token if name in inputs]
                 for length in lengths:

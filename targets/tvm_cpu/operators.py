@@ -10,9 +10,9 @@ from typing import Any
 from torch import fx
 
 from lcc.ir.plan import BlockSparse
-from lcc.targets.tvm_cpu import rows
+from lcc.targets.tvm_cpu import byte_products, rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
-from lcc.targets.tvm_cpu.attention_rows import SLOTS
+from lcc.targets.tvm_cpu.attention_rows import MOST_SLOTS
 from lcc.targets.tvm_cpu.causal_conv import causal_conv
 from lcc.targets.tvm_cpu.experts import Experts, experts
 from lcc.targets.tvm_cpu.linear_attention import linear_attention
@@ -21,12 +21,13 @@ from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
 from lcc.targets.tvm_cpu.part_repairs import sizes
 from lcc.targets.tvm_cpu.repairs import REPAIRS, highest
 from lcc.targets.tvm_cpu.tir import Tiles
+from lcc.targets.tvm_cpu.weights import Weight
 
 
-def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Callable]:
+def operators(tiles: Tiles, packed: dict[str, Weight]) -> dict[str, Callable]:
     """Operator's name -> what it becomes.
 
-    packed      parameter's name -> its sizes [N, K] before it was packed
+    packed      parameter's name -> what is packed for products
     """
     kernels = _Kernels(tiles, packed)
     return {
@@ -54,8 +55,9 @@ def operators(tiles: Tiles, packed: dict[str, tuple[int, int]]) -> dict[str, Cal
 class _Kernels:
     """Operators that become one call of a kernel of ours."""
 
-    def __init__(self, tiles: Tiles, packed: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, tiles: Tiles, packed: dict[str, Weight]) -> None:
         self.tiles, self.packed = tiles, packed
+        self.rounded: dict[fx.Node, Any] = {}  # what several products read, rounded once
 
     def _call(self, importer: Any, function: Any, args: list, shape: list, dtype: str) -> Any:
         from tvm import relax
@@ -76,13 +78,32 @@ class _Kernels:
 
     def _packed(self, importer: Any, x: Any, weight: Any, bias: Any) -> Any:
         assert weight.name in self.packed, f"{weight.name} is used in more than one way"
-        n, k = self.packed[weight.name]
+        n, k = self._sizes(weight)
         value, table = importer.env[x], importer.env[weight]
         shape = list(value.ty.shape.values)
         assert all(int(size) == 1 for size in shape[:-2])
-        function = linear(n, k, len(shape), self.tiles, bias=bias is not None)
+        product = linear
+        if self.packed[weight.name].in_bytes:
+            product, value = byte_products.linear, self._in_bytes(importer, x, k)
+        function = product(n, k, len(shape), self.tiles, bias=bias is not None)
         args = [value, table, *([importer.env[bias]] if bias is not None else [])]
         return self._call(importer, function, args, [*shape[:-1], n], "float32")
+
+    def _sizes(self, weight: fx.Node) -> tuple[int, int]:
+        """[N, K] of a weight before it was packed."""
+        sizes = self.packed[weight.name].sizes
+        assert sizes is not None
+        return sizes
+
+    def _in_bytes(self, importer: Any, x: fx.Node, k: int) -> Any:
+        """Rows of K numbers in 8 bits, once for all products that read them."""
+        if x not in self.rounded:
+            value = importer.env[x]
+            *rows, _ = value.ty.shape.values
+            function = byte_products.round_rows(k, len(rows) + 1, self.tiles)
+            shape = [*rows, byte_products.rounded_size(k)]
+            self.rounded[x] = self._call(importer, function, [value], shape, "int32")
+        return self.rounded[x]
 
     def matmul(self, node: fx.Node, importer: Any) -> Any:
         """A product of two activations, or of one and a weight."""
@@ -108,11 +129,14 @@ class _Kernels:
         """Rows of a table, packed or as it is."""
         table, tokens = node.args[:2]
         value = importer.env[tokens]
-        n, k = self.packed.get(table.name) or sizes(table)
         assert len(sizes(tokens)) == 2
         assert sizes(tokens)[0] == 1
-        width = self.tiles.columns if table.name in self.packed else None
-        function = lookup(n, k, width, str(value.ty.dtype.dtype))
+        packed, dtype = self.packed.get(table.name), str(value.ty.dtype.dtype)
+        n, k = self._sizes(table) if packed else sizes(table)
+        if packed and packed.in_bytes:
+            function = byte_products.lookup(n, k, self.tiles, dtype)
+        else:
+            function = lookup(n, k, self.tiles.columns if packed else None, dtype)
         shape = [*value.ty.shape.values, k]
         return self._call(importer, function, [importer.env[table], value], shape, "float32")
 
@@ -133,7 +157,7 @@ class _Kernels:
         layer = self._layer(q, key, scale, softcap, window=window, **has)
         values = [] if sinks is None else [importer.env[sinks]]
         if bias is not None:  # a block of slots is read, which may end behind the last one
-            values.append(_wider(importer, importer.env[bias], SLOTS))
+            values.append(_wider(importer, importer.env[bias], MOST_SLOTS))
         return self._attention(importer, layer, [q, k, v, key, value, used], values)
 
     def cached_sink_window(self, node: fx.Node, importer: Any) -> Any:

@@ -7,9 +7,11 @@ constant places: LLVM keeps such a one in registers, and no larger one.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
+from typing import Any, Literal
+
+from lcc.config import Precision
 
 OPAQUE = 8  # of TVM's kinds of functions: nothing is fused into it
 LOWEST = -1e30  # a logit that nothing sees: exp() of it is 0, and unlike -inf no NaN comes of it
@@ -22,19 +24,29 @@ class Tiles:
     lanes       float32 numbers of a vector register
     rows        of a register tile
     columns     of a register tile, and of a tile of packed weights
+    bytes       how four products of bytes are added up: see `byte_dot`
+    bf16        whether attention multiplies in bfloat16: see `attention_bf16`
     """
 
     lanes: int
     rows: int
     columns: int
+    bytes: Literal["vnni", "pairs", "plain"]
+    bf16: bool = False
 
 
 TILES = {
-    "x86-64-v4": Tiles(16, 8, 32),
-    "x86-64-v3": Tiles(8, 6, 16),
-    "x86-64": Tiles(4, 4, 8),
-    "generic": Tiles(4, 8, 8),
+    "cooperlake": Tiles(16, 8, 32, "vnni"),
+    "x86-64-v4": Tiles(16, 8, 32, "pairs"),
+    "x86-64-v3": Tiles(8, 6, 16, "pairs"),
+    "x86-64": Tiles(4, 4, 8, "pairs"),
+    "generic": Tiles(4, 8, 8, "plain"),
 }
+
+
+def tiles_of(level: str, precision: Precision) -> Tiles:
+    """For a level of CPU; where weights are rounded anyway, products of attention are, too."""
+    return replace(TILES[level], bf16=level == "cooperlake" and precision != "fp32")
 
 
 def script() -> Any:
@@ -116,15 +128,38 @@ def shared(count: Any, body: Callable[[Any], None], *, worth: Any = True) -> Non
 
 def total(x: Any, lanes: int) -> Any:
     """The sum of the numbers of a float32 vector."""
+    return folded(x, lanes, lambda a, b: a + b)
+
+
+def totals(vectors: list) -> Any:
+    """The sums of n float32 vectors of n numbers, as one vector; n a power of 2.
+
+    Two become one, with half as many numbers of each sum, until one is left of each.
+    """
+    T, lanes, part = script(), len(vectors), len(vectors)
+    while len(vectors) > 1:
+        half = part // 2
+        low = [place for place in range(2 * lanes) if place % part < half]
+        high = [place + half for place in low]
+        vectors = [
+            T.bind(T.Shuffle(pair, low) + T.Shuffle(pair, high))
+            for pair in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        part = half
+    return vectors[0]
+
+
+def folded(x: Any, lanes: int, combine: Callable[[Any, Any], Any]) -> Any:
+    """One number of all in a float32 vector."""
     T = script()
     while lanes > 2:
         lanes, x = lanes // 2, T.bind(x)
         kind = f"float32x{lanes}"
-        x = T.vectorlow(kind, x) + T.vectorhigh(kind, x)
+        x = combine(T.vectorlow(kind, x), T.vectorhigh(kind, x))
     if lanes == 1:
         return x
     x = T.bind(x)
-    return T.Shuffle([x], [0]) + T.Shuffle([x], [1])
+    return combine(T.Shuffle([x], [0]), T.Shuffle([x], [1]))
 
 
 def multiply_add(
@@ -181,6 +216,29 @@ def exp(x: Any, lanes: int, *, bind: bool = True) -> Any:
     bits = (T.cast(n, f"int32{kind}") + fill(T.int32(127), lanes)) << fill(T.int32(23), lanes)
     y = y * T.reinterpret(f"float32{kind}", bits)
     return name(T.Select(x >= number(-87.0), y, number(0.0)))
+
+
+def exp_of_bf16(x: Any, lanes: int) -> Any:
+    """e^x of a float32 vector, x at most 0, within 1.3e-4 of it; 0 below -87.
+
+    A cubic for the part of a power of two, which bfloat16 rounds ten times as much.
+    """
+    T = script()
+    kind = f"x{lanes}" if lanes > 1 else ""
+
+    def number(value: float) -> Any:
+        return fill(value, lanes)
+
+    x = T.bind(x)
+    power = T.bind(T.max(x, number(-87.0)) * number(1.44269504088896341))
+    n = T.bind(T.nearbyint(power))
+    r = T.bind(power - n)
+    y = number(0.05550410866)
+    for c in (0.24022650696, 0.69314718056, 1.0):
+        y = y * r + number(c)
+    bits = (T.cast(n, f"int32{kind}") + fill(T.int32(127), lanes)) << fill(T.int32(23), lanes)
+    y = y * T.reinterpret(f"float32{kind}", bits)
+    return T.bind(T.Select(x >= number(-87.0), y, number(0.0)))
 
 
 def tanh(x: Any, lanes: int) -> Any:

@@ -15,12 +15,15 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from lcc.artifact.weights_index import ALIGNMENT, StoredTensor
+from lcc.config import Precision
 from lcc.ir.lazy_tensor import blocks, key_of, whole
 from lcc.ir.program import Program
+from lcc.targets.tvm_cpu import byte_products
 from lcc.targets.tvm_cpu.expert_weights import down_shape, pack_down, pack_up, up_shape
 from lcc.targets.tvm_cpu.matmul import pack, packed_shape
 from lcc.targets.tvm_cpu.tir import Tiles
 
+LOWERED = 32  # least size of both sides of a matrix that is stored in fewer bits
 _INLINE_BYTES = 1024  # smaller constants stay in the library, where they can be computed with
 # operator -> (place of the weight among its arguments, whether it is [K, N])
 PRODUCTS = {
@@ -39,6 +42,8 @@ class Layout(StrEnum):
 
     PACKED = "packed"  # of [N, K]
     TURNED = "turned"  # of [K, N]
+    BYTES = "bytes"  # of [N, K], in 8 bits
+    BYTES_TURNED = "bytes turned"  # of [K, N]
     UP = "up"  # of the first product of experts: one half, then the other
     UP_IN_TURN = "up in turn"  # the same of a row of each in turn
     UP_BIAS = "up bias"
@@ -46,6 +51,8 @@ class Layout(StrEnum):
     DOWN = "down"  # of the second one; of the first one and its bias, where there is no gate
 
 
+_IN_BYTES = {Layout.PACKED: Layout.BYTES, Layout.TURNED: Layout.BYTES_TURNED}
+_OF_COLUMNS = (Layout.TURNED, Layout.BYTES_TURNED)
 _IN_TURN = (Layout.UP_IN_TURN, Layout.UP_BIAS_IN_TURN)
 
 
@@ -65,10 +72,20 @@ class Weight:
     @property
     def sizes(self) -> tuple[int, int] | None:
         """[N, K] of the factor of a product; None = it is none."""
-        if self.layout not in (Layout.PACKED, Layout.TURNED):
+        if self.layout not in (*_IN_BYTES, *_IN_BYTES.values()):
             return None
         n, k = self.tensor.shape
-        return (k, n) if self.layout == Layout.TURNED else (n, k)
+        return (k, n) if self.layout in _OF_COLUMNS else (n, k)
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether it is in 8 bits."""
+        return self.layout in _IN_BYTES.values()
+
+    @property
+    def dtype(self) -> str:
+        """Of what the file holds."""
+        return "int32" if self.in_bytes else str(self.tensor.dtype).removeprefix("torch.")
 
     def shape(self, tiles: Tiles) -> tuple[int, ...]:
         """Of what the file holds."""
@@ -76,7 +93,8 @@ class Weight:
         if self.layout is None:
             return sizes
         if self.sizes is not None:
-            return packed_shape(*self.sizes, tiles)
+            of = byte_products.packed_shape if self.in_bytes else packed_shape
+            return of(*self.sizes, tiles)
         packed = down_shape if self.layout == Layout.DOWN else up_shape
         return packed(sizes if len(sizes) == 3 else (*sizes, 1), tiles)
 
@@ -85,16 +103,18 @@ class Weight:
 
         Of one with a layout.
         """
-        if self.layout == Layout.PACKED:
+        if self.layout in (Layout.PACKED, Layout.BYTES):
+            packed = byte_products.pack if self.in_bytes else pack
             for rows in _in_tiles(self.tensor, tiles.columns):
-                yield pack(rows, tiles)
+                yield packed(rows, tiles)
         else:
             yield self._whole(tiles)
 
     def _whole(self, tiles: Tiles) -> np.ndarray:
         data = whole(self.tensor).detach().numpy()
-        if self.layout == Layout.TURNED:
-            return pack(data.T, tiles)
+        if self.layout in _OF_COLUMNS:
+            packed = byte_products.pack if self.in_bytes else pack
+            return packed(data.T, tiles)
         data = data if data.ndim == 3 else data[..., None]
         if self.layout == Layout.DOWN:
             return pack_down(data, tiles)
@@ -114,7 +134,7 @@ def _in_tiles(tensor: torch.Tensor, columns: int) -> Iterator[np.ndarray]:
         yield left
 
 
-def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
+def weights_of(programs: list[Program], precision: Precision = "fp32") -> dict[str, list[Weight]]:
     """File stem of each program -> its weights, in the order of its parameters.
 
     A tensor is packed if some program multiplies by it, and every one reads it as a factor of a
@@ -127,12 +147,20 @@ def weights_of(programs: list[Program]) -> dict[str, list[Weight]]:
     found = {}
     for program in programs:
         found[program.file_stem] = [
-            Weight(node.name, tensor, next(iter(uses[_key(tensor)])))
-            if len(uses[_key(tensor)]) == 1
-            else Weight(node.name, tensor)
+            Weight(node.name, tensor, _layout(uses[_key(tensor)], tensor, precision))
             for node, tensor in _parameters(program.exported)
         ]
     return found
+
+
+def _layout(uses: set[Layout | None], tensor: torch.Tensor, precision: Precision) -> Layout | None:
+    """How a weight lies in the file that is read in these layouts."""
+    if len(uses) != 1:
+        return None
+    (layout,) = uses
+    if precision == "int8" and layout in _IN_BYTES and min(tensor.shape) >= LOWERED:
+        return _IN_BYTES[layout]
+    return layout
 
 
 def _key(tensor: torch.Tensor) -> tuple:
@@ -207,22 +235,22 @@ class WeightsFile:
     def add(self, tensor: torch.Tensor) -> StoredTensor:
         """Store a tensor as it is; one that is in several programs is read once."""
         parts = (block.detach().contiguous().numpy() for block in blocks(tensor))
-        return self._add((_key(tensor), None), parts, tensor.dtype, tensor.shape)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return self._add((_key(tensor), None), parts, dtype, tensor.shape)
 
     def add_weight(self, weight: Weight, tiles: Tiles) -> StoredTensor:
         """The same of a weight, in its layout."""
         if weight.layout is None:
             return self.add(weight.tensor)
         key, shape = (_key(weight.tensor), weight.layout), weight.shape(tiles)
-        return self._add(key, weight.parts(tiles), weight.tensor.dtype, shape)
+        return self._add(key, weight.parts(tiles), weight.dtype, shape)
 
     def _add(
-        self, key: Hashable, parts: Iterable[np.ndarray], dtype: torch.dtype, shape: Sequence[int]
+        self, key: Hashable, parts: Iterable[np.ndarray], dtype: str, shape: Sequence[int]
     ) -> StoredTensor:
         if key not in self.offsets:
             self.offsets[key] = self._write(parts)
-        name = str(dtype).removeprefix("torch.")
-        return StoredTensor(offset=self.offsets[key], dtype=name, shape=list(shape))
+        return StoredTensor(offset=self.offsets[key], dtype=dtype, shape=list(shape))
 
     def _write(self, parts: Iterable[np.ndarray]) -> int:
         """Write an array in parts; returns its offset, or that of one with the same content."""

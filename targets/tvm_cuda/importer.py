@@ -26,8 +26,11 @@ def import_program(program: Program) -> tuple[Any, list[torch.Tensor]]:
         for spec in exported.graph_signature.input_specs
         if spec.kind is InputKind.PARAMETER and spec.target is not None
     }
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    module = stored_importer(shapes).from_exported_program(
+    stored = {
+        name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in weights.items()
+    }
+    module = stored_importer(stored).from_exported_program(
         _without_weights(exported),
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,

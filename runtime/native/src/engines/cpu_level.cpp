@@ -31,10 +31,14 @@ std::vector<Feature> features(const std::string& level) {
     if (level != "x86-64") {
         wanted = {{"AVX2", LCC_HAS("avx2")}, {"FMA3", LCC_HAS("fma")}};
     }
-    if (level == "x86-64-v4") {
+    if (level == "x86-64-v4" || level == "cooperlake") {
         const bool all = LCC_HAS("avx512f") && LCC_HAS("avx512bw") && LCC_HAS("avx512cd") &&
                          LCC_HAS("avx512dq") && LCC_HAS("avx512vl");
         wanted.insert(wanted.begin(), Feature{"AVX512_SKX", all});
+    }
+    if (level == "cooperlake") {
+        wanted.insert(wanted.begin(), {{"AVX512BF16", LCC_HAS("avx512bf16")},
+                                       {"AVX512VNNI", LCC_HAS("avx512vnni")}});
     }
     return wanted;
 }
@@ -42,12 +46,13 @@ std::vector<Feature> features(const std::string& level) {
 }  // namespace
 
 std::string lacking(const std::string& level) {
-    const bool x86 = level == "x86-64" || level == "x86-64-v3" || level == "x86-64-v4";
+    const bool x86 = level == "x86-64" || level == "x86-64-v3" || level == "x86-64-v4" ||
+                     level == "cooperlake";
     if (level.empty() || (level == "generic" && !IS_X86)) {
         return "";
     }
     if (!x86 && level != "generic") {
-        return "any such level: wanted one of x86-64-v4, x86-64-v3, x86-64, generic";
+        return "any such level: wanted one of cooperlake, x86-64-v4, x86-64-v3, x86-64, generic";
     }
     if (x86 != IS_X86) {
         return IS_X86 ? "a CPU of another kind than x86-64" : "a CPU of x86-64";

@@ -1,0 +1,204 @@
+"""Matrix products in 8 bits: rows of inputs rounded as they come, weights rounded when compiled.
+
+    out[m, n] = sum over k of levels[m, k] * weight_levels[n, k] * scale[m] * scale[n]
+
+Weights are stored as unsigned bytes (level + 128), because that is what the instructions multiply
+with signed ones; what the 128 add is the sum of a row's levels, which its sum begins without. Four
+neighbours of K share a 32-bit word, and the sums of their four products are one step.
+"""
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from lcc.targets.low_bits import columns_of_8_bits
+from lcc.targets.tvm_cpu.byte_dot import dot
+from lcc.targets.tvm_cpu.rows import FEW
+from lcc.targets.tvm_cpu.tir import (
+    Tiles,
+    fill,
+    kernel,
+    lanes_of,
+    parameter,
+    script,
+    shared,
+    span,
+    store,
+)
+
+WORD = 4  # bytes
+_MORE = 2  # words behind the levels of a row of inputs: its scale, and what its sum begins with
+
+
+def packed_shape(n: int, k: int, tiles: Tiles) -> tuple[int, int, int]:
+    """Shape of [N, K] when it is packed: int32 words."""
+    return ceil(n / tiles.columns), ceil(k / WORD) + 1, tiles.columns
+
+
+def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """[N, K] float32 -> [ceil(N / columns), K / 4 + 1, columns] int32.
+
+    Of a tile: words of four levels, and the scales of its columns, float32, behind them. The last
+    tile is filled up with zeros.
+    """
+    n, k = weight.shape
+    count, words, width = packed_shape(n, k, tiles)
+    padded = np.zeros((count * width, (words - 1) * WORD), np.float32)
+    padded[:n, :k] = weight
+    rounded = columns_of_8_bits(padded.T)
+    levels = (rounded.levels.T.astype(np.int16) + 128).astype(np.uint8)
+    packed = np.empty((count, words, width), np.int32)
+    words_of = levels.reshape(count, width, words - 1, WORD).view("<i4")[..., 0]
+    packed[:, :-1] = words_of.transpose(0, 2, 1)
+    packed[:, -1] = rounded.scales.reshape(count, width).view(np.int32)
+    return packed
+
+
+def rounded_size(k: int) -> int:
+    """Words of a row of K inputs when it is rounded."""
+    return ceil(k / WORD) + _MORE
+
+
+def round_rows(k: int, rank: int, tiles: Tiles) -> Any:
+    """Kernel (x, out): each row in 8 bits, even about zero, with a scale of its own.
+
+    x           [1, .., M, K] float32, of `rank` axes, M any
+    out         [1, .., M, K / 4 + 2] int32: words of four levels; the scale, float32; less 128
+                times the sum of the levels
+    """
+    T, zero, lanes = script(), (0,) * (rank - 2), lanes_of(k, tiles.lanes)
+    words = rounded_size(k)
+    kind = f"x{lanes}" if lanes > 1 else ""
+    with kernel(f"round_rows_{k}") as made:
+        m = T.int64()
+        x = parameter("x", (*(1,) * (rank - 2), m, k))
+        out = parameter("out", (*(1,) * (rank - 2), m, words), "int32")
+        levels = T.decl_buffer((m * words * WORD,), "int8", data=out.data)
+
+        def of_row(j: Any) -> None:
+            most, total = T.alloc_buffer((lanes,), "float32"), T.alloc_buffer((lanes,), "int32")
+            store(most, [span(0, lanes)], fill(0.0, lanes))
+            store(total, [span(0, lanes)], fill(T.int32(0), lanes))
+            with T.serial(0, k // lanes) as part:
+                value = x[(*zero, j, span(part * lanes, lanes))]
+                size = T.max(value, fill(0.0, lanes) - value)
+                store(most, [span(0, lanes)], T.max(most[span(0, lanes)], size))
+            largest = T.bind(T.max(_folded(most, lanes, T.max), T.float32(1e-30)))
+            factor = T.bind(T.float32(127) / largest)
+            if k % WORD:
+                store(out, [*zero, j, k // WORD], T.int32(0))
+            with T.serial(0, k // lanes) as part:
+                value = x[(*zero, j, span(part * lanes, lanes))] * fill(factor, lanes)
+                level = T.bind(T.cast(T.nearbyint(value), f"int32{kind}"))
+                store(total, [span(0, lanes)], total[span(0, lanes)] + level)
+                place = j * (words * WORD) + part * lanes
+                store(levels, [span(place, lanes)], T.cast(level, f"int8{kind}"))
+            scale = largest / T.float32(127)
+            store(out, [*zero, j, words - 2], T.reinterpret("int32", scale))
+            sums = _folded(total, lanes, lambda a, b: a + b)
+            store(out, [*zero, j, words - 1], sums * T.int32(-128))
+
+        shared(m, of_row, worth=m >= FEW)
+    return made[0]
+
+
+def _folded(row: Any, lanes: int, combine: Any) -> Any:
+    """One number of all in a row, which is lost."""
+    width = lanes
+    while width > 1:
+        half = width // 2
+        store(row, [span(0, half)], combine(row[span(0, half)], row[span(half, half)]))
+        width = half
+    return row[0]
+
+
+def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
+    """Kernel (x, packed, [bias,] out): out = x @ weight.T + bias.
+
+    x           [1, .., M, K / 4 + 2] int32, see `round_rows`, of `rank` axes
+    packed      see `pack`
+    bias        [N]
+    out         [1, .., M, N] float32
+
+    As `matmul.linear`: threads share the tiles of columns, a tile of weights is read once from
+    memory; rows are taken `tiles.rows` at a time, the rest of them singly.
+    """
+    T, one, zero = script(), (1,) * (rank - 2), (0,) * (rank - 2)
+    lanes, width, whole, words = tiles.lanes, tiles.columns, n // tiles.columns, ceil(k / WORD)
+    with kernel(f"linear_bytes_{n}_{k}") as made:
+        m = T.int64()
+        x = parameter("x", (*one, m, words + _MORE), "int32")
+        w = parameter("w", packed_shape(n, k, tiles), "int32")
+        b = parameter("b", (n,)) if bias else None
+        out = parameter("out", (*one, m, n))
+
+        def put(sums: list, first: Any, tile: Any, edge: Any) -> None:
+            for i, row in enumerate(sums):
+                scale = T.bind(T.reinterpret("float32", x[(*zero, first + i, words)]))
+                for column in range(0, width, lanes):
+                    here, place = span(column, lanes), tile * width + column
+                    value = T.cast(row[here], f"float32x{lanes}") * fill(scale, lanes)
+                    value = value * T.reinterpret(f"float32x{lanes}", w[tile, words, here])
+                    if edge is not None:
+                        store(edge, [here], value)
+                        continue
+                    if b is not None:
+                        value = value + b[span(place, lanes)]
+                    store(out, [*zero, first + i, span(place, lanes)], value)
+                if edge is not None:
+                    with T.serial(0, n % width) as c:
+                        place = whole * width + c
+                        value = edge[c] if b is None else edge[c] + b[place]
+                        store(out, [*zero, first + i, place], value)
+
+        def product(sums: list, first: Any, tile: Any, edge: Any) -> None:
+            for i, row in enumerate(sums):
+                for column in range(0, width, lanes):
+                    begin = fill(x[(*zero, first + i, words + 1)], lanes)
+                    store(row, [span(column, lanes)], begin)
+            with T.serial(0, words) as word:
+                for i, row in enumerate(sums):
+                    four = x[(*zero, first + i, word)]
+                    for column in range(0, width, lanes):
+                        here = span(column, lanes)
+                        store(row, [here], dot(row[here], w[tile, word, here], four, tiles))
+            put(sums, first, tile, edge)
+
+        def column_tile(tile: Any, edge: Any) -> None:
+            sums = [T.alloc_buffer((width,), "int32") for _ in range(tiles.rows)]
+            with T.serial(0, m // tiles.rows) as group:
+                product(sums, group * tiles.rows, tile, edge)
+            with T.serial(0, m % tiles.rows) as row:
+                product(sums[:1], m // tiles.rows * tiles.rows + row, tile, edge)
+
+        if whole:
+            with T.parallel(0, whole) as tile:
+                column_tile(tile, None)
+        if n % width:
+            column_tile(whole, T.alloc_buffer((width,), "float32"))
+    return made[0]
+
+
+def lookup(n: int, k: int, tiles: Tiles, dtype: str) -> Any:
+    """Kernel (packed, tokens, out): rows of a table that is packed for products, as float32.
+
+    tokens      [1, Q] of `dtype`; what is no row of the table gives its first or last one
+    out         [1, Q, K] float32
+    """
+    T, width, words = script(), tiles.columns, ceil(k / WORD)
+    with kernel("lookup_bytes") as made:
+        q = T.int64()
+        table = parameter("table", packed_shape(n, k, tiles), "int32")
+        tokens = parameter("tokens", (1, q), dtype)
+        out = parameter("out", (1, q, k))
+        with T.serial(0, q) as j:
+            token = T.cast(tokens[0, j], "int64")
+            token = T.bind(T.max(T.min(token, T.int64(n - 1)), T.int64(0)))
+            tile, column = T.bind(token // width), T.bind(token % width)
+            scale = T.bind(T.reinterpret("float32", table[tile, words, column]))
+            with T.serial(0, k) as d:
+                shift = T.cast(d % WORD * 8, "int32")
+                level = ((table[tile, d // WORD, column] >> shift) & T.int32(255)) - T.int32(128)
+                store(out, [0, j, d], T.cast(level, "float32") * scale)
+    return made[0]
