@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ class _Weights:
         """One of them, the same object to all that share it."""
         key = (stored.offset, stored.dtype, *stored.shape)
         if key not in self._tensors:
-            count = int(np.prod(stored.shape)) * np.dtype(stored.dtype).itemsize
+            kind = self._kind(stored)
+            count = prod(stored.shape) * kind.itemsize
             if stored.offset < 0 or stored.offset % ALIGNMENT:
                 raise ArtifactError(f"{self._path}: a tensor at byte {stored.offset}, not aligned")
             if stored.offset + count > self._map.size:
@@ -185,9 +187,19 @@ class _Weights:
                     f"{stored.offset + count}; copy it anew"
                 )
             part = self._map[stored.offset : stored.offset + count]
-            array = np.asarray(part.view(stored.dtype).reshape(stored.shape))
+            array = np.asarray(part.view(kind).reshape(stored.shape))
             self._tensors[key] = self._ffi.from_dlpack(array)
         return self._tensors[key]
+
+    def _kind(self, stored: StoredTensor) -> np.dtype:
+        """What its numbers are; ArtifactError where they are none, or sizes are negative."""
+        try:
+            kind = np.dtype(stored.dtype)
+        except TypeError:
+            kind = np.dtype(object)
+        if kind.kind not in "biuf" or any(size < 0 for size in stored.shape):
+            raise ArtifactError(f"{self._path}: {stored.dtype} {stored.shape} is no tensor")
+        return kind
 
 
 class TvmRunner:

@@ -370,6 +370,15 @@ def test_inspect(tiny_artifact: Path) -> None:
     assert lcc("inspect", tiny_artifact, "--check").stderr.endswith("as they were written\n")
 
 
+def test_inspect_moves_no_cursor(tiny_artifact: Path, tmp_path: Path) -> None:
+    page = json.loads((tiny_artifact / "manifest.json").read_text())
+    page["passes"][0]["name"] = "x\x1b[2J\r"
+    (tmp_path / "manifest.json").write_text(json.dumps(page))
+    shown = lcc("inspect", tmp_path).stdout
+    assert "x\\x1b[2J\\r" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
 def test_verify(tiny_artifact: Path, tiny_folder: Path, tmp_path: Path) -> None:
     result = lcc("verify", tiny_artifact, "--model", tiny_folder)
     assert result.exit_code == 0, (result.output, result.exception)

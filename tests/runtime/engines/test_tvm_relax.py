@@ -324,6 +324,12 @@ def test_files_and_machines_that_cannot_be(
     monkeypatch.undo()
     (tmp_path / WEIGHTS_FILE).write_bytes(b"\0" * 64)
     refused(ArtifactError, "64 bytes, a tensor ends at byte")
+    index = (tmp_path / INDEX_FILE).read_bytes()
+    for wrong in (b'"dtype":"nonsense"', b'"dtype":"O"', b'"dtype":"datetime64[s]"'):
+        (tmp_path / INDEX_FILE).write_bytes(index.replace(b'"dtype":"float32"', wrong))
+        refused(ArtifactError, "is no tensor")
+    (tmp_path / INDEX_FILE).write_bytes(index.replace(b'"shape":[', b'"shape":[-1,'))
+    refused(ArtifactError, "is no tensor")
     (tmp_path / INDEX_FILE).write_bytes(b"[]")
     refused(ArtifactError, "no index of weights")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
