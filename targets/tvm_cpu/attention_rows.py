@@ -99,7 +99,6 @@ class Rows:
         self.mixed = T.alloc_buffer((count, layer.size), "float32")
         self.logits = T.alloc_buffer((tiles.rows, self.slots), "float32")
         self.shrink = T.alloc_buffer((tiles.rows,), "float32")
-        self.fold = T.alloc_buffer((self.lanes,), "float32")
         self.registers = rows_of(tiles.rows, max(tiles.columns, self.chunk))
         self._allocate(count)
 
@@ -233,13 +232,6 @@ class Rows:
             for i in range(self.step):
                 store(self.logits, [i, s], T.float32(0))
 
-    def _folded(self, row: Any, lanes: int, combine: Any) -> Any:
-        """One number of the first `lanes` in a row, which is lost."""
-        while lanes > 1:
-            lanes //= 2
-            store(row, [span(0, lanes)], combine(row[span(0, lanes)], row[span(lanes, lanes)]))
-        return row[0]
-
     def _seen(self, query: Any, first: Any, count: Any, windowed: bool) -> Callable[[int], Any]:
         """Which of some slots the query in one sees: first column -> a vector of booleans."""
         T, lanes, horizon = script(), self.lanes, self.horizon
@@ -260,11 +252,10 @@ class Rows:
     def _weigh(self, i: Any, base: Any, first: Any, seen: Callable[[int], Any] | None) -> None:
         """Cap and hide logits of row base + i, of slots from the first on; make weights of them."""
         T, lanes, cap = script(), self.lanes, self.layer.softcap
-        row, fold = base + i, self.fold
+        row, highest = base + i, fill(LOWEST, lanes)
         head = None
         if self.bias is not None:
             head = T.bind(self.head * self.layer.group + row % self.layer.group)
-        store(fold, [span(0, lanes)], fill(LOWEST, lanes))
         for column in range(0, self.slots, lanes):
             x = self.logits[i, span(column, lanes)]
             if cap > 0:
@@ -273,8 +264,8 @@ class Rows:
                 x = x + self.bias[head, span(first + column, lanes)]
             x = T.bind(x if seen is None else T.Select(seen(column), x, fill(LOWEST, lanes)))
             store(self.logits, [i, span(column, lanes)], x)
-            store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))
-        best = T.bind(T.max(self.best[row], folded(fold[span(0, lanes)], lanes, T.max)))
+            highest = T.bind(T.max(highest, x))
+        best = T.bind(T.max(self.best[row], folded(highest, lanes, T.max)))
         shrink = exp(self.best[row] - best, 1)
         store(self.best, [row], best)
         store(self.shrink, [i], shrink)
@@ -313,6 +304,4 @@ class Rows:
 
     def sum_of(self, row: Any) -> Any:
         """The sum of a row's weights."""
-        T, lanes = script(), self.lanes
-        store(self.fold, [span(0, lanes)], self.total[row, span(0, lanes)])
-        return T.bind(self._folded(self.fold, lanes, lambda a, b: a + b))
+        return script().bind(total(self.total[row, span(0, self.lanes)], self.lanes))
