@@ -1,16 +1,20 @@
 """What a state file says of a text beside the executor's buffers and counters."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from lcc.errors import ArtifactError
 from lcc.runtime.core import state
 from lcc.runtime.text.catalyst import Catalyst
 from lcc.runtime.text.conversation import Conversation
 from lcc.runtime.text.reading import Reader
 from lcc.runtime.text.seam import Passage
 from lcc.runtime.text.talking import Talk
+
+MOST_PENDING = 1 << 16  # ids; in fact one
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,9 +48,31 @@ def save_state(
     state.save(path, executor, notes, dtype)
 
 
+def _check_conversation(told: Conversation | None, tokens: int) -> None:
+    """Places of a conversation are places of the text."""
+    for name in ("turn", "end"):
+        place = None if told is None else getattr(told, name)
+        if place is not None and not 0 <= place <= tokens:
+            raise ArtifactError(f"conversation: {name} is {place}, wanted 0 to {tokens}")
+    if told is not None and told.size < 0:
+        raise ArtifactError(f"conversation: size is {told.size}, wanted 0 or more")
+
+
 def load_state(path: str | Path, reader: Reader, talk: Talk, catalyst: Catalyst) -> None:
     """Bring the executor and these parts to a saved state; see `Session.load`."""
-    notes = state.load(path, reader.executor, Notes)
+    executor = reader.executor
+    size = executor.manifest.model.vocab_size
+
+    def check(notes: Notes, counters: Mapping[str, int]) -> None:
+        if any(not 0 <= each < size for each in notes.pending):
+            raise ArtifactError(f"pending: {notes.pending[:4]}.. are no ids of the model")
+        if len(notes.pending) > MOST_PENDING:
+            raise ArtifactError(f"pending: {len(notes.pending)} ids, wanted {MOST_PENDING} at most")
+        _check_conversation(notes.conversation, counters["tokens"] + len(notes.pending))
+        if notes.catalyst is not None:
+            catalyst.encode(notes.catalyst)
+
+    notes = state.load(path, executor, Notes, check)
     reader.epoch += 1
     reader.pending, talk.conversation = notes.pending, notes.conversation
     reader.passage = Passage("", 0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
+from lcc.artifact.check_model import REPLACED
 from lcc.artifact.schedule import BufferSpec, Run, Size, TensorSpec
 from lcc.errors import ArtifactError
 from lcc.ir.roles import Role
@@ -93,6 +94,10 @@ class _Checker:
         for name in run.read.keys() & (inputs.keys() | outputs.keys()):
             if name not in outputs or not _is_one_integer(outputs[name]) or name in run.bind:
                 self.fail(f"read: wanted {name} to be an output of one integer that is not bound")
+        for name, tensor in outputs.items():
+            source = self.entry.updates.get(name)
+            if tensor.role in REPLACED and name not in run.bind and source is None:
+                self.fail(f"output {name} ({tensor.role}) is bound to nothing: it would be lost")
         for output, source in self.entry.updates.items():
             wanted = run.bind.get(source)
             if run.bind.get(output, wanted) != wanted:

@@ -8,6 +8,13 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from lcc.artifact.check_archive import check_archive, check_columns
+from lcc.artifact.check_model import (
+    check_buffer_bytes,
+    check_model,
+    check_numbers,
+    check_updates,
+    check_written,
+)
 from lcc.artifact.check_runs import check_run, check_swap
 from lcc.artifact.check_states import check_states
 from lcc.artifact.schedule import Block, BufferSpec, Group, Over, lists
@@ -30,6 +37,7 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
     Raises:
         ArtifactError: says what, where, what was found and what was wanted.
     """
+    check_numbers(manifest)
     _check_numbers(manifest)
     for group in manifest.groups:
         _check_group(manifest, group)
@@ -49,7 +57,8 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
         found = buffers.get(name)
         if found is None or found.role != role or found.dtype != (dtype or found.dtype):
             raise ArtifactError(f"buffers: wanted {name}, of role {role} {dtype}".rstrip())
-    _check_updates(programs)
+    check_updates(programs)
+    check_model(manifest, buffers)
     check_columns(manifest)
     check_states(manifest, buffers)
     for name, blocks in lists(manifest.schedule):
@@ -61,6 +70,8 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
             check_archive(manifest, block, buffers, where)
             for run in block.do:
                 check_run(manifest, programs, buffers, run, where)
+                if name in ("read", "nll") and block.over and block.over.ids == "text":
+                    check_written(programs, run, where)
 
 
 def _check_numbers(manifest: "Manifest") -> None:
@@ -134,6 +145,7 @@ def _check_buffer(manifest: "Manifest", spec: BufferSpec) -> None:
             _known(size, manifest.constants, f"{where}: no constant")
         if (manifest.constants[size] if isinstance(size, str) else size) < 1:
             raise ArtifactError(f"{where}: size {size} is less than 1")
+    check_buffer_bytes(manifest, spec)
     if not 0 <= spec.axis < len(spec.shape):
         raise ArtifactError(f"{where}: axis {spec.axis} of a shape of {len(spec.shape)}")
     for name in spec.saved or ():
@@ -143,19 +155,6 @@ def _check_buffer(manifest: "Manifest", spec: BufferSpec) -> None:
     of_layer = spec.layer is not None and spec.role != Role.STATE  # those are counted on their own
     if of_layer and spec.layer not in range(len(manifest.model.layers)):
         raise ArtifactError(f"{where}: layer {spec.layer}, the model has no such layer")
-
-
-def _check_updates(programs: Mapping[str, "ProgramEntry"]) -> None:
-    for name, program in programs.items():
-        inputs = {tensor.name: tensor for tensor in program.inputs}
-        outputs = {tensor.name: tensor for tensor in program.outputs}
-        for output, source in program.updates.items():
-            one, other = outputs[output], inputs[source]
-            if (one.dtype, one.shape) != (other.dtype, other.shape):
-                raise ArtifactError(
-                    f"programs: {name}: {output} is {one.dtype} {list(one.shape)}, wanted that of "
-                    f"{source}, {other.dtype} {list(other.shape)}"
-                )
 
 
 def _check_block(manifest: "Manifest", block: Block, name: str, where: str) -> None:

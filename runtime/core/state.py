@@ -11,7 +11,7 @@ A state belongs to the artifact it was made with, file by file: other weights re
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,15 @@ def _cast(name: str, rows: np.ndarray, dtype: str) -> np.ndarray:
     return cast
 
 
-def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
+def load(
+    path: str | Path,
+    executor: Executor,
+    kind: Any = Any,
+    check: Callable[[Any, Mapping[str, int]], object] = lambda *_: None,
+) -> Any:
     """Put a saved state into the executor; returns the notes, which are of this kind.
+
+    check       refuses notes that do not fit the counters, with an LccError
 
     Everything is checked before anything is written: after an error the executor is as it was.
 
@@ -125,6 +132,7 @@ def load(path: str | Path, executor: Executor, kind: Any = Any) -> Any:
             metadata, start = table.pop("__metadata__", {}), file.tell()
             page = _page(metadata.get("lcc", "{}"), executor)
             notes = msgspec.json.decode(page.notes, type=kind)
+            check(notes, page.counters)
             _check_table(table, [_table(executor, page.counters, each) for each in CACHE_DTYPES])
             digest = hashlib.sha256(header.replace(metadata["sha256"].encode(), BLANK, 1))
             for *_, rows in _tensors(file, table, executor, page):

@@ -1,8 +1,12 @@
 """A saved state brings back all parts of a session: pending ids, conversation, catalyst."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import pytest
 
-from lcc.errors import ArtifactError, CacheError
+from lcc.errors import ArtifactError, CacheError, LccError
 
 TEXT = "the cat sat on the mat and the dog ran far away over the hills"
 
@@ -72,3 +76,50 @@ def test_a_state_that_cannot_be_loaded_changes_nothing(make_session, tmp_path):
         session.load(tmp_path / "a")
     assert (session.tokens, session._reader.pending, session._talk.conversation) == kept
     assert session.catalyst == "why?"
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """A state file whose notes say something else, with the hash that goes with it."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+    page = json.loads(header["__metadata__"]["lcc"])
+    page["notes"] |= changes
+    header["__metadata__"] = {"sha256": "0" * 64, "lcc": json.dumps(page)}
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    digest = hashlib.sha256(raw + body).hexdigest()
+    raw = raw.replace(b"0" * 64, digest.encode(), 1)
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + body)
+
+
+TOLD = {"size": 3, "digest": "", "turn": 2, "end": 5}
+NOTES = {
+    "an id below all": ({"pending": [-1]}, r"pending: \[-1\]\.\. are no ids of the model"),
+    "an id beyond all": ({"pending": [10**9]}, "are no ids of the model"),
+    "more than are ever": ({"pending": [1] * (1 << 17)}, "pending: 131072 ids, wanted 65536 at"),
+    "a turn to come": ({"conversation": TOLD | {"turn": 99}}, "turn is 99, wanted 0 to 62"),
+    "an end before all": ({"conversation": TOLD | {"end": -5}}, "end is -5, wanted 0 to 62"),
+    "a size below all": ({"conversation": TOLD | {"size": -1}}, "size is -1, wanted 0 or more"),
+    "a catalyst beyond all": ({"catalyst": [10**9]}, "catalyst: .*1000000000|id 1000000000|token"),
+    "a catalyst that is too long": ({"catalyst": "why " * 99}, "the catalyst prompt has"),
+    "a field that is none": ({"mood": 3}, "unknown field `mood`"),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_notes_that_cannot_be_change_nothing(make_session, tmp_path, name):
+    session, other = make_session(capacity=256), make_session(capacity=256)
+    session.feed(TEXT, prefix=False)
+    session.save(path := tmp_path / "a")
+    rewritten(path)
+    other.load(path)
+    other.feed(TEXT)
+    before = other.tokens, other._executor.counters, other.catalyst
+    changes, words = NOTES[name]
+    rewritten(path, **changes)
+    with pytest.raises(LccError, match=words) as caught:
+        other.load(path)
+    assert str(path) in str(caught.value)
+    assert (other.tokens, other._executor.counters, other.catalyst) == before
+    assert go_on(other)[3] > before[0]
