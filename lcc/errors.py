@@ -47,6 +47,10 @@ class TrustError(LccError):
     """An artifact brings code that nobody has allowed, or lacks the signature that was wanted."""
 
 
+class LimitError(LccError):
+    """An artifact takes more memory, or a program more time, than the app allows."""
+
+
 class CacheError(LccError):
     """The cache cannot hold what was asked of it."""
 

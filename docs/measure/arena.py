@@ -8,6 +8,7 @@ nothing goes back after loading. `one pool`: all programs share the threads of t
 """
 
 import argparse
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def change(variant: str) -> None:
         kind, memory = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
         place = onnxruntime.OrtMemoryInfo("Cpu", kind.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
         config = onnxruntime.OrtArenaCfg(ARENAS[variant])
-        engine_onnxruntime._register_arena = lambda: None
+        engine_onnxruntime.arena = lambda limit: contextlib.nullcontext()
         onnxruntime.create_and_register_allocator(place, config)
 
 

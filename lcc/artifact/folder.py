@@ -28,6 +28,10 @@ Stamp = tuple[int, int, int, int, int]  # device, inode, bytes, times of the two
 Stamps = dict[Path, Stamp]
 
 
+class ReplacedError(ArtifactError):
+    """A file was written to, replaced or linked to while an artifact was loaded: load it again."""
+
+
 def verify_files(
     folder: str | Path, manifest: Manifest, *, level: Literal["full", "size"] = "full"
 ) -> Stamps:
@@ -112,11 +116,11 @@ def check_unchanged(stamps: Mapping[Path, Stamp]) -> None:
     To be called when all programs are loaded: engines open files by their path once more.
 
     Raises:
-        ArtifactError: names the first one that is another file now.
+        ReplacedError: names the first one that is another file now.
     """
     for path, stamp in stamps.items():
         if not path.is_file() or _stamp(path.stat()) != stamp:
-            raise ArtifactError(
+            raise ReplacedError(
                 f"{path}: replaced while the artifact was loaded; load it again when nothing "
                 "writes to its folder"
             )

@@ -1,7 +1,8 @@
-"""Which other files an ONNX program reads weights from: found in its bytes, before an engine is.
+"""What an ONNX program may not be, found in its bytes before an engine sees them.
 
-An ONNX file is a protobuf message, and any tensor in it may name a file. ONNX Runtime opens what is
-named; only what the manifest lists may be. Nothing but the names is read here.
+An ONNX file is a protobuf message. Any tensor in it may name a file, and ONNX Runtime opens what is
+named: only what the manifest lists may be. Graphs in nodes and functions make work without end, or
+2^29 operators of a page of text: lcc writes none but loops over a tensor.
 """
 
 from collections.abc import Collection, Iterator
@@ -29,12 +30,23 @@ PATHS = {
 Span = tuple[int, int]
 
 
-def check_locations(data: bytes, listed: Collection[str]) -> None:
-    """Refuse a program that reads a file which is not listed, or that is no protobuf message.
+def check_program(data: bytes, listed: Collection[str]) -> None:
+    """Refuse what no program of lcc has: other files, and work that no size of a tensor bounds.
 
     Raises:
-        ArtifactError: names the first such file.
+        ArtifactError: names the first file that is not listed; or an operator that runs graphs
+            other than a loop over a tensor; or functions; or it is no ONNX program.
     """
+    check_locations(data, listed)
+    for number, inside in _fields(data, (0, len(data))):
+        if number in (20, 25):
+            raise ArtifactError("it has functions or training graphs; wanted a program of lcc")
+        if number == 7 and inside is not None:
+            _check_graph(data, inside, inner=False)
+
+
+def check_locations(data: bytes, listed: Collection[str]) -> None:
+    """Refuse a program that reads a file which is not listed, with an `ArtifactError`."""
     for location in _locations(data, (0, len(data)), "model", 0):
         if location not in listed:
             raise ArtifactError(
@@ -55,6 +67,40 @@ def _locations(data: bytes, span: Span, message: str, depth: int) -> Iterator[st
             yield from _locations(data, inside, paths[number], depth + 1)
 
 
+def _check_graph(data: bytes, span: Span, *, inner: bool) -> None:
+    """The only graphs in nodes are bodies of loops as often as a tensor has elements."""
+    sizes, loops = set[bytes](), list[tuple[bytes, list[bytes]]]()
+    for number, node in _fields(data, span):
+        if number != 1 or node is None:
+            continue
+        kind, inputs, outputs, bodies = b"", list[bytes](), list[bytes](), list[Span]()
+        for part, inside in _fields(data, node):
+            if inside is None:
+                continue
+            if part == 5:
+                bodies += [g for n, g in _fields(data, inside) if n in (6, 11) and g is not None]
+            elif part == 4:
+                kind = data[slice(*inside)]
+            elif part == 1:
+                inputs.append(data[slice(*inside)])
+            elif part == 2:
+                outputs.append(data[slice(*inside)])
+        if kind == b"Size":
+            sizes |= set(outputs)
+        if bodies or kind == b"Loop":
+            loops.append((kind, inputs))
+        for body in bodies:
+            if inner:
+                raise ArtifactError("graphs in graphs in graphs; wanted a program of lcc")
+            _check_graph(data, body, inner=True)
+    for kind, inputs in loops:
+        if kind != b"Loop" or inputs[:1] == [b""] or inputs[1:2] != [b""] or inputs[0] not in sizes:
+            name = kind[:40].decode(errors="replace")
+            raise ArtifactError(
+                f"{name} runs a graph; wanted no graph in a node, but for a loop over a tensor"
+            )
+
+
 def _location(data: bytes, span: Span) -> Iterator[str]:
     """The value of an entry whose key is `location`."""
     found = [(number, data[slice(*inside)]) for number, inside in _fields(data, span) if inside]
@@ -69,7 +115,7 @@ def _fields(data: bytes, span: Span) -> Iterator[tuple[int, Span | None]]:
     """Number of each field, and where its bytes are; None = it is a number."""
     place, end = span
     while place < end:
-        tag, place = _varint(data, place, end)
+        tag, place = (data[place], place + 1) if data[place] < 128 else _varint(data, place, end)
         kind, inside = tag & 7, None
         if kind == 0:
             _, place = _varint(data, place, end)

@@ -6,8 +6,7 @@ so when the past and the present are one buffer; nothing of the cache's size is 
 """
 
 import threading
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ from lcc.ir.roles import Role
 from lcc.runtime.engines import cuda_provider
 from lcc.runtime.engines.device_array import Buffer, DeviceArray
 from lcc.runtime.engines.host_array import zeros
-from lcc.runtime.engines.onnx_file import check_locations
+from lcc.runtime.engines.limits import Watch, buffers_bytes
+from lcc.runtime.engines.onnx_arena import arena
+from lcc.runtime.engines.onnx_file import check_program
+from lcc.runtime.engines.onnx_runner import OnnxRuntimeRunner
 from lcc.runtime.engines.onnx_signature import check_signature
 
 PROVIDERS = {
@@ -31,7 +33,6 @@ PROVIDERS = {
 }
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 HOST = "CPUExecutionProvider"
-ARENA_BYTES = 64 << 20  # of addresses; memory is taken where something is written
 
 
 class OnnxRuntimeEngine:
@@ -48,12 +49,16 @@ class OnnxRuntimeEngine:
         threads: int | None = None,
         device: str | None = None,
         mapped: bool = False,
+        memory_limit: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         """Nothing is loaded so far.
 
         threads     None = as many as ONNX Runtime finds cores
         device      None = the target's; cpu = the CPU, whatever it was compiled for
         mapped      kernels read the weights where the file is mapped, and pack no copies of them
+        memory_limit    bytes, of what the programs take besides buffers; None = any
+        time_limit      seconds of one call of a program; None = any
 
         Raises:
             TargetError: the artifact is for another engine, or for a device that is not here.
@@ -82,7 +87,10 @@ class OnnxRuntimeEngine:
         self._options.enable_mem_pattern = False
         # One arena for all programs, which run one after the other: what a chunk took serves the
         # LM head next. An arena each takes 28 MB more (docs/measure/arena.py).
-        _register_arena()
+        self._arena_bytes = 0
+        if memory_limit is not None:
+            self._arena_bytes = max(1, memory_limit - buffers_bytes(manifest))
+        self._watch = None if time_limit is None else Watch(time_limit)
         self._options.add_session_config_entry("session.use_env_allocators", "1")
         # Every session has threads of its own, which spin for a while when a run is over: those of
         # the last program would take the cores from the next one. They stop with the run.
@@ -119,7 +127,8 @@ class OnnxRuntimeEngine:
     def runner(self, program: str) -> "OnnxRuntimeRunner":
         """See `Engine.runner`; programs of one file share what is loaded."""
         session, entry = self._load(program), self.program(program)
-        return OnnxRuntimeRunner(session, entry, copies=self._provider == cuda_provider.NAME)
+        copies = self._provider == cuda_provider.NAME
+        return OnnxRuntimeRunner(session, entry, copies=copies, watch=self._watch)
 
     def _load(self, program: str) -> Any:
         """The session of a program, which has the inputs and outputs that the manifest says.
@@ -145,12 +154,13 @@ class OnnxRuntimeEngine:
             options = cuda_provider.OPTIONS if self._provider == cuda_provider.NAME else {}
             providers = list(dict.fromkeys([self._provider, HOST]))
             try:
-                session = self._onnxruntime.InferenceSession(
-                    program,
-                    self._options,
-                    providers=providers,
-                    provider_options=[options, *({} for _ in providers[1:])],
-                )
+                with arena(self._arena_bytes):
+                    session = self._onnxruntime.InferenceSession(
+                        program,
+                        self._options,
+                        providers=providers,
+                        provider_options=[options, *({} for _ in providers[1:])],
+                    )
             except Exception as error:  # its own types share no other base
                 line = str(error).splitlines()[0]
                 raise ArtifactError(
@@ -172,7 +182,7 @@ class OnnxRuntimeEngine:
             return str(path)
         data = read_listed(self._folder, self._manifest, file)
         try:
-            check_locations(data, self._manifest.files)
+            check_program(data, self._manifest.files)
         except ArtifactError as error:
             raise ArtifactError(f"{path}: {error}") from None
         return str(path) if self._linked else data
@@ -216,85 +226,3 @@ def _provider(target: str, device: str | None, available: Sequence[str]) -> str:
             'runs if you ask for it: device="cpu", or --device cpu'
         )
     return provider
-
-
-@cache
-def _register_arena() -> None:
-    """The arena of this process, once; sessions that do not ask for it keep one of their own.
-
-    It begins with one region that is large enough for most chunks. From 1 MB it would grow by
-    regions twice as large, and what lies in the smaller ones cannot serve what is larger.
-    """
-    import onnxruntime
-
-    kind, memory = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
-    place = onnxruntime.OrtMemoryInfo("Cpu", kind.ORT_ARENA_ALLOCATOR, 0, memory.DEFAULT)
-    config = onnxruntime.OrtArenaCfg({"initial_chunk_size_bytes": ARENA_BYTES})
-    onnxruntime.create_and_register_allocator(place, config)
-
-
-class OnnxRuntimeRunner:
-    """See `Runner`: a binding of its own over a session that others share."""
-
-    def __init__(self, session: Any, entry: ProgramEntry, *, copies: bool = False) -> None:
-        """`copies`: inputs of the host are copied to a device when they are bound."""
-        self._session, self._entry, self._copies = session, entry, copies
-        self._inputs = {tensor.name for tensor in entry.inputs}
-        self._outputs = {tensor.name for tensor in entry.outputs}
-        self._updates = {source: output for output, source in entry.updates.items()}
-        self._binding = session.io_binding()
-        self._bound: dict[str, Buffer] = {}
-        self._again: dict[str, Buffer] = {}  # bound inputs that are bound for every call
-        self._given: dict[str, Buffer] = {}  # of the last call: keeps addresses valid
-
-    def bind(self, arrays: Mapping[str, Buffer]) -> None:
-        """See `Runner.bind`."""
-        for name in arrays:
-            if name not in self._inputs and name not in self._outputs:
-                raise KeyError(f"{name} is no input or output of {self._entry.file}")
-        new = self._with_updates(arrays)
-        self._bound |= new
-        if self._copies:
-            host = {n: array for n, array in new.items() if not isinstance(array, DeviceArray)}
-            self._again |= {name: array for name, array in host.items() if name in self._inputs}
-        self._point(new)
-
-    def __call__(self, arrays: Mapping[str, Buffer]) -> None:
-        """See `Runner.__call__`."""
-        if missing := self._inputs - self._bound.keys() - arrays.keys():
-            raise KeyError(f"{self._entry.file}: no array for {', '.join(sorted(missing))}")
-        given = self._with_updates(arrays)
-        if self._given.keys() - given.keys():  # what the last call had, and this one has not
-            self._binding.clear_binding_inputs()
-            self._binding.clear_binding_outputs()
-            self._point(self._bound)
-        self._given = given
-        self._point(self._again | given)
-        self._session.run_with_iobinding(self._binding)
-
-    def _with_updates(self, arrays: Mapping[str, Buffer]) -> dict[str, Buffer]:
-        """The arrays, also under the names of the outputs that replace what is in them."""
-        replaced = {
-            self._updates[name]: array for name, array in arrays.items() if name in self._updates
-        }
-        return replaced | dict(arrays)
-
-    def _point(self, arrays: Mapping[str, Buffer]) -> None:
-        """Bind arrays by address, or as they lie on a device, each as what its name says.
-
-        The last binding of a name counts.
-        """
-        for name, array in arrays.items():
-            is_input = name in self._inputs
-            if isinstance(array, DeviceArray):
-                bind = (
-                    self._binding.bind_ortvalue_input
-                    if is_input
-                    else self._binding.bind_ortvalue_output
-                )
-                bind(name, array.value)
-                continue
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{name}: the array is not C-contiguous")
-            bind = self._binding.bind_input if is_input else self._binding.bind_output
-            bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

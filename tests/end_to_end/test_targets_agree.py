@@ -204,7 +204,9 @@ def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Case],
         programs = run_program_passes(programs, target.passes())
         entries = program_entries(programs, target.build(programs, folder))
         manifest = msgspec.structs.replace(manifest, target=name, programs=entries, cpu=target.cpu)
-        return lcc.runtime._engine(folder, manifest, 1, "cpu"), programs
+        return lcc.runtime._engine(
+            folder, manifest, lcc.runtime._How(threads=1, device="cpu")
+        ), programs
 
     def of_case(name: str, case: Case) -> Made:
         engine, programs = build(name, case.group)

@@ -61,4 +61,4 @@ def test_the_command_takes_it(artifact: Path) -> None:
 def test_a_device_has_weights_of_its_own(artifact: Path) -> None:
     manifest = msgspec.structs.replace(read_manifest(artifact), target="onnxruntime:cuda")
     with pytest.raises(TargetError, match="copies its weights to the device; wanted a target"):
-        lcc.runtime._engine(artifact, manifest, 1, None, mapped=True)
+        lcc.runtime._engine(artifact, manifest, lcc.runtime._How(threads=1, mapped=True))

@@ -14,7 +14,7 @@ import lcc.runtime
 from lcc.artifact.folder import file_entry
 from lcc.artifact.manifest import manifest_bytes, read_manifest
 from lcc.errors import ArtifactError
-from lcc.runtime.engines.onnx_file import check_locations
+from lcc.runtime.engines.onnx_file import check_locations, check_program
 
 
 def named(location: str, *more: tuple[str, str]) -> TensorProto:
@@ -136,6 +136,41 @@ def test_what_is_no_program() -> None:
             check_locations(raw, {"weights.bin"})
 
 
+def loop(*inputs: str, nodes: tuple = (), body: onnx.GraphProto | None = None) -> bytes:
+    node = helper.make_node("Loop", list(inputs), ["y"], body=body or graph())
+    return helper.make_model(graph(*nodes, node)).SerializeToString()
+
+
+SIZE = (helper.make_node("Size", ["x"], ["count"]),)
+WORK = {
+    "a loop without end": loop("many", "yes", "v"),
+    "a loop on a condition": loop("count", "yes", "v", nodes=SIZE),
+    "a loop that counts nothing": loop("", "", "v"),
+    "a branch": helper.make_model(graph(branch(graph()))).SerializeToString(),
+    "a scan": helper.make_model(
+        graph(helper.make_node("Scan", ["x"], ["y"], body=graph(), num_scan_inputs=1))
+    ).SerializeToString(),
+    "a loop in a loop": loop(
+        *("count", "", "v"),
+        nodes=SIZE,
+        body=graph(*SIZE, *onnx.load_from_string(loop("count", "", "v")).graph.node),
+    ),
+    "functions": function(numpy_helper.from_array(np.ones(1))).SerializeToString(),
+    "training": trained(numpy_helper.from_array(np.ones(1))).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_work_without_bounds_is_refused(name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"runs a graph|graphs in graphs|functions or training"):
+        check_program(WORK[name], ())
+
+
+def test_a_loop_over_a_tensor_is_not() -> None:
+    """Experts are called in one."""
+    check_program(loop("count", "", "v", nodes=SIZE), ())
+
+
 def point_to(folder: Path, name: str) -> None:
     """All programs read their weights from another file, and the manifest has their hashes."""
     manifest = read_manifest(folder)
@@ -188,7 +223,7 @@ def test_a_program_that_comes_after_the_check_is_not_taken(
         return onnx_runtime.OnnxRuntimeEngine(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(
-        lcc.runtime, "_engine", lambda folder, *rest, **_: replaced(folder, rest[0])
+        lcc.runtime, "_engine", lambda folder, manifest, _: replaced(folder, manifest)
     )
     with pytest.raises(ArtifactError, match=r"head\.onnx: changed since it was written"):
         lcc.runtime.load(folder)
