@@ -99,6 +99,7 @@ class Rows:
         self.mixed = T.alloc_buffer((count, layer.size), "float32")
         self.logits = T.alloc_buffer((tiles.rows, self.slots), "float32")
         self.shrink = T.alloc_buffer((tiles.rows,), "float32")
+        self.fold = T.alloc_buffer((self.lanes,), "float32")
         self.registers = rows_of(tiles.rows, max(tiles.columns, self.chunk))
         self._allocate(count)
 
@@ -252,10 +253,12 @@ class Rows:
     def _weigh(self, i: Any, base: Any, first: Any, seen: Callable[[int], Any] | None) -> None:
         """Cap and hide logits of row base + i, of slots from the first on; make weights of them."""
         T, lanes, cap = script(), self.lanes, self.layer.softcap
-        row, highest = base + i, fill(LOWEST, lanes)
+        row, fold = base + i, self.fold
         head = None
         if self.bias is not None:
             head = T.bind(self.head * self.layer.group + row % self.layer.group)
+        # In a buffer: a chain of maxima is what TVM simplifies for minutes.
+        store(fold, [span(0, lanes)], fill(LOWEST, lanes))
         for column in range(0, self.slots, lanes):
             x = self.logits[i, span(column, lanes)]
             if cap > 0:
@@ -264,8 +267,8 @@ class Rows:
                 x = x + self.bias[head, span(first + column, lanes)]
             x = T.bind(x if seen is None else T.Select(seen(column), x, fill(LOWEST, lanes)))
             store(self.logits, [i, span(column, lanes)], x)
-            highest = T.bind(T.max(highest, x))
-        best = T.bind(T.max(self.best[row], folded(highest, lanes, T.max)))
+            store(fold, [span(0, lanes)], T.max(fold[span(0, lanes)], x))
+        best = T.bind(T.max(self.best[row], folded(fold[span(0, lanes)], lanes, T.max)))
         shrink = exp(self.best[row] - best, 1)
         store(self.best, [row], best)
         store(self.shrink, [i], shrink)
