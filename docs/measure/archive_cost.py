@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16", help="of keys and values in the archive")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    model = lcc.runtime.load(args.artifact, threads=args.threads)
+    model = lcc.runtime.load(args.artifact, threads=args.threads, allow_native=True)
     text = " ".join(read_haystack(args.haystack))
     ids = model.session().encode(text)
     ids *= -(-args.tokens // len(ids))

@@ -167,7 +167,7 @@ def main() -> None:
         if read_manifest(args.artifact).archive:
             dtype = "float32" if args.rounded else args.dtype
             sizes |= {"archive": Path(place, "a.lccarchive"), "archive_dtype": dtype}
-        session = lcc.runtime.open(args.artifact, threads=args.threads, **sizes)
+        session = lcc.runtime.open(args.artifact, threads=args.threads, allow_native=True, **sizes)
         for line in lines(session, args, Path(place)):
             for name in line:
                 if name in ("without", "everything") or name.split("_")[0] == "recall":
