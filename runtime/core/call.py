@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lcc.artifact.schedule import Run, TensorSpec
+from lcc.errors import ArtifactError
 from lcc.runtime.core.buffers import Buffers
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.engines.device_array import Buffer
@@ -26,10 +27,12 @@ class _View:
         self.fixed = None if -1 in self.shape else int(np.prod(self.shape)) // row
 
     def __call__(self, numbers: Mapping[str, int], buffers: Buffers) -> np.ndarray:
-        """What is bound now."""
+        """What is bound now; ArtifactError where it is longer than any buffer."""
         first, count = numbers[self.first], self.fixed or numbers[self.count]
         if isinstance(self.source, str):
             return buffers.rows(self.source, first, first + count, 0).reshape(self.shape)
+        if count > len(self.source):
+            raise ArtifactError(f"{self.tensor}: {count} numbers, buffers have {len(self.source)}")
         self.source[:count] = np.arange(first, first + count)
         return self.source[:count].reshape(self.shape)
 

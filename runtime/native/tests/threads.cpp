@@ -1,6 +1,6 @@
-// Eight sessions of one model, each on a thread of its own, while another thread cancels and asks:
+// Sessions of one model, each on a thread of its own, while another thread cancels and asks:
 //
-//     threads ARTIFACT ENGINE NEW_TOKENS ID...
+//     threads ARTIFACT ENGINE SESSIONS NEW_TOKENS ID...
 //
 // Each session reads the ids and generates; it goes on where it was stopped, so the tokens, one line
 // for each session, are those of a session that nobody disturbs. Built with the thread sanitizer it
@@ -19,9 +19,9 @@
 
 namespace {
 
-constexpr size_t SESSIONS = 8;
-
 std::atomic<int> stopped{0}, refused{0};  // calls that were cancelled; calls that had to wait
+std::atomic<int> least{1 << 30};          // the fewest that were cancelled on one thread
+thread_local int stopped_here = 0;
 std::atomic<int> failures{0};
 
 bool fine(const char* what, lcc_status status) {
@@ -36,6 +36,7 @@ bool fine(const char* what, lcc_status status) {
 // Whether the call has to be made once more.
 bool again(lcc_status status) {
     stopped += status == LCC_STOPPED;
+    stopped_here += status == LCC_STOPPED;
     refused += status == LCC_ERROR_BUSY;
     return status == LCC_STOPPED || status == LCC_ERROR_BUSY;
 }
@@ -100,12 +101,13 @@ void disturb(const std::vector<lcc_session*>& sessions, const std::atomic<size_t
 }  // namespace
 
 int main(int count, char** values) {
-    if (count < 5) {
-        std::fprintf(stderr, "usage: threads ARTIFACT ENGINE NEW_TOKENS ID...\n");
+    if (count < 6) {
+        std::fprintf(stderr, "usage: threads ARTIFACT ENGINE SESSIONS NEW_TOKENS ID...\n");
         return 2;
     }
+    const size_t total = std::strtoul(values[3], nullptr, 10);
     std::vector<int32_t> ids;
-    for (int i = 4; i < count; ++i) {
+    for (int i = 5; i < count; ++i) {
         ids.push_back(std::atoi(values[i]));
     }
     lcc_model_options how;
@@ -116,7 +118,7 @@ int main(int count, char** values) {
     if (!fine("lcc_model_open", lcc_model_open(values[1], &how, &model))) {
         return 1;
     }
-    std::vector<lcc_session*> sessions(SESSIONS, nullptr);
+    std::vector<lcc_session*> sessions(total, nullptr);
     std::vector<std::thread> threads;
     for (lcc_session*& session : sessions) {
         threads.emplace_back([model, &session] {
@@ -130,15 +132,18 @@ int main(int count, char** values) {
         return 1;
     }
     threads.clear();
-    std::vector<std::vector<int32_t>> found(SESSIONS);
+    std::vector<std::vector<int32_t>> found(total);
     std::atomic<size_t> done{0};
-    for (size_t i = 0; i < SESSIONS; ++i) {
+    for (size_t i = 0; i < total; ++i) {
         threads.emplace_back([&, i] {
             if (!own_message(model, i)) {
                 std::fprintf(stderr, "the message is that of another thread\n");
                 ++failures;
             }
-            read_and_write(sessions[i], ids, std::atoll(values[3]), found[i]);
+            read_and_write(sessions[i], ids, std::atoll(values[4]), found[i]);
+            for (int fewest = least; stopped_here < fewest;) {
+                least.compare_exchange_weak(fewest, stopped_here);
+            }
             ++done;
         });
     }
@@ -152,13 +157,14 @@ int main(int count, char** values) {
         thread.join();
     }
     lcc_model_close(model);  // before its sessions: they keep what they need
-    for (size_t i = 0; i < SESSIONS; ++i) {
+    for (size_t i = 0; i < total; ++i) {
         lcc_session_close(sessions[i]);
         for (const int32_t id : found[i]) {
             std::printf("%d ", id);
         }
         std::printf("\n");
     }
-    std::fprintf(stderr, "%d calls stopped, %d refused\n", stopped.load(), refused.load());
+    std::fprintf(stderr, "%d calls stopped, %d or more a session, %d refused\n", stopped.load(),
+                 least.load(), refused.load());
     return failures == 0 ? 0 : 1;
 }
