@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lcc.runtime
+from lcc.artifact.folder import ReplacedError
 from lcc.errors import ArtifactError, CacheError, ConfigError, TargetError
 
 CODE = """
@@ -132,3 +133,57 @@ def test_damage_is_found_before_an_engine_sees_it(make_session, make_artifact):
         lcc.runtime.load(folder, verify="size")
     with pytest.raises(ArtifactError, match="cannot read manifest"):
         lcc.runtime.load(folder / "nowhere")
+
+
+def test_a_folder_that_is_replaced_while_it_is_loaded_is_loaded_again(
+    tiny_artifact, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(tiny_artifact, tmp_path / "m.lcc")
+    page = (folder / "manifest.json").read_bytes()
+    check, times = lcc.runtime.check_unchanged, []
+
+    def replaced(stamps):
+        times.append(len(times))
+        if len(times) <= often:
+            (tmp_path / "new").write_bytes(page.replace(b'"made_by": "', b'"made_by": "new '))
+            (tmp_path / "new").replace(folder / "manifest.json")
+            raise ReplacedError("weights.bin: replaced while the artifact was loaded")
+        check(stamps)
+
+    monkeypatch.setattr(lcc.runtime, "check_unchanged", replaced)
+    for often in (0, 1, 3):
+        times.clear()
+        model = lcc.runtime.load(folder, threads=1)
+        assert len(times) == often + 1
+        assert model.manifest.made_by.startswith("new ") == bool(often)
+    often = 99
+    with pytest.raises(
+        ArtifactError, match=r"m\.lcc: replaced again and again while"
+    ):
+        lcc.runtime.load(folder, threads=1)
+
+
+def test_what_is_damaged_is_read_once(tiny_artifact, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_artifact, tmp_path / "m.lcc")
+    (folder / "weights.bin").write_bytes(b"")
+    verify, times = lcc.runtime.verify_files, []
+    monkeypatch.setattr(
+        lcc.runtime, "verify_files", lambda *a, **b: times.append(1) or verify(*a, **b)
+    )
+    with pytest.raises(ArtifactError, match=r"weights\.bin: 0 bytes"):
+        lcc.runtime.load(folder)
+    assert len(times) == 1
+
+
+def test_an_artifact_of_links_is_loaded(tiny_artifact, tmp_path):
+    """As the cache of a hub keeps it: names are links to files named by their hash."""
+    snapshot, blobs = tmp_path / "snapshots" / "f00", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(tiny_artifact.iterdir())):
+        (blobs / str(number)).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(blobs / str(number))
+    sessions = [lcc.runtime.open(each, threads=1) for each in (tiny_artifact, snapshot)]
+    for session in sessions:
+        session.feed("A text of more than one cycle. " * 20)
+    assert (sessions[0].next_logits() == sessions[1].next_logits()).all()
