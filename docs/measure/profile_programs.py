@@ -28,6 +28,8 @@ OURS = {
     "MatMulIntegerToFloat": "products in few bits",
     "Add": "additions",
     "GroupQueryAttention": "attention",
+    "LinearAttention": "recurrences",
+    "CausalConvWithState": "short convolutions",
 }
 
 
@@ -49,7 +51,7 @@ def step(
     buffers = {each.name: each for each in manifest.buffers}
     slots = {group.used: group.slots for group in manifest.groups}
     for tensor in manifest.programs["prefill_chunk"].inputs:
-        if tensor.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION):
+        if tensor.role in (Role.KEY, Role.VALUE, Role.TOKEN_POSITION, Role.STATE):
             sizes = buffers[tensor.name].shape
             shape = [manifest.constants[s] if isinstance(s, str) else s for s in sizes]
             value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, tensor.dtype))
@@ -62,7 +64,7 @@ def step(
             first = of_text if tensor.role == Role.TOKENS else used
             binding.bind_cpu_input(tensor.name, np.arange(first, first + count)[None])
         elif tensor.role == Role.ROWS:
-            binding.bind_cpu_input(tensor.name, np.zeros(1, np.int64))
+            binding.bind_cpu_input(tensor.name, np.array([count - 1]))
         else:
             room = slots.get(tensor.name, "capacity")
             room = manifest.constants[room] if isinstance(room, str) else room

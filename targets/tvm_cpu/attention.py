@@ -12,6 +12,7 @@ from typing import Any
 from lcc.targets.tvm_cpu.attention_bf16 import RowsBf16, takes
 from lcc.targets.tvm_cpu.attention_rows import Layer, Rows
 from lcc.targets.tvm_cpu.bf16 import bf16
+from lcc.targets.tvm_cpu.prefetch import prefetching
 from lcc.targets.tvm_cpu.tir import (
     Tiles,
     exp,
@@ -62,7 +63,7 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         fits = T.And(first >= 0, first + length <= slots)
         with T.Assert(fits, "the new entries do not fit in the cache: used is too large"):
             pass
-        with halves, T.If(length == 1):
+        with halves, prefetching(), T.If(length == 1):
             with T.Then():
                 _write(layer, tiles, k, v, keys, values, first, 0)
                 _one_query(layer, tiles, (q, sink_q), caches, first, out, more)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lcc.ir.plan import BlockSparse
 from lcc.targets.tvm_cpu.attention_blocks import Horizon
+from lcc.targets.tvm_cpu.prefetch import LINE, fetch
 from lcc.targets.tvm_cpu.tir import (
     LOWEST,
     Tiles,
@@ -223,6 +224,11 @@ class Rows:
             return T.bind(value)
 
         with T.serial(0, count // wide) as group:
+            for s in range(wide):
+                for column in range(0, self.layer.size, LINE):
+                    slot = first + group * wide + s
+                    fetch(self.values[0, self.head, slot, column])
+                    fetch(self.keys[0, self.head, slot + 2 * wide, column])
             for i in range(self.step):
                 vectors = [products(i, group * wide + s) for s in range(wide)]
                 store(self.logits, [i, span(group * wide, wide)], totals(vectors))
