@@ -40,13 +40,16 @@ def open_session(
     import lcc.runtime
     from lcc.artifact.code import check_code
     from lcc.artifact.manifest import for_target, read_manifest
+    from lcc.artifact.signature import verify_signature
 
     whole, engine = read_manifest(artifact), None
     manifest = for_target(whole, target or whole.target)
     if manifest.target == "reference":
-        check_code(artifact, manifest, allowed=allow_native)
+        if trusted_keys:  # before anything of it is unpickled
+            verify_signature(artifact, trusted_keys)
+        check_code(artifact, manifest, allowed=allow_native or bool(trusted_keys))
         with env.needs_extra("compile"):
-            import lcc.passes.ops  # noqa: F401 - registers the operators
+            import lcc.passes.ops  # registers the operators
             from lcc.targets.reference import open_engine
 
         engine = open_engine(artifact, manifest)

@@ -88,6 +88,24 @@ def test_commands_run_none_either(
     assert (code, "runs machine code of the artifact" in output) == (2, True), output
 
 
+def test_nothing_is_unpickled_before_its_signature_is_checked(
+    artifact: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lcc.targets import reference
+
+    opened = list[Path]()
+    monkeypatch.setattr(reference, "open_engine", lambda folder, _: opened.append(folder))
+    claims(artifact, "reference")
+    sign_artifact(artifact, minisign.new_key())
+    ask = ("run", artifact, "-p", "x", "--trusted-key", f"{key}.pub")
+    for flags in ((), ("--allow-native",)):
+        code, output = command(*ask, *flags)
+        assert (code, "signed by key" in output, opened) == (2, True, []), output
+    sign_artifact(artifact, minisign.read_secret_key(key))
+    command(*ask)
+    assert opened == [artifact]
+
+
 def test_what_is_no_code_is_taken_in_its_place(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     data = BuiltEntry(programs=manifest.programs)
