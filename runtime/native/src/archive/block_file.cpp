@@ -116,6 +116,10 @@ BlockFile::BlockFile(const std::string& path, const std::string& fingerprint,
                             std::to_string(header_bytes_) + "); delete it and begin anew");
     }
     slots_ = page.slots;
+    // Without a limit, block 0 stays: there are no other numbers to begin with.
+    if ((slots_ == 0 && start_.number != 0) || slots_ > LARGEST_NUMBER / layout_.block_bytes()) {
+        throw archive_error("header is damaged (numbers); delete it and begin anew");
+    }
 }
 
 // Writes the header of a new file; after an error the file is empty again.

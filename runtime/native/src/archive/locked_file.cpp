@@ -37,7 +37,7 @@ FileMap& FileMap::operator=(FileMap&& other) noexcept {
 namespace {
 
 [[noreturn]] void refuse() {
-    throw unsupported("archives need a system with flock and mmap; leave the archive out, or use "
+    throw unsupported("this library has no archives on Windows; leave the archive out, or use "
                       "the Python runtime");
 }
 

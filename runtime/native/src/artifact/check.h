@@ -8,15 +8,30 @@
 #include <string>
 
 #include "artifact/manifest.h"
+#include "core/error.h"
 
 namespace lcc {
 
 using BuffersByName = std::map<std::string, const BufferSpec*>;
 
+// Throws Error (artifact) with the message where it does not hold.
+inline void require(bool holds, const std::string& message) {
+    if (!holds) {
+        throw artifact_error(message);
+    }
+}
+
 void check_manifest(const Manifest& manifest);
+
+// Constants, and counters as they are at first.
+void check_numbers(const Manifest& manifest);
 
 // A manifest for one target alone.
 void check_schedule(const Manifest& manifest, const Manifest& whole);
+
+// A block of a list of the schedule, but for its runs and its archive.
+void check_block(const Manifest& manifest, const Block& block, const BuffersByName& buffers,
+                 const std::string& list, const std::string& where);
 
 // One run, for each of its layers; `whole`: with all targets, whose programs may have a tensor that
 // these do not.

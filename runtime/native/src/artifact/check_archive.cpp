@@ -1,22 +1,15 @@
 #include <set>
 
 #include "artifact/check.h"
-#include "core/error.h"
 
 namespace lcc {
 
 namespace {
 
-void wanted(bool holds, const std::string& message) {
-    if (!holds) {
-        throw artifact_error(message);
-    }
-}
-
 std::map<std::string, const Column*> by_name(const Manifest& manifest) {
     std::map<std::string, const Column*> columns;
     for (const Column& column : manifest.archive) {
-        wanted(columns.emplace(column.name, &column).second,
+        require(columns.emplace(column.name, &column).second,
                "archive: " + column.name + " is there twice");
     }
     return columns;
@@ -27,44 +20,46 @@ void check_pair(const std::map<std::string, const Column*>& columns, const Buffe
                 const std::string& column, const std::string& buffer, const std::string& where) {
     const auto one = columns.find(column);
     const auto other = buffers.find(buffer);
-    wanted(one != columns.end(), where + ": no column " + column);
-    wanted(other != buffers.end(), where + ": no buffer " + buffer);
+    require(one != columns.end(), where + ": no column " + column);
+    require(other != buffers.end(), where + ": no buffer " + buffer);
     const Shape& shape = other->second->shape;
     bool fits = one->second->dtype == other->second->dtype &&
                 shape.size() == one->second->shape.size() + 1;
     for (size_t i = 1; fits && i < shape.size(); ++i) {
         fits = !shape[i].named() && shape[i].number == one->second->shape[i - 1];
     }
-    wanted(fits, where + ": a row of " + buffer + " has another dtype or shape than a row of " +
+    require(fits, where + ": a row of " + buffer + " has another dtype or shape than a row of " +
                      column);
 }
 
 }  // namespace
 
 void check_columns(const Manifest& manifest, const BuffersByName& buffers) {
-    wanted(manifest.archive.empty() == manifest.schedule.recall.empty(),
+    require(manifest.archive.empty() == manifest.schedule.recall.empty(),
            "archive: wanted columns where there is a list recall, and only there");
     if (manifest.archive.empty()) {
         return;
     }
     for (const char* name : {"archiving", "archived", "archived_to", "leaving", "back", "row"}) {
-        wanted(manifest.counters.count(name) != 0,
+        require(manifest.counters.count(name) != 0,
                std::string("counters: no ") + name + ", which an archive needs");
     }
     const auto scan = manifest.constants.find("scan_rows");
-    wanted(scan != manifest.constants.end() && scan->second >= 1,
+    require(scan != manifest.constants.end() && scan->second >= 1,
            "constants: wanted scan_rows of 1 or more");
     const auto chosen = buffers.find("rows");
-    wanted(chosen != buffers.end() && chosen->second->role == "kept" &&
+    require(chosen != buffers.end() && chosen->second->role == "kept" &&
                chosen->second->dtype == Dtype::int64,
            "buffers: wanted rows, of role kept int64");
     by_name(manifest);
     for (const Column& column : manifest.archive) {
         bool fits = column.dtype == Dtype::float32 || column.dtype == Dtype::int64;
+        int64_t total = 1;
         for (int64_t size : column.shape) {
-            fits = fits && size >= 1 && size < int64_t{1} << 32;
+            fits = fits && size >= 1 && size < (int64_t{1} << 32) / total;
+            total = fits ? total * size : 1;
         }
-        wanted(fits, "archive: " + column.name +
+        require(fits, "archive: " + column.name +
                          ": wanted float32 or int64, and sizes of 1 or more");
     }
 }
@@ -80,15 +75,15 @@ void check_archive_use(const Manifest& manifest, const Block& block, const Buffe
                 grows = grows || manifest.counters.count(size.name) != 0;
             }
         }
-        wanted(grows, where + ": grow: no buffer " + name + " whose size is a counter");
+        require(grows, where + ": grow: no buffer " + name + " whose size is a counter");
     }
-    wanted(!block.append || manifest.counters.count(*block.append) != 0,
+    require(!block.append || manifest.counters.count(*block.append) != 0,
            where + ": append: no counter " + block.append.value_or(""));
     std::set<std::string> stored, all;
     const auto check_part = [&](const ArchiveUse& part, const int64_t* layer) {
         for (const auto& [buffer, from] : part.load) {
             check_pair(columns, buffers, named(from.first, layer), buffer, where);
-            wanted(manifest.counters.count(from.second) + manifest.constants.count(from.second) !=
+            require(manifest.counters.count(from.second) + manifest.constants.count(from.second) !=
                        0,
                    where + ": load: no counter or constant " + from.second);
         }
@@ -112,7 +107,7 @@ void check_archive_use(const Manifest& manifest, const Block& block, const Buffe
     for (const auto& each : columns) {
         all.insert(each.first);
     }
-    wanted((stored.empty() && !block.append) || (block.append && stored == all),
+    require((stored.empty() && !block.append) || (block.append && stored == all),
            where + ": wanted every column to be appended at once");
 }
 
@@ -125,11 +120,11 @@ void check_states(const Manifest& manifest, const BuffersByName& buffers) {
             for (const Size& size : spec->shape) {
                 fits = fits && !size.named();
             }
-            wanted(fits, "buffers: " + name + ": wanted a state of float32 and of numbers");
+            require(fits, "buffers: " + name + ": wanted a state of float32 and of numbers");
         }
     }
     const auto snapshots = manifest.constants.find("snapshots");
-    wanted(states.empty() || (snapshots != manifest.constants.end() && snapshots->second >= 1),
+    require(states.empty() || (snapshots != manifest.constants.end() && snapshots->second >= 1),
            "constants: wanted snapshots of 1 or more, for there are states");
     if (manifest.schedule.marks.empty()) {
         return;
@@ -137,17 +132,17 @@ void check_states(const Manifest& manifest, const BuffersByName& buffers) {
     std::set<std::string> seen;
     for (const auto& [state, mark] : manifest.schedule.marks) {
         for (const std::string& name : {state, mark}) {
-            wanted(states.count(name) != 0,
+            require(states.count(name) != 0,
                    "schedule: marks: no buffer " + name + " of role state");
-            wanted(seen.insert(name).second, "schedule: marks: " + name + " is there twice");
+            require(seen.insert(name).second, "schedule: marks: " + name + " is there twice");
         }
-        wanted(states.at(state)->shape == states.at(mark)->shape,
+        require(states.at(state)->shape == states.at(mark)->shape,
                "schedule: marks: " + mark + " has another shape than " + state);
     }
-    wanted(seen.size() == states.size(),
+    require(seen.size() == states.size(),
            "schedule: marks: wanted one mark of its own for each state");
     const auto newest = manifest.constants.find("newest");
-    wanted(manifest.counters.count("marked") != 0 && newest != manifest.constants.end() &&
+    require(manifest.counters.count("marked") != 0 && newest != manifest.constants.end() &&
                newest->second >= 1,
            "schedule: marks: wanted a counter marked, and a constant newest");
 }

@@ -72,8 +72,12 @@ private:
         const bool has_bound = bound != run_.bind.end(), has_ints = counted != run_.ints.end();
         wanted(!input || has_bound != has_ints,
                "input " + tensor.name + " is bound " + (has_bound ? "twice" : "to nothing"));
+        int64_t total = 1;
         for (const Size& size : tensor.shape) {
-            wanted(size.named() || size.number >= 1, tensor.name + " has a size below 1");
+            const int64_t number = size.named() ? 1 : size.number;
+            wanted(number >= 1, tensor.name + " has a size below 1");
+            wanted(number < (int64_t{1} << 40) / total, tensor.name + " is larger than any memory");
+            total *= number;
         }
         if (has_bound) {
             const BufferSpec& spec = buffer(bound->second.buffer);

@@ -8,14 +8,14 @@
 namespace lcc {
 
 Fields::Fields(const Json& json, std::string where, std::initializer_list<const char*> known)
-    : fields_(json.fields(where)), where_(std::move(where)) {
+    : fields_(json.fields(where.empty() ? "it" : where)), where_(std::move(where)) {
     for (const auto& [name, value] : fields_) {
         bool found = false;
         for (const char* each : known) {
             found = found || name == each;
         }
         if (!found) {
-            throw artifact_error(where_ + " has a field " + name +
+            throw artifact_error(what() + " has a field " + name +
                                  ", which this lcc does not know; install a newer lcc");
         }
         if (value.is(Json::Kind::null)) {
@@ -32,7 +32,7 @@ const Json* Fields::find(const std::string& name) const {
 const Json& Fields::get(const std::string& name) const {
     const Json* json = find(name);
     if (json == nullptr) {
-        throw artifact_error(where_ + " has no field " + name);
+        throw artifact_error(what() + " has no field " + name);
     }
     return *json;
 }

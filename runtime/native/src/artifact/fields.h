@@ -13,11 +13,14 @@ namespace lcc {
 
 class Fields {
 public:
-    // Throws Error (artifact) where the value is no object, or has a field that is not in `known`.
+    // `where`: for messages, "" = the page itself. Throws Error (artifact) where the value is no
+    // object, or has a field that is not in `known`.
     Fields(const Json& json, std::string where, std::initializer_list<const char*> known);
 
     // Where a field is, for messages.
-    std::string at(const std::string& name) const { return where_ + ": " + name; }
+    std::string at(const std::string& name) const {
+        return where_.empty() ? name : where_ + ": " + name;
+    }
 
     // A field; nullptr, or an error, where it is absent.
     const Json* find(const std::string& name) const;
@@ -58,6 +61,9 @@ public:
     }
 
 private:
+    // As the subject of a message.
+    std::string what() const { return where_.empty() ? "it" : where_; }
+
     const Json::Object& fields_;
     std::string where_;
 };

@@ -103,11 +103,13 @@ std::string fingerprint_of(Json page) {
     return Sha256::of(page.page() + "\n");
 }
 
-Manifest read_page(const std::string& data) {
+}  // namespace
+
+Manifest parse_manifest(const std::string& data) {
     const Json page = Json::parse(data);
     check_header(page);
     const Fields fields(
-        page, MANIFEST,
+        page, "",
         {"format", "version", "made_by", "target", "also", "cpu", "note", "precision", "model",
          "cache", "policy", "heads", "constants", "counters", "groups", "buffers", "schedule",
          "archive", "text", "programs", "passes", "memory", "files"});
@@ -133,8 +135,6 @@ Manifest read_page(const std::string& data) {
     check_manifest(manifest);
     return manifest;
 }
-
-}  // namespace
 
 size_t width(Dtype dtype) {
     switch (dtype) {
@@ -243,7 +243,7 @@ Manifest read_manifest(const std::string& folder) {
         throw artifact_error(folder + " is not an artifact: " + error.what());
     }
     try {
-        return read_page(data);
+        return parse_manifest(data);
     } catch (const Error& error) {
         throw at(path, error);
     }

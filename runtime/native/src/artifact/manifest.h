@@ -222,6 +222,9 @@ struct Manifest {
 // that this version does not know, or contradicts itself.
 Manifest read_manifest(const std::string& folder);
 
+// The same from the text of the file; errors do not name it.
+Manifest parse_manifest(const std::string& data);
+
 // A whole file. Throws Error (artifact) where it cannot be read.
 std::string read_file(const std::string& path);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/error.h"
 #include "text/added_stage.h"
 #include "text/form_stage.h"
 #include "text/marked_stage.h"
@@ -34,17 +35,24 @@ std::size_t valid_size(std::string_view bytes) {
 
 }  // namespace
 
-std::unique_ptr<Stage> make_stage(const Tables& tables, const Step& step, Stage& next) {
+void Growth::refuse() {
+    throw artifact_error("text.bin: its steps make a text more than " + std::to_string(MOST) +
+                         " times as long; copy the artifact anew");
+}
+
+std::unique_ptr<Stage> make_stage(const Tables& tables, const Step& step, Growth& growth,
+                                  Stage& next) {
     switch (step.op) {
         case Op::FORM:
-            return std::make_unique<FormStage>(tables.forms[step.a], next);
+            return std::make_unique<FormStage>(tables.forms[step.a], growth, next);
         case Op::REPLACE:
-            return std::make_unique<ReplaceStage>(tables.automata[step.a], step.content, next);
+            return std::make_unique<ReplaceStage>(tables.automata[step.a], step.content, growth,
+                                                  next);
         case Op::REPLACE_BYTE:
             return std::make_unique<ReplaceByteStage>(static_cast<char>(step.a), step.content,
-                                                      next);
+                                                      growth, next);
         case Op::PREFIX:
-            return std::make_unique<PrefixStage>(step.a, step.content, next);
+            return std::make_unique<PrefixStage>(step.a, step.content, growth, next);
         case Op::STRIP:
             return std::make_unique<StripStage>(tables, step.a != 0, step.b != 0, next);
         case Op::SPLIT:
@@ -81,7 +89,7 @@ TextEncoder::TextEncoder(const Tokenizer& tokenizer, Reading how)
 
 void TextEncoder::add_steps(const std::vector<Step>& steps) {
     for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-        stages_.push_back(make_stage(tokenizer_.tables(), *step, *first_));
+        stages_.push_back(make_stage(tokenizer_.tables(), *step, growth_, *first_));
         first_ = stages_.back().get();
     }
 }
@@ -96,6 +104,7 @@ void TextEncoder::add_tree(const Tree& tree) {
 void TextEncoder::feed(std::string_view bytes, std::vector<std::int32_t>& ids) {
     ids_ = &ids;
     merge_.write_to(ids);
+    growth_.given(bytes.size());
     while (!kept_.empty() && !bytes.empty()) {  // a character that was cut, byte by byte
         kept_ += bytes[0];
         const Utf8Head head = utf8_head(kept_);

@@ -29,6 +29,7 @@ private:
     void add_tree(const Tree& tree);
 
     const Tokenizer& tokenizer_;
+    Growth growth_;
     MergeStage merge_;
     std::vector<std::unique_ptr<Stage>> stages_;  // the last one first
     Stage* first_;

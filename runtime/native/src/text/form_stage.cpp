@@ -107,6 +107,7 @@ void FormStage::take_apart(std::uint32_t point) {
     const std::size_t record = form_.which[point];
     const std::size_t size = form_.records[2 * record] >> 16;
     const std::size_t first = form_.records[2 * record + 1];
+    growth_.made(size);
     for (std::size_t i = 0; i < size; ++i) {
         points_.push_back(form_.letters[first + i]);
     }

@@ -12,7 +12,8 @@ namespace lcc {
 // from one to the next it is taken apart, its marks are put in order, and it is put together.
 class FormStage : public Passing {
 public:
-    FormStage(const FormTable& form, Stage& next) : Passing(next), form_(form) {}
+    FormStage(const FormTable& form, Growth& growth, Stage& next)
+        : Passing(next), form_(form), growth_(growth) {}
 
     void put(std::string_view text, bool ends) override;
 
@@ -28,6 +29,7 @@ private:
     std::uint32_t order(std::uint32_t point) const;
 
     const FormTable& form_;
+    Growth& growth_;
     std::string kept_, written_;
     std::vector<std::uint32_t> points_;
 };

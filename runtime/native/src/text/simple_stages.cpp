@@ -13,6 +13,7 @@ void ReplaceByteStage::put(std::string_view text, bool ends) {
     written_.clear();
     std::size_t done = 0;
     for (; place != std::string_view::npos; place = text.find(byte_, done)) {
+        growth_.made(content_.size());
         written_ += text.substr(done, place - done);
         written_ += content_;
         done = place + 1;
@@ -53,6 +54,7 @@ bool PrefixStage::decide(bool ends) {
             return false;
         }
     }
+    growth_.made(content_.size());
     next_.put(content_, false);
     return true;
 }

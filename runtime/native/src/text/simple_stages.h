@@ -10,14 +10,15 @@ namespace lcc {
 // Puts a text in the place of one byte.
 class ReplaceByteStage : public Passing {
 public:
-    ReplaceByteStage(char byte, std::string_view content, Stage& next)
-        : Passing(next), byte_(byte), content_(content) {}
+    ReplaceByteStage(char byte, std::string_view content, Growth& growth, Stage& next)
+        : Passing(next), byte_(byte), content_(content), growth_(growth) {}
 
     void put(std::string_view text, bool ends) override;
 
 private:
     char byte_;
     std::string_view content_;
+    Growth& growth_;
     std::string written_;
 };
 
@@ -27,8 +28,8 @@ class PrefixStage : public Passing {
 public:
     enum When : std::uint32_t { ALWAYS, UNLESS_THERE, FIRST_UNLESS_THERE };
 
-    PrefixStage(std::uint32_t when, std::string_view content, Stage& next)
-        : Passing(next), when_(when), content_(content) {}
+    PrefixStage(std::uint32_t when, std::string_view content, Growth& growth, Stage& next)
+        : Passing(next), when_(when), content_(content), growth_(growth) {}
 
     void put(std::string_view text, bool ends) override;
     void token(std::uint32_t id) override;
@@ -39,6 +40,7 @@ private:
 
     std::uint32_t when_;
     std::string_view content_;
+    Growth& growth_;
     std::string kept_;       // the beginning of a piece
     bool decided_ = false;   // of the present piece
     bool first_ = true;      // the piece begins the text

@@ -49,6 +49,9 @@ void SplitStage::end() {
 }
 
 void ReplaceStage::item(std::string_view part, bool match, bool, bool) {
+    if (match) {
+        growth_.made(content_.size());
+    }
     next_.put(match ? content_ : part, false);
 }
 

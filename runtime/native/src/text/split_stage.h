@@ -30,8 +30,8 @@ private:
 // Puts a text in the place of each match.
 class ReplaceStage : public Matcher {
 public:
-    ReplaceStage(const Automaton& automaton, std::string_view content, Stage& next)
-        : Matcher(automaton, next), content_(content) {}
+    ReplaceStage(const Automaton& automaton, std::string_view content, Growth& growth, Stage& next)
+        : Matcher(automaton, next), content_(content), growth_(growth) {}
 
 protected:
     void item(std::string_view part, bool match, bool first, bool last) override;
@@ -39,6 +39,7 @@ protected:
 
 private:
     std::string_view content_;
+    Growth& growth_;
 };
 
 }  // namespace lcc

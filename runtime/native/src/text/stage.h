@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/growth.h"
 #include "text/tables.h"
 
 namespace lcc {
@@ -40,7 +41,8 @@ protected:
     Stage& next_;
 };
 
-// The stage of a step in front of another one. `tables` must outlive it.
-std::unique_ptr<Stage> make_stage(const Tables& tables, const Step& step, Stage& next);
+// The stage of a step in front of another one. `tables` and `growth` must outlive it.
+std::unique_ptr<Stage> make_stage(const Tables& tables, const Step& step, Growth& growth,
+                                  Stage& next);
 
 }  // namespace lcc

@@ -1,0 +1,46 @@
+"""What the fuzzers begin with is read, and what they have found is refused in a line."""
+
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import lcc.runtime
+
+CORPUS = Path(lcc.runtime.__file__).resolve().parent / "native" / "tests" / "fuzz" / "corpus"
+REFUSED = {
+    "manifest": {
+        "found_chunk_size": "constants: budget + chunk_size + reserved exceed capacity",
+        "found_counter": "counters: tokens is 9223372036854775807 at first",
+        "found_endless_loop": "known does not come to used by being added to: a loop without",
+        "found_tensor_size": " is larger than any memory",
+    },
+    "text_tables": {"found_growth": "its steps make a text more than 256 times as long"},
+    "state": {},
+    "archive": {"found_first_block": "header is damaged (numbers)"},
+}
+MEMORY, SECONDS = 2 << 30, 60
+
+
+def _limits() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+
+
+@pytest.mark.parametrize("target", REFUSED)
+def test_each_file_is_read_or_refused(target: str, native_build: Path) -> None:
+    files = sorted((CORPUS / target).iterdir())
+    done = subprocess.run(
+        [native_build / "replay", target, *files],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=_limits,
+    )
+    assert done.returncode == 0, done.stderr
+    said = dict(zip([file.stem for file in files], done.stdout.splitlines(), strict=True))
+    assert len(said) > len(REFUSED[target])
+    for name, line in said.items():
+        words = REFUSED[target].get(name)
+        assert (line == "read") if words is None else (words in line), f"{name}: {line}"
