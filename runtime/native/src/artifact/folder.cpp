@@ -5,6 +5,10 @@
 #include <memory>
 #include <vector>
 
+#if !defined(_WIN32)
+#include <sys/stat.h>
+#endif
+
 #include "artifact/sha256.h"
 #include "core/error.h"
 
@@ -52,12 +56,35 @@ std::string sha256_of(const std::string& path) {
     return digest.hex();
 }
 
+// What tells a file from another one at its path; all 0 = there is none.
+Stamp stamp_of(const std::string& path) {
+    std::error_code error;
+    const fs::path place = fs::u8path(path);
+    const auto bytes = static_cast<int64_t>(fs::file_size(place, error));
+    const auto written = fs::last_write_time(place, error).time_since_epoch().count();
+    if (error) {
+        return {};
+    }
+    Stamp stamp{bytes, static_cast<int64_t>(written)};
+#if !defined(_WIN32)
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) {
+        return {};
+    }
+    stamp[2] = static_cast<int64_t>(status.st_dev);
+    stamp[3] = static_cast<int64_t>(status.st_ino);
+    stamp[4] = static_cast<int64_t>(status.st_ctime);  // the system's, which nobody sets back
+#endif
+    return stamp;
+}
+
 }  // namespace
 
-void verify_files(const std::string& folder, const Manifest& manifest, bool hashes) {
+Stamps verify_files(const std::string& folder, const Manifest& manifest, bool hashes) {
     std::error_code none;
     const fs::path root = fs::canonical(fs::u8path(folder), none);
     const std::vector<fs::path> allowed = trees(root);
+    Stamps stamps;
     for (const auto& [name, entry] : manifest.files) {
         const fs::path path = root / fs::u8path(name);
         const std::string shown = path.u8string();
@@ -72,7 +99,8 @@ void verify_files(const std::string& folder, const Manifest& manifest, bool hash
         if (!inside) {
             throw artifact_error(shown + ": a link that leaves the artifact's folder");
         }
-        const auto size = static_cast<int64_t>(fs::file_size(real, none));
+        const Stamp stamp = stamps[shown] = stamp_of(shown);
+        const int64_t size = stamp[0];
         if (size != entry.bytes) {
             throw artifact_error(shown + ": " + std::to_string(size) +
                                  " bytes, the manifest says " + std::to_string(entry.bytes) +
@@ -81,6 +109,17 @@ void verify_files(const std::string& folder, const Manifest& manifest, bool hash
         if (hashes && sha256_of(shown) != entry.sha256) {
             throw artifact_error(shown +
                                  ": changed since it was written (sha256 differs); copy it anew");
+        }
+    }
+    return stamps;
+}
+
+void check_unchanged(const Stamps& stamps) {
+    for (const auto& [path, stamp] : stamps) {
+        if (stamp_of(path) != stamp) {
+            throw artifact_error(path +
+                                 ": replaced while the artifact was loaded; load it again when "
+                                 "nothing writes to its folder");
         }
     }
 }

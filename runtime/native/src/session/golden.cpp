@@ -76,7 +76,7 @@ LogitsRecord read_logits(const Json& json, Where where) {
 
 Golden read_golden(const std::string& folder) {
     const Json page = Json::parse(read_file(folder + "/golden.json"));
-    const Fields fields(page, "golden.json",
+    const Fields fields(page, "",
                         {"sizes", "ids", "cycles", "logits", "next", "tolerance", "exact"});
     Golden golden;
     const Fields sizes(fields.get("sizes"), "sizes", {"capacity", "budget", "chunk_size"});
@@ -91,7 +91,7 @@ Golden read_golden(const std::string& folder) {
     golden.tolerance_kept = tolerance.get("kept").number("tolerance: kept");
     golden.exact = fields.get("exact").boolean("exact");
     if (golden.logits.size() != golden.next.size() + 1) {
-        throw artifact_error("golden.json: wanted one place of logits more than next has ids");
+        throw artifact_error("wanted one place of logits more than next has ids");
     }
     return golden;
 }
@@ -226,7 +226,12 @@ void check_golden(const std::string& folder, const Manifest& manifest, Engine& e
     if (manifest.files.count("golden.json") == 0) {
         throw artifact_error(folder + ": it has no golden.json; compile the model anew");
     }
-    const Golden golden = read_golden(folder);
+    Golden golden;
+    try {
+        golden = read_golden(folder);
+    } catch (const Error& error) {
+        throw at(folder + "/golden.json", error);
+    }
     GoldenCheck(manifest, golden, engine).check();
 }
 

@@ -78,7 +78,7 @@ std::shared_ptr<Model> open_model(const std::string& folder, const ModelOptions&
     auto model = std::make_shared<Model>();
     model->folder = folder;
     const Manifest whole = read_manifest(folder);
-    verify_files(folder, whole, options.hashes);
+    const Stamps stamps = verify_files(folder, whole, options.hashes);
     choose(*model, whole, options);
     if (!options.engine.mapped) {
         page_out(folder);
@@ -95,6 +95,7 @@ std::shared_ptr<Model> open_model(const std::string& folder, const ModelOptions&
             throw at(path, error);
         }
     }
+    check_unchanged(stamps);
     model->load_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return model;
