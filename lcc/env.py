@@ -5,7 +5,7 @@ LCC_LOG          level of the log on stderr: debug, info, warning (default), err
 LCC_CHECK        0 = skip the validation after every pass
 LCC_TARGET       target of `lcc compile` where none is given
 LCC_THREADS      threads of the runtime where none are given
-LCC_CACHE_DIR    folder for what `lcc demo` compiles (default ~/.cache/lcc)
+LCC_CACHE_DIR    what `lcc demo` compiles, and hashes of tokenizers (default ~/.cache/lcc)
 LCC_LIBRARY      liblcc, for Python where the package has none, and for Node
 
 Of the native runtime, which reads them itself (docs/embed.md):

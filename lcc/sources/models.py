@@ -104,9 +104,9 @@ def encoder(loaded: LoadedModel) -> Callable[[str], list[int]]:
     """
     if "tokenizer.json" not in loaded.files:
         raise ConfigError(f"{loaded.name} has no tokenizer.json, and texts must become tokens")
-    from tokenizers import Tokenizer
+    from lcc.sources.text_facts import read_tokenizer
 
-    tokenizer = Tokenizer.from_str(loaded.files["tokenizer.json"].decode())
+    tokenizer = read_tokenizer(loaded.files)
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 

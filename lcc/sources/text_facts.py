@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ GENERATION_CONFIG = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 
 SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…")
+SECONDS = 20  # of the processor, to find out what a chat template does
 CLOSING = " \"')]}»”’*_"  # may stand between the end of a sentence and that of its token
 
 
@@ -101,9 +103,16 @@ def sentence_ends_for(
 
 
 def read_tokenizer(files: Mapping[str, bytes]) -> Any:
-    """The tokenizer of the library, which cuts and pads nothing."""
+    """The tokenizer of the library, which cuts and pads nothing.
+
+    Raises:
+        ModelError: the library cannot read it, or must not (`lcc.runtime.text.trial`).
+    """
     from tokenizers import Tokenizer
 
+    from lcc.runtime.text.trial import tried
+
+    tried(files[TOKENIZER], TOKENIZER, ModelError)
     try:
         backend = Tokenizer.from_str(files[TOKENIZER].decode())
     except Exception as error:  # the library raises Exception itself
@@ -241,7 +250,11 @@ def _turns(files: Mapping[str, bytes]) -> Turns | None:
     except ConfigError:  # chat() says so; the model can be used without it
         return None
 
+    end = time.thread_time() + SECONDS
+
     def render(messages: list[Message], prompt: bool, when: float) -> str:
+        if time.thread_time() > end:
+            raise ConfigError(f"chat template: took more than {SECONDS} s for all it was tried on")
         clock = datetime.datetime.fromtimestamp(when).strftime
         return template.render(messages, generation_prompt=prompt, strftime_now=clock)
 

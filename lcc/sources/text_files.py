@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcc.errors import ModelError
+from lcc.runtime.text.trial import tried
 from lcc.sources.folder import NO_CODE
 from lcc.sources.generation import generation_page
 
@@ -29,16 +30,18 @@ def folder_text_files(source: str, folder: Path, module: Any, name: str) -> dict
     Without a tokenizer there is generation_config.json alone, and the artifact is fed token ids.
     """
     tokenizer = None
+    own = folder / "tokenizer.json"
+    if own.is_file():
+        tried(own.read_bytes(), f"{name}: tokenizer.json", ModelError)
     here = [path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)]
     if here or not Path(source).is_dir():
-        tokenizer = _tokenizer(source, name, whole=(folder / "tokenizer.json").is_file())
+        tokenizer = _tokenizer(source, name, whole=own.is_file())
     page = generation_page(module.generation_config, module.config, tokenizer, name)
     files = {"generation_config.json": json_bytes(page)}
     if tokenizer is None:
         return files
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{name}: {type(tokenizer).__name__} has no tokenizer.json form")
-    own = folder / "tokenizer.json"
     files["tokenizer.json"] = own.read_bytes() if own.is_file() else _converted(tokenizer)
     return files | template_files(tokenizer.chat_template, dict(tokenizer.special_tokens_map))
 

@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from lcc.errors import ConfigError
 from lcc.sources.models import LoadedModel, encoder
+from lcc.sources.text_facts import read_tokenizer
 from lcc.sources.text_files import SPECIAL_TOKENS
 from lcc.train.documents import Encode
 from lcc.train.recipe import Recipe
@@ -67,7 +66,7 @@ def _template(loaded: LoadedModel, page: dict[str, str]) -> Render:
     template = loaded.files.get("chat_template.jinja")
     names = {name: page[name] for name in SPECIAL_TOKENS if name in page}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(loaded.files["tokenizer.json"].decode()),
+        tokenizer_object=read_tokenizer(loaded.files),
         chat_template=template.decode() if template else None,
         **names,
     )

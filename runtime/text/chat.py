@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lcc.errors import ConfigError, first_line
-from lcc.runtime.text.jinja import compiled, plain
+from lcc.runtime.text.bounds import TemplateLimitError
+from lcc.runtime.text.jinja import Template, compiled, plain
 from lcc.runtime.text.tokenizer import Tokenizer
 from lcc.runtime.text.tools import schemas
 
@@ -22,10 +23,7 @@ class ChatTemplate:
         """`special`: bos_token, eos_token, ... as text."""
         sources = {"default": source} if isinstance(source, str) else dict(source)
         self._special = dict(special)
-        try:
-            self._templates = {name: compiled(each) for name, each in sources.items()}
-        except Exception as error:  # a template is code of others
-            raise _refusal(error) from None
+        self._templates = {name: _compiled(name, each) for name, each in sources.items()}
 
     def render(
         self,
@@ -44,22 +42,19 @@ class ChatTemplate:
             ConfigError: the messages are none, or the template refuses them.
         """
         check_messages(messages)
-        template = self._chosen(more.pop("chat_template", None), more.get("tools"))
+        name = self._chosen(more.pop("chat_template", None), more.get("tools"))
         names: dict[str, Any] = {"documents": None, **self._special}
         names |= {key: plain(value) for key, value in more.items()}
         names |= {"tools": schemas(more.get("tools"))}
         names["strftime_now"] = strftime_now or _clock(now())
+        names["messages"] = [_told(message) for message in messages]
+        names["add_generation_prompt"] = generation_prompt
         try:
-            text: str = template.render(
-                messages=[_told(message) for message in messages],
-                add_generation_prompt=generation_prompt,
-                **names,
-            )
+            return self._templates[name].render(names)
         except Exception as error:  # a template is code of others
-            raise _refusal(error) from None
-        return text
+            raise _refusal(name, error) from None
 
-    def _chosen(self, name: str | None, tools: Any) -> Any:
+    def _chosen(self, name: Any, tools: Any) -> str:
         if name is None:
             name = "tool_use" if tools is not None and "tool_use" in self._templates else "default"
         if name not in self._templates:
@@ -67,7 +62,7 @@ class ChatTemplate:
                 f"the model has no chat template {name!r}, it has "
                 f"{', '.join(sorted(self._templates))}; name one: chat_template in template_options"
             )
-        return self._templates[name]
+        return str(name)
 
     def render_turn(
         self,
@@ -95,12 +90,22 @@ class ChatTemplate:
         return (told, whole[len(told) :]) if whole.startswith(told) else (whole, "")
 
 
-def _refusal(error: Exception) -> ConfigError:
-    """What a template says, or how its code fails, in one line."""
+def _compiled(name: str, source: str) -> Template:
+    try:
+        return compiled(source)
+    except Exception as error:  # a template is code of others
+        raise _refusal(name, error) from None
+
+
+def _refusal(name: str, error: Exception) -> ConfigError:
+    """What a template says, how its code fails, or what it takes too much of, in one line."""
     import jinja2
 
+    which = "chat template" if name == "default" else f"chat template {name!r}"
+    if isinstance(error, TemplateLimitError):
+        return TemplateLimitError(f"{which}: {error}; render it yourself, if you trust it")
     kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
-    return ConfigError(f"chat template: {kind}{first_line(error)}")
+    return ConfigError(f"{which}: {kind}{first_line(error)}")
 
 
 def _told(message: Message) -> dict[str, Any]:

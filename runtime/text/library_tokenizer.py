@@ -20,6 +20,7 @@ from typing import Any
 
 from lcc.errors import ArtifactError
 from lcc.runtime.text.literal import BEGIN, END, MARKED, Added, Speller
+from lcc.runtime.text.trial import tried
 
 WINDOW = 1 << 16  # characters
 OVERLAP = 1 << 10
@@ -42,11 +43,13 @@ class LibraryTokenizer:
 
     @classmethod
     def open(cls, path: Path) -> "LibraryTokenizer":
-        """Raises ArtifactError where the library cannot read the file."""
+        """Raises ArtifactError where the library cannot read the file, or must not."""
         from tokenizers import Tokenizer
 
+        data = path.read_bytes()
+        tried(data, str(path), ArtifactError)
         try:
-            backend = Tokenizer.from_file(str(path))
+            backend = Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises Exception itself
             raise ArtifactError(f"{path}: {error}") from None
         return cls(backend)

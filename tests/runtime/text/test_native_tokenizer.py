@@ -114,6 +114,15 @@ def test_an_artifact_is_read_without_the_tokenizers_library(
     assert output.startswith(str(list(b"It was")))
 
 
+def test_a_hostile_page_beside_the_tables_is_not_read(library: Path, tmp_path: Path) -> None:
+    wanted, _ = both("gpt2", tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(b"[" * 100_000)
+    text = "the harbour"
+    assert Tokenizer(tmp_path, facts=TextFacts()).encode(text) == wanted.encode(text)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: "):
+        Tokenizer(tmp_path)
+
+
 def test_without_tables_or_library_as_before(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
