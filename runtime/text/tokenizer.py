@@ -57,7 +57,7 @@ class Tokenizer:
         self._codec = self._open(facts)
         self.config = self._json("tokenizer_config.json")
         template = self.path("chat_template.jinja")
-        self._template = None if template is None else template.read_text(encoding="utf-8")
+        self._template = None if template is None else _text(template)
         self.generation_config = self._json("generation_config.json")
         self.prefix = [] if self._codec is None else self._codec.prefix
         added = {} if self._codec is None else self._codec.added()
@@ -115,8 +115,8 @@ class Tokenizer:
         if path is None:
             return {}
         try:
-            page = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            page = json.loads(_text(path))
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: {error}") from None
         if not isinstance(page, dict):
             raise ArtifactError(f"{path}: wanted a JSON object")
@@ -164,3 +164,11 @@ class Tokenizer:
         for ids, end in self.codec.parts(text):
             yield ids[skip:], end
             skip = max(skip - len(ids), 0)
+
+
+def _text(path: Path) -> str:
+    """A file's text; ArtifactError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not UTF-8: {error}") from None

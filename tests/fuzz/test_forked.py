@@ -8,12 +8,14 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, and limits children")
 SCRIPT = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 from lcc.errors import ArtifactError
 from lcc.testing.fuzz import forked
 
-forked.ASLEEP_SECONDS, forked.CPU_SECONDS, forked.MOST_BYTES = 2, 1, 100 << 20
+forked.ASLEEP_SECONDS, forked.CPU_SECONDS, forked.MOST_BYTES = 0.5, 1, 100 << 20
+
+BUSY = "import time; end = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
 
 def works(say): say("first"); return [1]
 def refused(say): raise ArtifactError("x.lcc: damaged")
@@ -24,10 +26,11 @@ def leaves(say): os._exit(3)
 def sleeps(say): time.sleep(1000)
 def spins(say):
     while True: pass
+def waits(say): return subprocess.run([sys.executable, "-c", BUSY]).returncode
 def holds(say): return len(bytearray(b"x") * (200 << 20))
 def asks(say): return len(bytearray(forked.ADDRESS_BYTES))
 
-jobs = (works, refused, empty, exception, killed, leaves, sleeps, spins, holds, asks)
+jobs = (works, refused, empty, exception, killed, leaves, sleeps, spins, waits, holds, asks)
 print(json.dumps({job.__name__: vars(forked.run(job, Path(sys.argv[1]))) for job in jobs}))
 """
 
@@ -46,6 +49,7 @@ def test_every_ending(tmp_path):
         "leaves": "crash",
         "sleeps": "hang",
         "spins": "hang",
+        "waits": "works",
         "holds": "memory",
         "asks": "memory",
     }

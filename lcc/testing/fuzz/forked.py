@@ -90,7 +90,7 @@ def _read_until_end(pipe: int, child: int) -> tuple[bytes, bool]:
     """What the child writes, and whether it has ended; False = it has long been asleep."""
     text, end = b"", time.monotonic() + ASLEEP_SECONDS
     while (left := end - time.monotonic()) > 0:
-        if select.select([pipe], [], [], min(left, 1.0))[0]:
+        if select.select([pipe], [], [], min(left, 0.3))[0]:
             if not (piece := os.read(pipe, 65536)):
                 return text, True
             text += piece
@@ -100,9 +100,16 @@ def _read_until_end(pipe: int, child: int) -> tuple[bytes, bool]:
 
 
 def _runs(process: int) -> bool:
-    """Whether it computes, or would if it had a core."""
-    status = Path(f"/proc/{process}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] == "R"
+    """Whether it, or a process that it has begun, computes, or would if it had a core."""
+    states = dict[int, tuple[int, str]]()  # process -> its parent, and what it does
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            states[int(path.parent.name)] = int(parent), state
+    family = {process}
+    while more := {each for each, (parent, _) in states.items() if parent in family} - family:
+        family |= more
+    return any(states[each][1] in "RD" for each in family & states.keys())
 
 
 def _be_child(job: Job, pipe: int, log: Path) -> NoReturn:

@@ -14,18 +14,26 @@ from lcc.testing.fuzz.damaged import digest_of
 from lcc.testing.fuzz.forked import Say
 
 TEXT = "The cat sat on the mat. Where was it? Nobody knew; the key is 4711. " * 3
+MEMORY_LIMIT, TIME_LIMIT = 512 << 20, 5.0  # bytes; seconds of a call, which TVM cannot keep
 QUESTION = "Who knew the key?"
 
 
 def opened(folder: Path) -> Model:
-    """An artifact, of any target; its machine code may run."""
-    engine = None
-    if read_manifest(folder).target == "reference":
+    """An artifact, of any target, with an app's limits; its machine code may run."""
+    target, engine = read_manifest(folder).target, None
+    if target == "reference":
         import lcc.passes.ops  # noqa: F401 - registers the operators
         from lcc.targets.reference import open_engine
 
         engine = open_engine(folder, read_manifest(folder))
-    return runtime.load(folder, threads=1, engine=engine, allow_native=True)
+    return runtime.load(
+        folder,
+        threads=1,
+        engine=engine,
+        allow_native=True,
+        memory_limit=MEMORY_LIMIT,
+        time_limit=TIME_LIMIT if target.startswith("onnxruntime") else None,
+    )
 
 
 def three_ids(session: Session) -> list[int]:

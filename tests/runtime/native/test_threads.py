@@ -29,6 +29,8 @@ def test_disturbed_sessions_write_the_same(
     assert session.stats().cycles > 3
     lines = [list(map(int, line.split())) for line in done.stdout.splitlines()]
     assert lines == [wanted] * SESSIONS
-    counted = re.fullmatch(r"(\d+) calls stopped, \d+ or more a session, \d+ refused\n", done.stderr)
+    counted = re.fullmatch(
+        r"(\d+) calls stopped, \d+ or more a session, \d+ refused\n", done.stderr
+    )
     assert counted is not None, done.stderr
     assert int(counted[1]) > 0, "nothing was cancelled"

@@ -197,10 +197,13 @@ def test_prefix_is_what_the_tokenizer_puts_first(tmp_path):
 
 def test_a_damaged_page_is_named(tmp_path):
     BYTE_LEVEL.save(str(tmp_path / "tokenizer.json"))
-    for name in ("generation_config.json", "tokenizer_config.json"):
-        (tmp_path / name).write_text('{"eos_token_id": 4')
-        with pytest.raises(ArtifactError, match=name):
-            LccTokenizer(tmp_path)
+    for name in ("generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
+        for data in (b'{"eos_token_id": 4', b'{"x": ' + b"[" * 100_000, b"\xff\xfe{{"):
+            if name.endswith(".jinja") and data.isascii():
+                continue  # a template may say anything
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(ArtifactError, match=name):
+                LccTokenizer(tmp_path)
         (tmp_path / name).unlink()
 
 
