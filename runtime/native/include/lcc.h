@@ -241,6 +241,17 @@ LCC_API lcc_status lcc_decode(const lcc_model *model, const int32_t *ids, size_t
                               char *text, size_t capacity, size_t *length);
 
 /*
+** The text of others with its control tokens between marks (U+F8F0, U+F8F1), so that they are read as
+** plain text within a text of one's own: such as a user's question between the pieces of
+** lcc_user_turn, read by lcc_generate. At most `capacity` bytes are written, no zero behind them;
+** *count is how many there are. Any thread.
+**
+** LCC_ERROR_UNSUPPORTED: no tokenizer tables.
+*/
+LCC_API lcc_status lcc_mark(const lcc_model *model, const char *text, size_t length, char *marked,
+                            size_t capacity, size_t *count);
+
+/*
 ** Reads what golden.json says, in a session of its own, and compares counters, kept entries and
 ** logits with it. LCC_ERROR_GOLDEN: the message names the first number that differs. Any thread.
 */
@@ -538,9 +549,15 @@ typedef struct lcc_message {
 ** Begins an answer to messages, in the model's own chat template (`turns` of the manifest).
 **
 ** The messages are new ones: they follow what the session holds, the last answer included, which
-** must not be given again. In an empty session the first one may be a system message. Then call
-** lcc_generate_next as after lcc_generate_start. Control tokens in contents are read as plain text
-** where options->plain is non-zero: set it for what others wrote.
+** must not be given again. (Python's `chat` takes the whole conversation each time, and finds what is
+** new.) An answer that was stopped is part of the conversation as far as it was given out. Behind
+** anything else (a feed, lcc_rewind, lcc_load of a state that this library saved), the messages begin
+** another conversation, after what the session holds. For another answer to the same message, call
+** lcc_reset and give the whole conversation again, answers as messages of role "assistant".
+**
+** In an empty session the first one may be a system message. Then call lcc_generate_next as after
+** lcc_generate_start. Control tokens in contents are read as plain text where options->plain is
+** non-zero: set it for what others wrote.
 **
 ** LCC_ERROR_UNSUPPORTED: the artifact has no `turns` or no tokenizer tables. LCC_ERROR_CONFIG: a
 ** role that the template does not know, or a system message that is not the first.

@@ -12,7 +12,7 @@ const char* const USAGE =
     "  -p, --prompt TEXT        the question\n"
     "  --ids 1,2,3              token ids to read in place of text; the answer is ids, too\n"
     "  -n, --max-new-tokens N   length of the answer (256)\n"
-    "  --raw                    no chat template; the model goes on from the prompt\n"
+    "  --raw                    no chat template, and control tokens in --prompt are obeyed\n"
     "  --control-tokens         obey control tokens, such as <|im_end|>, in --file\n"
     "  --catalyst TEXT          what evictions look for: a text, or `question`\n"
     "  --catalyst-ids 1,2,3     the same as ids\n"

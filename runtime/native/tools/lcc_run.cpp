@@ -112,9 +112,20 @@ void show_stats(lcc_session* session) {
     std::fprintf(stderr, "peak memory  %.0f MB\n", static_cast<double>(s.peak_rss_bytes) / 1e6);
 }
 
-// What stands before the user's words, the text, and the question with what stands around it.
+// What others wrote, with its control tokens to be read as plain text.
+std::string marked(lcc_model* model, const std::string& text) {
+    size_t count = 0;
+    std::string found;
+    do {
+        found.resize(count);
+        check(lcc_mark(model, text.data(), text.size(), &found[0], found.size(), &count));
+    } while (count > found.size());
+    return found;
+}
+
+// The text with what stands before the user's words, and the question with what stands around it.
 struct Words {
-    std::string before, text, question;
+    std::string text, question;
 };
 
 Words words(const Arguments& arguments, lcc_model* model) {
@@ -127,13 +138,14 @@ Words words(const Arguments& arguments, lcc_model* model) {
         said.text += (said.text.empty() ? "" : "\n\n") + read_all(path);
     }
     const bool begun = !said.text.empty() || arguments.has("--load");
-    if (!arguments.has("--load")) {
-        said.before = before;
-    } else if (!said.text.empty()) {
-        said.text.insert(0, "\n\n");
+    if (!said.text.empty()) {
+        said.text = (arguments.has("--load") ? "\n\n" : before) +
+                    (arguments.has("--control-tokens") ? said.text : marked(model, said.text));
     }
-    const char* prompt = arguments.text("--prompt");
-    said.question = std::string(begun ? "\n\n" : before) + (prompt ? prompt : "") + after;
+    const char* given = arguments.text("--prompt");
+    const std::string prompt = given == nullptr ? "" : given;
+    said.question = (begun ? "\n\n" : before) +
+                    (arguments.has("--raw") ? prompt : marked(model, prompt)) + after;
     return said;
 }
 
@@ -152,11 +164,7 @@ void answer_text(const Arguments& arguments, Opened& opened, const lcc_generate_
         lcc_feed_options how;
         lcc_feed_options_init(&how);
         how.no_prefix = turns;
-        if (!said.before.empty()) {
-            check(lcc_feed(opened.session, said.before.data(), LCC_NUL, &how, nullptr));
-        }
         how.last = 1;
-        how.plain = !arguments.has("--control-tokens");
         check(lcc_feed(opened.session, said.text.data(), said.text.size(), &how, nullptr));
     }
     if (const char* path = arguments.text("--save")) {

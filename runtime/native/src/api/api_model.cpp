@@ -201,6 +201,20 @@ lcc_status lcc_decode(const lcc_model* model, const int32_t* ids, size_t count, 
     });
 }
 
+lcc_status lcc_mark(const lcc_model* model, const char* text, size_t length, char* marked,
+                    size_t capacity, size_t* count) {
+    return call([&] {
+        wanted(model, "model");
+        wanted(count, "count");
+        const std::string all = model->model->text().mark(text_of(text, length, "text"));
+        if (capacity > 0) {
+            wanted(marked, "marked");
+        }
+        std::copy_n(all.begin(), std::min(capacity, all.size()), marked);
+        *count = all.size();
+    });
+}
+
 lcc_status lcc_check_golden(const lcc_model* model) {
     return call([&] {
         wanted(model, "model");
