@@ -28,12 +28,13 @@ from lcc.targets.tvm_cpu.tir import (
 )
 
 WORD = 4  # bytes
+FINER = 254  # times as fine as the first rounding is the second: what it leaves is half a level
 _MORE = 2  # words behind the levels of a row of inputs: its scale, and what its sum begins with
 
 
 def packed_shape(n: int, k: int, tiles: Tiles) -> tuple[int, int, int]:
     """Shape of [N, K] when it is packed: int32 words."""
-    return ceil(n / tiles.columns), ceil(k / WORD) + 1, tiles.columns
+    return ceil(n / tiles.byte_columns), ceil(k / WORD) + 1, tiles.byte_columns
 
 
 def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
@@ -60,26 +61,29 @@ def rounded_size(k: int) -> int:
     return ceil(k / WORD) + _MORE
 
 
-def round_rows(k: int, rank: int, tiles: Tiles) -> Any:
+def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
     """Kernel (x, out): each row in 8 bits, even about zero, with a scale of its own.
 
     x           [1, .., M, K] float32, of `rank` axes, M any
     out         [1, .., M, K / 4 + 2] int32: words of four levels; the scale, float32; less 128
                 times the sum of the levels
+    fine        two rows of `out` for each of x: what the first leaves is rounded in the second
     """
     T, zero, lanes = script(), (0,) * (rank - 2), lanes_of(k, tiles.lanes)
     words = rounded_size(k)
     kind = f"x{lanes}" if lanes > 1 else ""
     with kernel(f"round_rows_{k}") as made:
-        m = T.int64()
+        m, each = T.int64(), 2 if fine else 1
         x = parameter("x", (*(1,) * (rank - 2), m, k))
-        out = parameter("out", (*(1,) * (rank - 2), m, words), "int32")
-        levels = T.decl_buffer((m * words * WORD,), "int8", data=out.data)
+        out = parameter("out", (*(1,) * (rank - 2), each * m, words), "int32")
+        levels = T.decl_buffer((each * m * words * WORD,), "int8", data=out.data)
 
         def of_row(j: Any) -> None:
-            most, total = T.alloc_buffer((lanes,), "float32"), T.alloc_buffer((lanes,), "int32")
+            most = T.alloc_buffer((lanes,), "float32")
+            totals = [T.alloc_buffer((lanes,), "int32") for _ in range(each)]
             store(most, [span(0, lanes)], fill(0.0, lanes))
-            store(total, [span(0, lanes)], fill(T.int32(0), lanes))
+            for total in totals:
+                store(total, [span(0, lanes)], fill(T.int32(0), lanes))
             with T.serial(0, k // lanes) as part:
                 value = x[(*zero, j, span(part * lanes, lanes))]
                 size = T.max(value, fill(0.0, lanes) - value)
@@ -87,17 +91,22 @@ def round_rows(k: int, rank: int, tiles: Tiles) -> Any:
             largest = T.bind(T.max(_folded(most, lanes, T.max), T.float32(1e-30)))
             factor = T.bind(T.float32(127) / largest)
             if k % WORD:
-                store(out, [*zero, j, k // WORD], T.int32(0))
+                for n in range(each):
+                    store(out, [*zero, each * j + n, k // WORD], T.int32(0))
             with T.serial(0, k // lanes) as part:
-                value = x[(*zero, j, span(part * lanes, lanes))] * fill(factor, lanes)
-                level = T.bind(T.cast(T.nearbyint(value), f"int32{kind}"))
-                store(total, [span(0, lanes)], total[span(0, lanes)] + level)
-                place = j * (words * WORD) + part * lanes
-                store(levels, [span(place, lanes)], T.cast(level, f"int8{kind}"))
-            scale = largest / T.float32(127)
-            store(out, [*zero, j, words - 2], T.reinterpret("int32", scale))
-            sums = _folded(total, lanes, lambda a, b: a + b)
-            store(out, [*zero, j, words - 1], sums * T.int32(-128))
+                value = T.bind(x[(*zero, j, span(part * lanes, lanes))] * fill(factor, lanes))
+                for n, total in enumerate(totals):
+                    near = T.bind(T.nearbyint(value))
+                    level = T.bind(T.cast(near, f"int32{kind}"))
+                    store(total, [span(0, lanes)], total[span(0, lanes)] + level)
+                    place = (each * j + n) * (words * WORD) + part * lanes
+                    store(levels, [span(place, lanes)], T.cast(level, f"int8{kind}"))
+                    value = (value - near) * fill(FINER, lanes)
+            for n, total in enumerate(totals):
+                scale = largest / T.float32(127 * FINER**n)
+                store(out, [*zero, each * j + n, words - 2], T.reinterpret("int32", scale))
+                sums = _folded(total, lanes, lambda a, b: a + b)
+                store(out, [*zero, each * j + n, words - 1], sums * T.int32(-128))
 
         shared(m, of_row, worth=m >= FEW)
     return made[0]
@@ -113,64 +122,87 @@ def _folded(row: Any, lanes: int, combine: Any) -> Any:
     return row[0]
 
 
-def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
+def linear(
+    n: int, k: int, rank: int, tiles: Tiles, *, bias: bool = False, fine: bool = False
+) -> Any:
     """Kernel (x, packed, [bias,] out): out = x @ weight.T + bias.
 
     x           [1, .., M, K / 4 + 2] int32, see `round_rows`, of `rank` axes
     packed      see `pack`
     bias        [N]
     out         [1, .., M, N] float32
+    fine        as of `round_rows`; the second rows of x are read where M is 1
 
     As `matmul.linear`: threads share the tiles of columns, a tile of weights is read once from
     memory; rows are taken `tiles.rows` at a time, the rest of them singly.
     """
     T, one, zero = script(), (1,) * (rank - 2), (0,) * (rank - 2)
-    lanes, width, whole, words = tiles.lanes, tiles.columns, n // tiles.columns, ceil(k / WORD)
-    with kernel(f"linear_bytes_{n}_{k}") as made:
-        m = T.int64()
-        x = parameter("x", (*one, m, words + _MORE), "int32")
+    lanes, width, words = tiles.lanes, tiles.byte_columns, ceil(k / WORD)
+    whole = n // width
+    with kernel(f"linear_bytes_{n}_{k}{'_fine' if fine else ''}") as made:
+        m, each = T.int64(), 2 if fine else 1
+        x = parameter("x", (*one, each * m, words + _MORE), "int32")
         w = parameter("w", packed_shape(n, k, tiles), "int32")
         b = parameter("b", (n,)) if bias else None
         out = parameter("out", (*one, m, n))
 
-        def put(sums: list, first: Any, tile: Any, edge: Any) -> None:
-            for i, row in enumerate(sums):
-                scale = T.bind(T.reinterpret("float32", x[(*zero, first + i, words)]))
-                for column in range(0, width, lanes):
-                    here, place = span(column, lanes), tile * width + column
-                    value = T.cast(row[here], f"float32x{lanes}") * fill(scale, lanes)
-                    value = value * T.reinterpret(f"float32x{lanes}", w[tile, words, here])
-                    if edge is not None:
-                        store(edge, [here], value)
-                        continue
-                    if b is not None:
-                        value = value + b[span(place, lanes)]
-                    store(out, [*zero, first + i, span(place, lanes)], value)
+        def put(parts: list, row: Any, tile: Any, edge: Any) -> None:
+            """A row of the result: of sums and the rows of x that they are of."""
+            scales = [T.reinterpret("float32", x[(*zero, source, words)]) for _, source in parts]
+            scales = [fill(T.bind(each), lanes) for each in scales]
+            for column in range(0, width, lanes):
+                here, place, value = span(column, lanes), tile * width + column, fill(0.0, lanes)
+                for (sums, _), scale in zip(parts, scales, strict=True):
+                    value = value + T.cast(sums[here], f"float32x{lanes}") * scale
+                value = value * T.reinterpret(f"float32x{lanes}", w[tile, words, here])
                 if edge is not None:
-                    with T.serial(0, n % width) as c:
-                        place = whole * width + c
-                        value = edge[c] if b is None else edge[c] + b[place]
-                        store(out, [*zero, first + i, place], value)
+                    store(edge, [here], value)
+                    continue
+                if b is not None:
+                    value = value + b[span(place, lanes)]
+                store(out, [*zero, row, span(place, lanes)], value)
+            if edge is not None:
+                with T.serial(0, n % width) as c:
+                    place = whole * width + c
+                    value = edge[c] if b is None else edge[c] + b[place]
+                    store(out, [*zero, row, place], value)
 
-        def product(sums: list, first: Any, tile: Any, edge: Any) -> None:
-            for i, row in enumerate(sums):
+        def product(parts: list, tile: Any) -> None:
+            for sums, source in parts:
+                begin = fill(x[(*zero, source, words + 1)], lanes)
                 for column in range(0, width, lanes):
-                    begin = fill(x[(*zero, first + i, words + 1)], lanes)
-                    store(row, [span(column, lanes)], begin)
+                    store(sums, [span(column, lanes)], begin)
             with T.serial(0, words) as word:
-                for i, row in enumerate(sums):
-                    four = x[(*zero, first + i, word)]
+                for sums, source in parts:
+                    four = x[(*zero, source, word)]
                     for column in range(0, width, lanes):
                         here = span(column, lanes)
-                        store(row, [here], dot(row[here], w[tile, word, here], four, tiles))
-            put(sums, first, tile, edge)
+                        store(sums, [here], dot(sums[here], w[tile, word, here], four, tiles))
+
+        def rows_from(first: Any, registers: list, tile: Any, edge: Any) -> None:
+            parts = [(sums, each * (first + i)) for i, sums in enumerate(registers)]
+            product(parts, tile)
+            for i, part in enumerate(parts):
+                put([part], first + i, tile, edge)
+
+        def several_rows(registers: list, tile: Any, edge: Any) -> None:
+            with T.serial(0, m // tiles.rows) as group:
+                rows_from(group * tiles.rows, registers, tile, edge)
+            with T.serial(0, m % tiles.rows) as row:
+                rows_from(m // tiles.rows * tiles.rows + row, registers[:1], tile, edge)
 
         def column_tile(tile: Any, edge: Any) -> None:
-            sums = [T.alloc_buffer((width,), "int32") for _ in range(tiles.rows)]
-            with T.serial(0, m // tiles.rows) as group:
-                product(sums, group * tiles.rows, tile, edge)
-            with T.serial(0, m % tiles.rows) as row:
-                product(sums[:1], m // tiles.rows * tiles.rows + row, tile, edge)
+            registers = [T.alloc_buffer((width,), "int32") for _ in range(tiles.rows)]
+            if not fine:
+                several_rows(registers, tile, edge)
+                return
+            with T.If(m == 1):
+                with T.Then():
+                    both = [(registers[0], 0), (registers[1], 1)]
+                    product(both, tile)
+                    put(both, 0, tile, edge)
+                with T.Else():
+                    several_rows(registers, tile, edge)
 
         if whole:
             with T.parallel(0, whole) as tile:
@@ -186,7 +218,7 @@ def lookup(n: int, k: int, tiles: Tiles, dtype: str) -> Any:
     tokens      [1, Q] of `dtype`; what is no row of the table gives its first or last one
     out         [1, Q, K] float32
     """
-    T, width, words = script(), tiles.columns, ceil(k / WORD)
+    T, width, words = script(), tiles.byte_columns, ceil(k / WORD)
     with kernel("lookup_bytes") as made:
         q = T.int64()
         table = parameter("table", packed_shape(n, k, tiles), "int32")

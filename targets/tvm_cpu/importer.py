@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from lcc.ir.lazy_tensor import whole
-from lcc.ir.program import Program
+from lcc.ir.program import HEAD, Program
 from lcc.ir.roles import Role
 from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
@@ -34,7 +34,7 @@ def import_program(
         keep_params_as_input=True,
         unwrap_unit_return_tuple=False,
         no_bind_return_tuple=False,
-        custom_convert_map=operators(tiles, packed),
+        custom_convert_map=operators(tiles, packed, fine=HEAD in program.names),
     )
     module["main"] = module["main"].without_attr("params")
     return module

@@ -24,12 +24,15 @@ from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import Weight
 
 
-def operators(tiles: Tiles, packed: dict[str, Weight]) -> dict[str, Callable]:
+def operators(
+    tiles: Tiles, packed: dict[str, Weight], *, fine: bool = False
+) -> dict[str, Callable]:
     """Operator's name -> what it becomes.
 
     packed      parameter's name -> what is packed for products
+    fine        inputs of products in 8 bits are rounded twice: see `byte_products.linear`
     """
-    kernels = _Kernels(tiles, packed)
+    kernels = _Kernels(tiles, packed, fine=fine)
     return {
         "linear.default": kernels.linear,
         "addmm.default": kernels.addmm,
@@ -55,8 +58,8 @@ def operators(tiles: Tiles, packed: dict[str, Weight]) -> dict[str, Callable]:
 class _Kernels:
     """Operators that become one call of a kernel of ours."""
 
-    def __init__(self, tiles: Tiles, packed: dict[str, Weight]) -> None:
-        self.tiles, self.packed = tiles, packed
+    def __init__(self, tiles: Tiles, packed: dict[str, Weight], *, fine: bool) -> None:
+        self.tiles, self.packed, self.fine = tiles, packed, fine
         self.rounded: dict[fx.Node, Any] = {}  # what several products read, rounded once
 
     def _call(self, importer: Any, function: Any, args: list, shape: list, dtype: str) -> Any:
@@ -82,10 +85,14 @@ class _Kernels:
         value, table = importer.env[x], importer.env[weight]
         shape = list(value.ty.shape.values)
         assert all(int(size) == 1 for size in shape[:-2])
-        product = linear
+        has_bias = bias is not None
         if self.packed[weight.name].in_bytes:
-            product, value = byte_products.linear, self._in_bytes(importer, x, k)
-        function = product(n, k, len(shape), self.tiles, bias=bias is not None)
+            value = self._in_bytes(importer, x, k)
+            function = byte_products.linear(
+                n, k, len(shape), self.tiles, bias=has_bias, fine=self.fine
+            )
+        else:
+            function = linear(n, k, len(shape), self.tiles, bias=has_bias)
         args = [value, table, *([importer.env[bias]] if bias is not None else [])]
         return self._call(importer, function, args, [*shape[:-1], n], "float32")
 
@@ -100,8 +107,8 @@ class _Kernels:
         if x not in self.rounded:
             value = importer.env[x]
             *rows, _ = value.ty.shape.values
-            function = byte_products.round_rows(k, len(rows) + 1, self.tiles)
-            shape = [*rows, byte_products.rounded_size(k)]
+            function = byte_products.round_rows(k, len(rows) + 1, self.tiles, fine=self.fine)
+            shape = [*rows[:-1], rows[-1] * (2 if self.fine else 1), byte_products.rounded_size(k)]
             self.rounded[x] = self._call(importer, function, [value], shape, "int32")
         return self.rounded[x]
 

@@ -24,6 +24,7 @@ class Tiles:
     lanes       float32 numbers of a vector register
     rows        of a register tile
     columns     of a register tile, and of a tile of packed weights
+    byte_columns    the same of products in 8 bits, which keep more sums in registers
     bytes       how four products of bytes are added up: see `byte_dot`
     bf16        whether attention multiplies in bfloat16: see `attention_bf16`
     """
@@ -31,16 +32,17 @@ class Tiles:
     lanes: int
     rows: int
     columns: int
+    byte_columns: int
     bytes: Literal["vnni", "pairs", "plain"]
     bf16: bool = False
 
 
 TILES = {
-    "cooperlake": Tiles(16, 8, 32, "vnni"),
-    "x86-64-v4": Tiles(16, 8, 32, "pairs"),
-    "x86-64-v3": Tiles(8, 6, 16, "pairs"),
-    "x86-64": Tiles(4, 4, 8, "pairs"),
-    "generic": Tiles(4, 8, 8, "plain"),
+    "cooperlake": Tiles(16, 8, 32, 48, "vnni"),
+    "x86-64-v4": Tiles(16, 8, 32, 32, "pairs"),
+    "x86-64-v3": Tiles(8, 6, 16, 16, "pairs"),
+    "x86-64": Tiles(4, 4, 8, 8, "pairs"),
+    "generic": Tiles(4, 8, 8, 8, "plain"),
 }
 
 

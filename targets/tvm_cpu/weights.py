@@ -105,7 +105,8 @@ class Weight:
         """
         if self.layout in (Layout.PACKED, Layout.BYTES):
             packed = byte_products.pack if self.in_bytes else pack
-            for rows in _in_tiles(self.tensor, tiles.columns):
+            columns = tiles.byte_columns if self.in_bytes else tiles.columns
+            for rows in _in_tiles(self.tensor, columns):
                 yield packed(rows, tiles)
         else:
             yield self._whole(tiles)

@@ -56,6 +56,25 @@ def test_products_are_those_of_the_levels(n: int, k: int, bias: bool, level: str
         np.testing.assert_allclose(out[0].numpy(), wanted, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("level", HERE)
+def test_what_is_rounded_twice_is_hardly_rounded(level: str) -> None:
+    """In the head, of one row: what the first rounding leaves is half a level, rounded again."""
+    n, k, tiles = 70, 50, TILES[level]
+    of_rows = compiled(byte_products.round_rows(k, 3, tiles, fine=True), level)
+    run = compiled(byte_products.linear(n, k, 3, tiles, fine=True), level)
+    weight = drawn(n, k)
+    levels, scales = rounded(weight.numpy())
+    packed = torch.from_numpy(byte_products.pack(weight.numpy(), tiles))
+    for m in (1, 7, 33):
+        x, out = drawn(1, m, k, seed=2), torch.full((1, m, n), torch.nan)
+        words = torch.zeros((1, 2 * m, byte_products.rounded_size(k)), dtype=torch.int32)
+        of_rows(x, words)
+        run(words, packed, out)
+        wanted = x[0].numpy() @ (levels * scales[:, None]).T
+        error = np.abs(out[0].numpy() - wanted).max()
+        assert error < 2e-3 if m == 1 else 0.02 < error < 0.3
+
+
 @pytest.mark.parametrize("level", [HERE[0], HERE[-1]])
 def test_rows_of_a_table_in_bytes(level: str) -> None:
     """Of a token that is none, the first or the last one."""
