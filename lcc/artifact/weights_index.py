@@ -23,12 +23,12 @@ def weights_files(target: str) -> tuple[str, str]:
     return f"{stem}.bin", f"{stem}.json"
 
 
-def read_index(path: Path) -> dict[str, list[StoredTensor]]:
+def parse_index(data: bytes, path: Path) -> dict[str, list[StoredTensor]]:
     """Name of a function of the library -> the tensors it takes, in order.
 
-    Raises ArtifactError where the file is missing or no index.
+    Raises ArtifactError, which names `path`, where the data is no index.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[StoredTensor]])
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(data, type=dict[str, list[StoredTensor]])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: no index of weights ({error}); compile anew") from None

@@ -12,20 +12,22 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lcc.artifact.cpu import lacking
+from lcc.artifact.folder import read_listed
 from lcc.artifact.manifest import Manifest, ProgramEntry
 from lcc.artifact.schedule import TensorSpec
-from lcc.artifact.weights_index import StoredTensor, read_index, weights_files
+from lcc.artifact.weights_index import parse_index, weights_files
 from lcc.errors import ArtifactError, CacheError, TargetError
 from lcc.ir.roles import Role
 from lcc.runtime.engines.device_array import Buffer
 from lcc.runtime.engines.host_array import ALIGNMENT, zeros
+from lcc.runtime.engines.private_copy import private_copy
+from lcc.runtime.engines.tvm_weights import MappedWeights
 
 TARGETS = ("tvm:cpu", "tvm:aarch64-linux")
 _CPU, _NAIVE = 1, 1  # of the virtual machine: the kind of device, and memory that is not hoarded
@@ -62,9 +64,10 @@ class TvmEngine:
         files = {entry.file for entry in manifest.programs.values()}
         if len(files) != 1:
             raise ArtifactError(f"{folder}: {len(files)} libraries, wanted 1; compile anew")
-        path = Path(folder) / files.pop()
+        path = Path(folder) / (name := files.pop())
+        data = read_listed(folder, manifest, name)
         try:
-            library = self._ffi.load_module(str(path.resolve()))
+            library = _loaded(self._ffi, data, path)
             self._machine = library["vm_load_executable"]()
             self._machine["vm_initialization"](_CPU, 0, _NAIVE)
         except Exception as error:  # its own types share no other base
@@ -72,8 +75,8 @@ class TvmEngine:
             raise ArtifactError(f"{path}: TVM cannot load it: {line}") from error
         self._machine_lock = _Lock(self._ffi, threads or os.cpu_count() or 1)
         weights, index = weights_files(manifest.target)
-        self._index = read_index(Path(folder) / index)
-        self._weights = _Weights(self._ffi, Path(folder) / weights)
+        self._index = parse_index(read_listed(folder, manifest, index), Path(folder) / index)
+        self._weights = MappedWeights(self._ffi, Path(folder) / weights)
         self._functions: dict[str, tuple[Any, list[Any]]] = {}  # with the weights
 
     def zeros(self, shape: Sequence[int], dtype: str, role: Role) -> np.ndarray:
@@ -100,8 +103,14 @@ class TvmEngine:
                 try:
                     function = self._machine[program]
                     weights = [self._weights.tensor(each) for each in self._index[program]]
+                    takes = int(self._machine["get_function_arity"](program))
                 except (AttributeError, KeyError) as error:
                     raise ArtifactError(f"{entry.file}: no function {program} ({error})") from error
+                if takes != (given := len(entry.inputs) + len(weights)):
+                    raise ArtifactError(
+                        f"{entry.file}: {program} takes {takes} tensors, by the manifest and "
+                        f"the index of weights it would be {given}"
+                    )
                 self._functions[program] = function, weights
             return self._functions[program]
 
@@ -124,6 +133,14 @@ class _Lock:
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
+
+
+def _loaded(ffi: Any, data: bytes, path: Path) -> Any:
+    """The library whose bytes were compared with the manifest, for as long as the process lives."""
+    load = ffi.get_global_func("ffi.Module.load_from_file.so")
+    library = load(private_copy(data, path), "so")
+    ffi.get_global_func("ffi.ModuleGlobalsAdd")(library)
+    return library
 
 
 def _runtime() -> Any:
@@ -162,44 +179,6 @@ def _without_torch() -> Iterator[None]:
         yield
     finally:
         del sys.modules["torch"]
-
-
-class _Weights:
-    """The tensors of a file, where they lie in it."""
-
-    def __init__(self, ffi: Any, path: Path) -> None:
-        self._ffi, self._path = ffi, path
-        # Copy on write, and nothing writes: what is read only numpy does not hand over.
-        self._map = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.zeros(0, "u1")
-        self._tensors: dict[tuple, Any] = {}
-
-    def tensor(self, stored: StoredTensor) -> Any:
-        """One of them, the same object to all that share it."""
-        key = (stored.offset, stored.dtype, *stored.shape)
-        if key not in self._tensors:
-            kind = self._kind(stored)
-            count = prod(stored.shape) * kind.itemsize
-            if stored.offset < 0 or stored.offset % ALIGNMENT:
-                raise ArtifactError(f"{self._path}: a tensor at byte {stored.offset}, not aligned")
-            if stored.offset + count > self._map.size:
-                raise ArtifactError(
-                    f"{self._path}: {self._map.size} bytes, a tensor ends at byte "
-                    f"{stored.offset + count}; copy it anew"
-                )
-            part = self._map[stored.offset : stored.offset + count]
-            array = np.asarray(part.view(kind).reshape(stored.shape))
-            self._tensors[key] = self._ffi.from_dlpack(array)
-        return self._tensors[key]
-
-    def _kind(self, stored: StoredTensor) -> np.dtype:
-        """What its numbers are; ArtifactError where they are none, or sizes are negative."""
-        try:
-            kind = np.dtype(stored.dtype)
-        except TypeError:
-            kind = np.dtype(object)
-        if kind.kind not in "biuf" or any(size < 0 for size in stored.shape):
-            raise ArtifactError(f"{self._path}: {stored.dtype} {stored.shape} is no tensor")
-        return kind
 
 
 class TvmRunner:

@@ -25,6 +25,7 @@ from lcc.targets.tvm_cpu.causal_conv import causal_conv
 from lcc.targets.tvm_cpu.linear_attention import linear_attention
 from lcc.targets.tvm_cpu.linear_attention_parts import Recurrence
 from lcc.targets.tvm_cpu.tir import TILES
+from lcc.testing.listed import listed_files
 from lcc.testing.tvm_kernels import BEST, PLAINEST, compiled, drawn
 
 TEXT = 300
@@ -165,7 +166,9 @@ def test_states_of_a_program_are_updated_where_they_lie(tmp_path: Path) -> None:
     program = export(Both(), ("both",), inputs, outputs, updates)
     target = TvmCpu()
     entries = program_entries([program], target.build([program], tmp_path))
-    manifest: Any = SimpleNamespace(target=target.name, cpu=target.cpu, programs=entries)
+    manifest: Any = SimpleNamespace(
+        target=target.name, cpu=target.cpu, programs=entries, files=listed_files(tmp_path)
+    )
     runner = TvmEngine(tmp_path, manifest, threads=1).runner("both")
     with torch.no_grad():
         wanted = Both()(x, before, state)

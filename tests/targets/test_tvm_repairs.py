@@ -15,6 +15,7 @@ from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.runtime.engines.tvm_relax import TvmEngine
 from lcc.targets.tvm_cpu import TvmCpu
+from lcc.testing.listed import listed_files
 
 
 class Repeated(nn.Module):
@@ -50,7 +51,9 @@ def test_what_a_program_gives(module: nn.Module, tmp_path: Path) -> None:
     program = export(module, ("repeat",), inputs, [Port("out", Role.HIDDEN)])
     target = TvmCpu()
     entries = program_entries([program], target.build([program], tmp_path))
-    manifest: Any = SimpleNamespace(target=target.name, cpu=target.cpu, programs=entries)
+    manifest: Any = SimpleNamespace(
+        target=target.name, cpu=target.cpu, programs=entries, files=listed_files(tmp_path)
+    )
     runner = TvmEngine(tmp_path, manifest, threads=1).runner("repeat")
     x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     wanted = module(torch.from_numpy(x)).numpy()

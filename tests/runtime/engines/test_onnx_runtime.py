@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lcc.artifact.folder import file_entry
 from lcc.artifact.manifest import Manifest, ModelEntry, ProgramEntry
 from lcc.artifact.schedule import Schedule, TensorSpec, TextFacts
 from lcc.config import CacheConfig, PolicyConfig
 from lcc.errors import ArtifactError, TargetError
 from lcc.ir.roles import Role
 from lcc.runtime.engines.onnx_runtime import OnnxRuntimeEngine, OnnxRuntimeRunner
+from lcc.testing.listed import listed_files
 
 HQ, HKV, D = 4, 2, 16
 WHAT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
@@ -115,8 +115,7 @@ def manifest(target: str = "onnxruntime:cpu", **programs: ProgramEntry) -> Manif
 
 def listed(folder: str | Path, manifest: Manifest) -> Manifest:
     """The same with the files that lie there."""
-    files = {path.name: file_entry(path) for path in Path(folder).iterdir() if path.is_file()}
-    return msgspec.structs.replace(manifest, files=files)
+    return msgspec.structs.replace(manifest, files=listed_files(folder))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.runtime.engines.host_array import zeros
 from lcc.runtime.engines.tvm_relax import TvmEngine
 from lcc.targets.tvm_cpu import TvmCpu
+from lcc.testing.listed import listed_files
 
 WEIGHTS_FILE, INDEX_FILE = weights_files("tvm:cpu")
 
@@ -104,7 +105,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    return msgspec.json.decode((folder / "test.json").read_bytes(), type=Manifest)
+    manifest = msgspec.json.decode((folder / "test.json").read_bytes(), type=Manifest)
+    return msgspec.structs.replace(manifest, files=listed_files(folder))
 
 
 @pytest.fixture
@@ -176,8 +178,10 @@ def test_only_the_runtime_is_loaded(folder: Path) -> None:
         from pathlib import Path
         from lcc.artifact.manifest import Manifest
         from lcc.runtime.engines.tvm_relax import TvmEngine
+        from lcc.testing.listed import listed_files
         folder = Path(sys.argv[1])
         manifest = msgspec.json.decode((folder / "test.json").read_bytes(), type=Manifest)
+        manifest = msgspec.structs.replace(manifest, files=listed_files(folder))
         TvmEngine(folder, manifest).load_all()
         print([name for name in ("torch", "tvm", "onnxruntime") if name in sys.modules])
         print("libtvm_compiler" in Path("/proc/self/maps").read_text())
@@ -302,10 +306,9 @@ def test_files_and_machines_that_cannot_be(
     manifest = manifest_of(folder)
 
     def refused(kind: type[LccError], words: str, **changes: str) -> None:
+        here = msgspec.structs.replace(manifest, files=listed_files(tmp_path), **changes)
         with pytest.raises(kind, match=words):
-            TvmEngine(tmp_path, msgspec.structs.replace(manifest, **changes)).runner(
-                "prefill_chunk"
-            )
+            TvmEngine(tmp_path, here).runner("prefill_chunk")
 
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -334,3 +337,33 @@ def test_files_and_machines_that_cannot_be(
     refused(ArtifactError, "no index of weights")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused(TargetError, r"pip install 'long-context-compiler\[tvm\]'")
+
+
+def test_a_function_that_takes_another_number_of_tensors(folder: Path) -> None:
+    manifest = manifest_of(folder)
+    entry = manifest.programs["add"]
+    for inputs in (entry.inputs[:-1], [*entry.inputs, entry.inputs[0]]):
+        programs = {"add": msgspec.structs.replace(entry, inputs=inputs)}
+        other = msgspec.structs.replace(manifest, programs=programs)
+        with pytest.raises(ArtifactError, match=r"add takes \d+ tensors, by the manifest and the"):
+            TvmEngine(folder, other, threads=1).load_all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_loaded_is_what_was_compared(folder: Path, tmp_path: Path) -> None:
+    """Not the file, which another process could have written to in between."""
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    library = tmp_path / manifest_of(folder).programs["add"].file
+    TvmEngine(tmp_path, manifest_of(folder), threads=1)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(library) not in maps
+    assert f"memfd:{library.name}" in maps
+    TvmEngine(tmp_path, manifest_of(folder), threads=1).load_all()
+    content = library.read_bytes()
+    library.write_bytes(b"nonsense")  # and not what was loaded under the same name before
+    with pytest.raises(ArtifactError, match="TVM cannot load it"):
+        TvmEngine(tmp_path, manifest_of(tmp_path), threads=1)
+    library.write_bytes(content + b"\0")
+    with pytest.raises(ArtifactError, match=r"\.so: \d+ bytes, the manifest says"):
+        TvmEngine(tmp_path, manifest_of(folder), threads=1)
