@@ -1,7 +1,6 @@
 """Runs a program of ONNX Runtime on arrays of the caller."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from lcc.artifact.manifest import ProgramEntry
@@ -60,8 +59,11 @@ class OnnxRuntimeRunner:
         self._given = given
         self._point(self._again | given)
         try:
-            with nullcontext() if self._watch is None else self._watch.over(self._options):
-                self._session.run_with_iobinding(self._binding, self._options)
+            if self._watch is None:
+                self._session.run_with_iobinding(self._binding)
+            else:
+                with self._watch.over(self._options):
+                    self._session.run_with_iobinding(self._binding, self._options)
         except LimitError as error:
             raise LimitError(f"{self._entry.file}: {error}") from error
         except Exception as error:  # its own types share no other base
