@@ -48,7 +48,32 @@ def _schedule(schedule: Any, lanes: int) -> None:
         except ScheduleError:
             continue  # a reduction, or an output
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        _cut(schedule, block, lanes)
+        if not _sum_in_lanes(schedule, block, lanes):
+            _cut(schedule, block, lanes)
+
+
+def _sum_in_lanes(schedule: Any, block: Any, lanes: int) -> bool:
+    """What is reduced along rows: first as many numbers as a vector has, beside each other.
+
+    LLVM may not do this itself, because sums of float32 depend on their order.
+    """
+    loops, kinds = schedule.get_loops(block), [v.iter_type for v in schedule.get(block).iter_vars]
+    if kinds.count(REDUCTION) != 1 or kinds[-1] != REDUCTION or len(loops) != len(kinds):
+        return False
+    extent = schedule.get(loops[-1]).extent
+    if not hasattr(extent, "value") or int(extent) % lanes or int(extent) == lanes:
+        return False
+    if _along_rows(schedule, block):
+        return False
+    work = _work(schedule, block)
+    _, lane = schedule.split(loops[-1], [None, lanes])
+    partial = schedule.rfactor(lane, len(loops) - 1)
+    *outer, many, lane = schedule.get_loops(partial)
+    schedule.vectorize(lane)
+    if outer and work >= FEW:
+        schedule.parallel(schedule.fuse(*outer))
+    schedule.decompose_reduction(partial, many)
+    return True
 
 
 def _extent(schedule: Any, loop: Any) -> int:
