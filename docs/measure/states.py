@@ -38,6 +38,19 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 128_000,
         },
     ),
+    "dense-350m": (  # for comparison: as LFM2, and every layer attends
+        "llama",
+        {
+            "vocab_size": 65536,
+            "hidden_size": 1024,
+            "intermediate_size": 4608,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 128_000,
+        },
+    ),
     "granite-4.0-h-350m": (
         "granitemoehybrid",
         {
