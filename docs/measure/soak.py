@@ -47,6 +47,7 @@ class Python:
         self.feed, self.save, self.load = self.session.feed, self.session.save, self.session.load
         self.rewind, self.logits = self.session.rewind, self.session.next_logits
         self.kept, self.distill = self.session.kept_tokens, self.session.distill
+        self.close = self.session.close
 
     def answer(self, prompt: list[int], count: int) -> list[int]:
         """Greedy ids, none of which ends the text."""
@@ -70,6 +71,7 @@ class Native:
             self.session.logits,
             self.session.kept,
         )
+        self.close = self.session.close
 
     def answer(self, prompt: list[int], count: int) -> list[int]:
         """Greedy ids, none of which ends the text."""
@@ -272,6 +274,7 @@ class Soak:
         told = [(each.answer(question, ANSWER), each.logits()) for each in (self.reader, other)]
         if told[0][0] != told[1][0] or told[0][1].tobytes() != told[1][1].tobytes():
             self.errors.append(f"another answer after load at {self.tokens} tokens")
+        other.close()
 
     def oracle_agrees(self) -> None:
         """The eager model reads on as this session does."""

@@ -64,7 +64,7 @@ def kill_writers(
     assert len(whole) == 2, "the two cannot be told apart"
     for number in range(kills):
         before = look()
-        was_killed = killed(writes[number % 2], chance.uniform(0, 1.1) * seconds)
+        was_killed = killed(writes[number % 2], chance.uniform(0, 1.5) * seconds)
         after = look()
         assert after in whole, after
         told["killed" if was_killed else "done"] += 1

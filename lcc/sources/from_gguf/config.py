@@ -56,6 +56,12 @@ def configuration(file: GgufFile, fields: Fields) -> tuple[Architecture, dict[st
     further = fields.own("nextn_predict_layers", 0)  # guess later tokens: not in these logits
     count = "num_hidden_layers" if "num_hidden_layers" in config else "n_layer"
     config[count] -= further
+    blocks = {name.split(".")[1] for name in file.tensors if name.startswith("blk.")}
+    if not 0 < config[count] <= len(blocks):  # before so many layers are made
+        raise ModelError(
+            f"{file.path.name}: block_count is {config[count]}, the file has tensors of "
+            f"{len(blocks)} layers; the file is damaged: download or convert it again"
+        )
     config |= {flag: name in file.tensors for flag, name in row.flags.items()}
     config |= {"tie_word_embeddings": "output.weight" not in file.tensors}
     (row.heads or plain_heads)(source, config)

@@ -75,7 +75,10 @@ def test_damaged_headers(whole: Path, tmp_path: Path) -> None:
         return data[:place] + struct.pack(code, value) + data[place + struct.calcsize(code) :]
 
     at = offset_of(second.name)
+    layers = data.index(b"llama.block_count") + len("llama.block_count") + 4
     cases = {
+        "block_count is 100000, the file has tensors of 2 layers": changed(layers, "<I", 100_000),
+        "block_count is 0, the file has tensors of 2 layers": changed(layers, "<I", 0),
         "not a GGUF file": b"GGML" + data[4:],
         "version 1; wanted": changed(4, "<I", 1),
         "big-endian machines": data[:4] + struct.pack(">I", 3) + data[8:],
