@@ -46,7 +46,9 @@ def tried(data: bytes, where: str, error: type[LccError]) -> None:
 
 def _fault(data: bytes) -> str | None:
     """What is wrong with a tokenizer; None = nothing."""
-    command = [sys.executable or "", "-P", str(CHILD)]
+    if getattr(sys, "frozen", False) or not sys.executable:  # it would start the app once more
+        return f"this program is no Python that could try it in another process; {NATIVE}"
+    command = [sys.executable, "-P", str(CHILD)]
     try:
         result = subprocess.run(
             command, check=False, capture_output=True, input=data, timeout=SECONDS

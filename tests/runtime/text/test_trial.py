@@ -67,6 +67,13 @@ def test_what_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         trial.tried(page(), "tokenizer.json", ModelError)
 
 
+def test_an_app_is_not_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a program of one file, sys.executable is that program."""
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    with pytest.raises(ModelError, match=r"this program is no Python .*where liblcc is"):
+        trial.tried(page(), "tokenizer.json", ModelError)
+
+
 def test_what_has_passed_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
