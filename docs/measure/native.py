@@ -6,6 +6,7 @@ python docs/measure/native.py model.lcc --text BOOK --lcc-run build/lcc-run --en
 Both read the first `--tokens` of a text and write `--new` greedy tokens behind a question, in turn,
 each in a process of its own: `lcc run` and `lcc-run`, with the same flags. What they print must be
 the same. Then each starts with a prompt of one word, and the time until it has ended is told.
+For targets of TVM, LIBRARY is the folder where pip has put apache-tvm.
 """
 
 import argparse
@@ -26,7 +27,7 @@ Figures = dict[str, float]
 
 def text_of(artifact: Path, book: Path, tokens: int) -> str:
     """The beginning of a text, of so many tokens."""
-    session = lcc.runtime.open(artifact, threads=1)
+    session = lcc.runtime.open(artifact, threads=1, allow_native=True)
     ids = session.encode(book.read_text(encoding="utf-8"))
     if len(ids) < tokens:
         sys.exit(f"{book} has {len(ids)} tokens, wanted {tokens}")
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     variables = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}  # noqa: TID251
-    variables["LCC_ONNXRUNTIME"] = str(args.engine)
+    variables["LCC_ONNXRUNTIME"] = variables["LCC_TVM"] = str(args.engine)
     ways = {"python": [sys.executable, "-m", "lcc", "run"], "native": [str(args.lcc_run)]}
     told: dict[str, list[Figures]] = {name: [] for name in ways}
     begun: dict[str, list[float]] = {name: [] for name in ways}
@@ -71,6 +72,7 @@ def main() -> None:
         book = Path(place, "book.txt")
         book.write_text(text_of(args.artifact, args.text, args.tokens), encoding="utf-8")
         common = [str(args.artifact), "--temperature", "0", "--threads", str(args.threads), "-v"]
+        common.append("--allow-native")
         asked = ["--file", str(book), "--prompt", "What is this about?", "-n", str(args.new)]
         for _ in range(args.rounds):
             answers = {}
