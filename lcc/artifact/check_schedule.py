@@ -164,14 +164,24 @@ def _check_block(manifest: "Manifest", block: Block, name: str, where: str) -> N
     _check_over(over, where)
     if manifest.constants.get(over.most, 1) < 1:
         raise ArtifactError(f"{where}: most is {over.most}, which is 0 or less")
-    if over.rows is not None and (over.rows[0] not in block.add or over.rows[1] in block.add):
-        raise ArtifactError(f"{where}: {over.rows[0]} is not added to: a loop without an end")
+    if over.rows is not None and not _ends(block, *over.rows):
+        raise ArtifactError(
+            f"{where}: {over.rows[0]} does not come to {over.rows[1]} by being added to: a loop "
+            "without an end"
+        )
     reads = ("text", None)
     loops = {"read": reads, "nll": reads, "cycle": ("catalyst", "newest", None)}
     loops["recall"] = ("catalyst", None)
     wanted = loops.get(name, (None,))
     if over.ids not in wanted:
         raise ArtifactError(f"{where}: a loop over the ids of {over.ids}, which it does not have")
+
+
+def _ends(block: Block, first: str, last: str) -> bool:
+    """Whether a loop from one counter to another one has an end: nothing else changes them."""
+    read = [name for run in block.do for name in run.read.values()]
+    changed = [*block.add, *block.set, *read, block.count]
+    return first in block.add and changed.count(first) == 1 and last not in changed
 
 
 def _check_over(over: Over, where: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import lcc.runtime
+from lcc.artifact.manifest import parse_manifest
+from lcc.errors import ArtifactError
 
 CORPUS = Path(lcc.runtime.__file__).resolve().parent / "native" / "tests" / "fuzz" / "corpus"
 REFUSED = {
@@ -20,6 +22,7 @@ REFUSED = {
     "state": {},
     "archive": {"found_first_block": "header is damaged (numbers)"},
 }
+PARSED = sorted((CORPUS / "manifest").iterdir())
 MEMORY, SECONDS = 2 << 30, 60
 
 
@@ -44,3 +47,12 @@ def test_each_file_is_read_or_refused(target: str, native_build: Path) -> None:
     for name, line in said.items():
         words = REFUSED[target].get(name)
         assert (line == "read") if words is None else (words in line), f"{name}: {line}"
+
+
+@pytest.mark.parametrize("path", PARSED, ids=[path.stem for path in PARSED])
+def test_python_refuses_the_same_manifests(path: Path) -> None:
+    if path.stem not in REFUSED["manifest"]:
+        parse_manifest(path.read_bytes(), path)
+        return
+    with pytest.raises(ArtifactError):
+        parse_manifest(path.read_bytes(), path)
