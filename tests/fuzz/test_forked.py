@@ -7,7 +7,7 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, and limits children")
-SCRIPT = """
+SCRIPT = r"""
 import json, os, subprocess, sys, time
 from pathlib import Path
 from lcc.errors import ArtifactError
