@@ -157,9 +157,7 @@ def test_a_folder_that_is_replaced_while_it_is_loaded_is_loaded_again(
         assert len(times) == often + 1
         assert model.manifest.made_by.startswith("new ") == bool(often)
     often = 99
-    with pytest.raises(
-        ArtifactError, match=r"m\.lcc: replaced again and again while"
-    ):
+    with pytest.raises(ArtifactError, match=r"m\.lcc: replaced again and again while"):
         lcc.runtime.load(folder, threads=1)
 
 
