@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import lcc.runtime
+from lcc.artifact.folder import file_entry
 from lcc.artifact.manifest import Manifest, ProgramEntry, targets_of
 from lcc.artifact.program_entry import program_entries
 from lcc.artifact.schedule import Catalyst, Schedule, TextFacts
@@ -203,7 +204,9 @@ def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Case],
         assert target.refusals(programs) == []
         programs = run_program_passes(programs, target.passes())
         entries = program_entries(programs, target.build(programs, folder))
-        manifest = msgspec.structs.replace(manifest, target=name, programs=entries, cpu=target.cpu)
+        files = {path.name: file_entry(path) for path in folder.iterdir()}
+        parts = {"programs": entries, "cpu": target.cpu, "files": files}
+        manifest = msgspec.structs.replace(manifest, target=name, **parts)
         return lcc.runtime._engine(
             folder, manifest, lcc.runtime._How(threads=1, device="cpu")
         ), programs
