@@ -130,7 +130,7 @@ def test_verify_golden_needs_neither_model_nor_torch(golden_artifact: Artifacts)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "neither --golden nor --model given"),
+        ((), "none of --golden, --model and --signature given"),
         (("--golden", "--model", "m"), "--golden and --model given"),
         (("--golden", "--heads", "h"), "--heads is of use with --model only"),
     ],
