@@ -100,8 +100,14 @@ BROKEN = {
     "count": ({f"{READ}/over/count": "one"}, "over has a count where ids are newest, only"),
     "most": ({f"{READ}/over/most": "zero"}, "most is zero, which is 0 or less"),
     "no most": ({f"{READ}/over/most": "many"}, "read, block 0: no counter or constant many"),
-    "endless": ({f"{CYCLE}/0/add": []}, "cycle, block 0: known is not added to: a loop without"),
-    "runs away": ({f"{CYCLE}/0/add": ["known", "used"]}, "known is not added to: a loop without"),
+    "endless": (
+        {f"{CYCLE}/0/add": []},
+        "cycle, block 0: does not come to used by being added to: a loop",
+    ),
+    "runs away": (
+        {f"{CYCLE}/0/add": ["known", "used"]},
+        "does not come to used by being added to: a loop",
+    ),
     "text in a cycle": (
         {f"{CYCLE}/0/over": {"ids": "text", "most": "one"}},
         "cycle, block 0: a loop over the ids of text",
