@@ -102,7 +102,7 @@ BROKEN = {
     "no most": ({f"{READ}/over/most": "many"}, "read, block 0: no counter or constant many"),
     "endless": (
         {f"{CYCLE}/0/add": []},
-        "cycle, block 0: does not come to used by being added to: a loop",
+        "cycle, block 0: known does not come to used by being added to: a loop",
     ),
     "runs away": (
         {f"{CYCLE}/0/add": ["known", "used"]},
