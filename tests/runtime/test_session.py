@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lcc.errors import CacheError, ConfigError
+from lcc.errors import ArtifactError, CacheError, ConfigError
 from lcc.runtime.text.feeding import TokenQueue
 from lcc.testing.tiny import END
 
@@ -284,7 +284,7 @@ def test_catalyst_that_cannot_be(make_session):
     assert session.catalyst == list(b"sum up")
     with pytest.raises(ConfigError, match="reads no catalyst prompt"):
         make_session(catalyst=None).catalyst = "why?"
-    with pytest.raises(CacheError, match="has 11 tokens, catalyst_size is 8"):
+    with pytest.raises(ArtifactError, match="the catalyst has 11 ids, reserved are 8 slots"):
         make_session(catalyst="hello there")
 
 
