@@ -134,7 +134,7 @@ def _load(
         manifest, engine = _choose(folder, whole, how)
     with contextlib.nullcontext() if how.mapped else paged_out(folder):
         engine.load_all()
-    tokenizer = Tokenizer(folder, manifest.files)
+    tokenizer = Tokenizer(folder, manifest.files, manifest.text)
     check_unchanged(stamps)
     trim()
     return Model(manifest, tokenizer, engine, time.perf_counter() - begin)
