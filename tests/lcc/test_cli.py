@@ -372,7 +372,7 @@ def test_inspect(tiny_artifact: Path) -> None:
 
 def test_inspect_moves_no_cursor(tiny_artifact: Path, tmp_path: Path) -> None:
     page = json.loads((tiny_artifact / "manifest.json").read_text())
-    page["passes"][0]["name"] = "x\x1b[2J\r"
+    page["made_by"] = "x\x1b[2J\r"
     (tmp_path / "manifest.json").write_text(json.dumps(page))
     shown = lcc("inspect", tmp_path).stdout
     assert "x\\x1b[2J\\r" in shown
