@@ -144,7 +144,7 @@ def loop(*inputs: str, nodes: tuple = (), body: onnx.GraphProto | None = None) -
 SIZE = (helper.make_node("Size", ["x"], ["count"]),)
 WORK = {
     "a loop without end": loop("many", "yes", "v"),
-    "a loop on a condition": loop("count", "yes", "v", nodes=SIZE),
+    "a loop on a condition": loop("", "yes", "v", nodes=SIZE),
     "a loop that counts nothing": loop("", "", "v"),
     "a branch": helper.make_model(graph(branch(graph()))).SerializeToString(),
     "a scan": helper.make_model(
@@ -167,8 +167,9 @@ def test_work_without_bounds_is_refused(name: str) -> None:
 
 
 def test_a_loop_over_a_tensor_is_not() -> None:
-    """Experts are called in one."""
+    """Experts are called in one. A condition can only end it earlier."""
     check_program(loop("count", "", "v", nodes=SIZE), ())
+    check_program(loop("count", "always", "v", nodes=SIZE), ())
 
 
 def point_to(folder: Path, name: str) -> None:
