@@ -23,13 +23,13 @@ class TvmCpu(Target):
             known of the place, unless it is set
     """
 
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
-
     def __init__(self, place: str = "cpu") -> None:
         self.name, self.place = f"tvm:{place}", place
         self.platform = platform(place)
         self.cpu, self.levels = best(self.platform), self.platform.levels
         self.note = self.platform.note
+        # Products in 8 bits were never run on Arm.
+        self.precisions: tuple[Precision, ...] = ("fp32", "int8") if place == "cpu" else ("fp32",)
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Operators and types that no kernel is there for."""

@@ -7,6 +7,7 @@ with signed ones; what the 128 add is the sum of a row's levels, which its sum b
 neighbours of K share a 32-bit word, and the sums of their four products are one step.
 """
 
+import math
 from math import ceil
 from typing import Any
 
@@ -68,6 +69,8 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
     out         [1, .., M, K / 4 + 2] int32: words of four levels; the scale, float32; less 128
                 times the sum of the levels
     fine        two rows of `out` for each of x: what the first leaves is rounded in the second
+
+    A row with a number that is none has such a scale, so that no product hides it.
     """
     T, zero, lanes = script(), (0,) * (rank - 2), lanes_of(k, tiles.lanes)
     words = rounded_size(k)
@@ -79,7 +82,8 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
         levels = T.decl_buffer((each * m * words * WORD,), "int8", data=out.data)
 
         def of_row(j: Any) -> None:
-            most = T.alloc_buffer((lanes,), "float32")
+            most, plain = (T.alloc_buffer((lanes,), "float32") for _ in range(2))
+            store(plain, [span(0, lanes)], fill(0.0, lanes))
             totals = [T.alloc_buffer((lanes,), "int32") for _ in range(each)]
             store(most, [span(0, lanes)], fill(0.0, lanes))
             for total in totals:
@@ -88,7 +92,9 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
                 value = x[(*zero, j, span(part * lanes, lanes))]
                 size = T.max(value, fill(0.0, lanes) - value)
                 store(most, [span(0, lanes)], T.max(most[span(0, lanes)], size))
+                store(plain, [span(0, lanes)], plain[span(0, lanes)] + value)
             largest = T.bind(T.max(_folded(most, lanes, T.max), T.float32(1e-30)))
+            is_none = T.bind(T.isnan(_folded(plain, lanes, lambda a, b: a + b)))
             factor = T.bind(T.float32(127) / largest)
             if k % WORD:
                 for n in range(each):
@@ -104,6 +110,7 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
                     value = (value - near) * fill(FINER, lanes)
             for n, total in enumerate(totals):
                 scale = largest / T.float32(127 * FINER**n)
+                scale = T.Select(is_none, T.float32(math.nan), scale)
                 store(out, [*zero, each * j + n, words - 2], T.reinterpret("int32", scale))
                 sums = _folded(total, lanes, lambda a, b: a + b)
                 store(out, [*zero, each * j + n, words - 1], sums * T.int32(-128))

@@ -75,6 +75,23 @@ def test_what_is_rounded_twice_is_hardly_rounded(level: str) -> None:
         assert error < 2e-3 if m == 1 else 0.02 < error < 0.3
 
 
+@pytest.mark.parametrize("level", HERE)
+def test_a_number_that_is_none_is_not_hidden(level: str) -> None:
+    """Of its row, and of no other one."""
+    tiles = TILES[level]
+    of_rows = compiled(byte_products.round_rows(64, 3, tiles), level)
+    run = compiled(byte_products.linear(70, 64, 3, tiles), level)
+    packed = torch.from_numpy(byte_products.pack(drawn(70, 64).numpy(), tiles))
+    for number in (torch.nan, torch.inf):
+        x, out = drawn(1, 3, 64), torch.zeros(1, 3, 70)
+        x[0, 1, 5] = number
+        words = torch.zeros((1, 3, byte_products.rounded_size(64)), dtype=torch.int32)
+        of_rows(x, words)
+        run(words, packed, out)
+        assert not out[0, 1].isfinite().any()
+        assert out[0, [0, 2]].isfinite().all()
+
+
 @pytest.mark.parametrize("level", [HERE[0], HERE[-1]])
 def test_rows_of_a_table_in_bytes(level: str) -> None:
     """Of a token that is none, the first or the last one."""
