@@ -2,7 +2,7 @@
 
 python docs/measure/tvm_roofline.py [-o docs/results/roofline.png]
 
-Peaks are measured by kernels that only multiply, in registers, and by the sum of a large array.
+Peaks are measured by kernels that only multiply, in registers, and by reading a large array.
 Sizes are those of SmolLM2-135M: a chunk of 256 tokens behind 1,500 entries, and one token. Run it
 on an idle core; the least of several times counts.
 """
@@ -10,6 +10,7 @@ on an idle core; the least of several times counts.
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def peak(kind: str, tiles: Tiles) -> float:
         x, out = parameter("x", (2, lanes), "int32"), parameter("out", (count, lanes), dtype)
         rows = [T.alloc_buffer((lanes,), dtype) for _ in range(count)]
         here, zero = span(0, lanes), T.int32(0) if kind == "bytes" else T.float32(0)
-        with bf16() if kind == "bf16" else T.attr(T.int32(0), "pragma_scope", "none"):
+        with bf16() if kind == "bf16" else nullcontext():
             a, b = T.bind(x[0, here]), T.bind(x[1, here])
             for row in rows:
                 store(row, [here], fill(zero, lanes))
@@ -125,10 +126,8 @@ def bandwidth() -> float:
 def products(n: int, k: int, m: int, copies: int = 1) -> Row:
     """A product in 8 bits; with copies, of weights that no cache holds."""
     draw = np.random.default_rng(0)
-    run, of_rows = (
-        built(byte_products.linear(n, k, 3, EIGHT, bias=False)),
-        built(byte_products.round_rows(k, 3, EIGHT)),
-    )
+    run = built(byte_products.linear(n, k, 3, EIGHT))
+    of_rows = built(byte_products.round_rows(k, 3, EIGHT))
     packed = byte_products.pack(draw.normal(size=(n, k)).astype(np.float32), EIGHT)
     weights = tensors(*[packed] * copies)
     x = draw.normal(size=(1, m, k)).astype(np.float32)
@@ -176,7 +175,7 @@ def attention(length: int, tiles: Tiles, copies: int = 1) -> Row:
     return Row(name, seconds, 4 * seen * layer.query_heads * layer.size, read, bound)
 
 
-def draw(rows: list[Row], peaks: dict[str, float], path: Path) -> None:
+def picture(rows: list[Row], peaks: dict[str, float], path: Path) -> None:
     """The rooflines, and the kernels below them."""
     from matplotlib import pyplot
 
@@ -219,7 +218,7 @@ def main() -> None:
             f"{share:4.0%} of {row.bound}"
         )
     if args.output:
-        draw(rows, peaks, args.output)
+        picture(rows, peaks, args.output)
 
 
 if __name__ == "__main__":
