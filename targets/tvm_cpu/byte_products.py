@@ -9,6 +9,7 @@ neighbours of K share a 32-bit word, and the sums of their four products are one
 
 import math
 from math import ceil
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lcc.targets.tvm_cpu.rows import FEW
 from lcc.targets.tvm_cpu.tir import (
     Tiles,
     fill,
+    folded,
     kernel,
     lanes_of,
     parameter,
@@ -93,8 +95,8 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
                 size = T.max(value, fill(0.0, lanes) - value)
                 store(most, [span(0, lanes)], T.max(most[span(0, lanes)], size))
                 store(plain, [span(0, lanes)], plain[span(0, lanes)] + value)
-            largest = T.bind(T.max(_folded(most, lanes, T.max), T.float32(1e-30)))
-            is_none = T.bind(T.isnan(_folded(plain, lanes, lambda a, b: a + b)))
+            largest = T.bind(T.max(folded(most[span(0, lanes)], lanes, T.max), T.float32(1e-30)))
+            is_none = T.bind(T.isnan(folded(plain[span(0, lanes)], lanes, add)))
             factor = T.bind(T.float32(127) / largest)
             if k % WORD:
                 for n in range(each):
@@ -112,21 +114,11 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
                 scale = largest / T.float32(127 * FINER**n)
                 scale = T.Select(is_none, T.float32(math.nan), scale)
                 store(out, [*zero, each * j + n, words - 2], T.reinterpret("int32", scale))
-                sums = _folded(total, lanes, lambda a, b: a + b)
+                sums = folded(total[span(0, lanes)], lanes, add, "int32")
                 store(out, [*zero, each * j + n, words - 1], sums * T.int32(-128))
 
         shared(m, of_row, worth=m >= FEW)
     return made[0]
-
-
-def _folded(row: Any, lanes: int, combine: Any) -> Any:
-    """One number of all in a row, which is lost."""
-    width = lanes
-    while width > 1:
-        half = width // 2
-        store(row, [span(0, half)], combine(row[span(0, half)], row[span(half, half)]))
-        width = half
-    return row[0]
 
 
 def linear(

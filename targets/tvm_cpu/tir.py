@@ -151,12 +151,12 @@ def totals(vectors: list) -> Any:
     return vectors[0]
 
 
-def folded(x: Any, lanes: int, combine: Callable[[Any, Any], Any]) -> Any:
-    """One number of all in a float32 vector."""
+def folded(x: Any, lanes: int, combine: Callable[[Any, Any], Any], dtype: str = "float32") -> Any:
+    """One number of all in a vector."""
     T = script()
     while lanes > 2:
         lanes, x = lanes // 2, T.bind(x)
-        kind = f"float32x{lanes}"
+        kind = f"{dtype}x{lanes}"
         x = combine(T.vectorlow(kind, x), T.vectorhigh(kind, x))
     if lanes == 1:
         return x
