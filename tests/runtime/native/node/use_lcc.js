@@ -97,11 +97,13 @@ async function write(model, text) {
 
 async function stop(model, ids) {
   const session = model.session();
-  const running = session.feed(ids);
+  // Longer than a busy machine lets a cancel wait.
+  const long = Array.from({ length: 30 * ids.length }, (_, i) => ids[i % ids.length]);
+  const running = session.feed(long);
   await refused('busy', () => session.stats());
   session.cancel();
   const read = await running;
-  show('cancelled', `${session.stopped} ${read < ids.length}`);
+  show('cancelled', `${session.stopped} ${read < long.length}`);
   show('goes on', (await session.feed(ids)) === ids.length);
   const two = (now) => now.tokens < 30;
   show('listener stopped', `${(await session.feed(ids, { progress: two })) < ids.length}`);
@@ -112,8 +114,6 @@ async function stop(model, ids) {
   session.onCycle(fail);
   await refused('thrown in a cycle', () => session.feed(ids));
   session.onCycle(null);
-  // Longer than a busy machine lets a cancel wait.
-  const long = Array.from({ length: 30 * ids.length }, (_, i) => ids[i % ids.length]);
   const last = session.feed(long);
   session.close();
   show('closed while it reads', `${(await last) < long.length} ${session.stopped}`);
