@@ -37,6 +37,8 @@ def check_program(data: bytes, listed: Collection[str]) -> None:
         ArtifactError: names the first file that is not listed; or an operator that runs graphs
             other than a loop over a tensor; or functions; or it is no ONNX program.
     """
+    if data[4:8] == b"ORTM":  # ONNX Runtime would take it for its own format
+        raise ArtifactError("not an ONNX program")
     check_locations(data, listed)
     for number, inside in _fields(data, (0, len(data))):
         if number in (20, 25):
@@ -117,6 +119,8 @@ def _fields(data: bytes, span: Span) -> Iterator[tuple[int, Span | None]]:
     place, end = span
     while place < end:
         tag, place = (data[place], place + 1) if data[place] < 128 else _varint(data, place, end)
+        if tag >> 32:  # ONNX Runtime's parser keeps the low bits: it would be another field
+            raise ArtifactError("not an ONNX program")
         kind, inside = tag & 7, None
         if kind == 0:
             _, place = _varint(data, place, end)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -134,6 +135,34 @@ def test_what_is_no_program() -> None:
     for raw in (b"\x0b\x0c", b"\x3a" + b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0flocation"):
         with pytest.raises(ArtifactError):
             check_locations(raw, {"weights.bin"})
+
+
+def test_a_number_of_a_field_that_a_parser_cuts(tmp_path: Path) -> None:
+    """ONNX Runtime's keeps 32 bits of it: a field 2^29 + 7 is the model's graph to it."""
+    (tmp_path / "weights.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    same = helper.make_node("Identity", ["t"], ["y"])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    body = helper.make_graph([same], "g", [], [result], initializer=[named("weights.bin")])
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    data, inner = model.SerializeToString(), body.SerializeToString()
+    tag = b"\x3a" + varint(len(inner))
+    assert data.count(tag) == 1
+    longer = data.replace(tag, b"\xba\x80\x80\x80\x10" + tag[1:])
+    (tmp_path / "longer.onnx").write_bytes(longer)
+    (got,) = onnxruntime.InferenceSession(tmp_path / "longer.onnx").run(None, {})
+    assert got.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ArtifactError, match="not an ONNX program"):
+        check_locations(longer, set())
+
+
+def test_bytes_that_are_a_program_of_ort_format_too() -> None:
+    """ONNX Runtime takes bytes that begin like its own format for that."""
+    data = b"\x08\x80\x01\x08ORT" + b"M" * 0x54
+    check_locations(data, set())
+    with pytest.raises(Exception, match="ORT model verification failed"):
+        onnxruntime.InferenceSession(data)
+    with pytest.raises(ArtifactError, match="not an ONNX program"):
+        check_program(data, set())
 
 
 def loop(*inputs: str, nodes: tuple = (), body: onnx.GraphProto | None = None) -> bytes:
