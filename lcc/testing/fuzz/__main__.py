@@ -52,7 +52,9 @@ def main() -> None:
         make(folder, kinds)
     elif not (folder / "given.lcc").exists():
         shutil.copytree(arguments.artifact, folder / "given.lcc")
-    fuzzer = Fuzzer(Goods(folder, kinds, scratch, names), arguments.seed, kinds)
+    goods = Goods(folder, kinds, scratch, names)
+    goods.use_once()
+    fuzzer = Fuzzer(goods, arguments.seed, kinds)
     if arguments.known:
         sys.exit(1 if _known(fuzzer, arguments.only) else 0)
     if arguments.case is not None:
@@ -163,7 +165,7 @@ class Fuzzer:
         return run(partial(use_artifact, mutant.folder, scratch), self.goods.log)
 
     def _artifact(self, kind: str, random: Random) -> tuple[Any, str, str, Ending]:
-        good = random.choice(self.goods.artifacts)
+        good = self.goods.artifact(random)
         self.goods.output(kind, good)
         mutant = Mutant(good, self.goods.scratch / "mutant.lcc")
         damage = random.choices([*of_artifacts.DAMAGES], [*of_artifacts.DAMAGES.values()])[0]

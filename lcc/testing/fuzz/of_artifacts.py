@@ -240,7 +240,8 @@ def schedule(mutant: Mutant, random: Random) -> str:
         other = random.choice([key for key, value in lists.items() if isinstance(value, list)])
         lists[other].append(block)
     else:
-        inside = block if kind == "field" or not block.get("do") else random.choice(block["do"])
+        runs = block.get("do") if isinstance(block, dict) else None
+        inside = block if kind == "field" or not runs else random.choice(runs)
         if isinstance(inside, dict) and (spots := list(places(inside))):
             change_any(inside, random, spots)
     mutant.seal()
@@ -260,7 +261,8 @@ def text_facts(mutant: Mutant, random: Random) -> str:
         if key == "catalyst" and random.random() < 0.5:
             new = {"beginning": random.choice(NUMBERS)}
         if key == "turns":
-            new = dict(facts.get(key) or {})
+            old = facts.get(key)  # a value of any kind, where it is changed twice
+            new = dict(old) if isinstance(old, dict) else {}
             new[random.choice(["begin", "user", "prompt", "strip", "x"])] = any_value("x", random)
         facts[key] = new if random.random() < 0.8 else any_value(facts.get(key), random)
         said.append(f"{key}={str(facts[key])[:60]}")
