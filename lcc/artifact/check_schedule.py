@@ -57,6 +57,7 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
         found = buffers.get(name)
         if found is None or found.role != role or found.dtype != (dtype or found.dtype):
             raise ArtifactError(f"buffers: wanted {name}, of role {role} {dtype}".rstrip())
+    _check_ids(manifest, buffers["ids"])
     check_updates(programs)
     check_model(manifest, buffers)
     check_columns(manifest)
@@ -72,6 +73,18 @@ def check_schedule(manifest: "Manifest", programs: Mapping[str, "ProgramEntry"])
                 check_run(manifest, programs, buffers, run, where)
                 if name in ("read", "nll") and block.over and block.over.ids == "text":
                     check_written(programs, run, where)
+
+
+def _check_ids(manifest: "Manifest", spec: BufferSpec) -> None:
+    """There is a row for every slot, behind which a step's ids are written."""
+    rows = [
+        manifest.constants.get(size, 0) if isinstance(size, str) else size for size in spec.shape
+    ]
+    capacity = manifest.constants["capacity"]
+    if len(rows) != 1 or rows[0] < capacity:
+        raise ArtifactError(
+            f"buffers: ids is {list(spec.shape)}, wanted capacity ({capacity}) rows"
+        )
 
 
 def _check_numbers(manifest: "Manifest") -> None:

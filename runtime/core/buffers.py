@@ -68,8 +68,7 @@ class Buffers:
                 (numbers[n] for n in spec.saved or ()),
                 [*self.arrays[spec.name].shape],
             )
-            if not 0 <= first <= end <= shape[spec.axis]:
-                raise ArtifactError(f"{spec.name}: rows {first} .. {end - 1} of {shape[spec.axis]}")
+            _check_rows(spec.name, first, end, shape[spec.axis])
             shape[spec.axis] = end - first
             yield spec, first, shape
 
@@ -101,12 +100,22 @@ class Buffers:
             ArtifactError: the buffer has no such rows; the schedule is wrong.
         """
         array, axis = self.arrays[name], self.specs[name].axis if axis is None else axis
-        if not 0 <= first <= end <= array.shape[axis]:
-            raise ArtifactError(f"{name}: rows {first} .. {end - 1} of {array.shape[axis]}")
+        _check_rows(name, first, end, array.shape[axis])
         return array[(slice(None),) * axis + (slice(first, end),)]
 
     def write_rows(self, name: str, first: int, rows: np.ndarray) -> None:
-        """Write rows along the axis of rows, from `first` on, in the buffer's dtype."""
-        axis = self.specs[name].axis
-        where = slice(first, first + rows.shape[axis])
-        self.arrays[name][(slice(None),) * axis + (where,)] = rows
+        """Write rows along the axis of rows, from `first` on, in the buffer's dtype.
+
+        Raises:
+            ArtifactError: the buffer has no such rows; the schedule is wrong.
+        """
+        array, axis = self.arrays[name], self.specs[name].axis
+        end = first + rows.shape[axis]
+        _check_rows(name, first, end, array.shape[axis])
+        array[(slice(None),) * axis + (slice(first, end),)] = rows
+
+
+def _check_rows(name: str, first: int, end: int, count: int) -> None:
+    """Refuse rows that a buffer of so many does not have."""
+    if not 0 <= first <= end <= count:
+        raise ArtifactError(f"{name}: rows {first} .. {end - 1} of {count}")

@@ -27,6 +27,10 @@ def put(name: str, data: Any) -> Change:
     return lambda mutant: mutant.put(name, data)
 
 
+def _ids(m: dict[str, Any]) -> int:
+    return [spec["name"] for spec in m["buffers"]].index("ids")
+
+
 def _layer(**fields: Any) -> Change:
     return page(lambda m: m["model"]["layers"][0].update(fields))
 
@@ -130,6 +134,7 @@ MANIFESTS: dict[str, tuple[Change, bool]] = {
         page(lambda m: (m["cache"].update(capacity=2**40), m["constants"].update(capacity=2**40))),
         True,
     ),
+    "ids of 8 rows": (page(lambda m: m["buffers"][_ids(m)].update(shape=[8])), True),
     "catalyst_size 0": (page(lambda m: m["cache"].update(catalyst_size=0)), False),
     "key_0_out updates nothing": (_update("key_0_out", None), True),
     "key_0_out updates value_1": (_update("key_0_out", "value_1"), True),

@@ -53,6 +53,8 @@ BROKEN = {
     "layer": ({f"buffers/{KEY}/layer": 2}, "buffers: key_0: layer 2, the model has no such layer"),
     "twice": ({f"buffers/{KEY + 1}/name": "key_0"}, "buffers: key_0 is there twice"),
     "no ids": ({"buffers/0/name": "tokens"}, "buffers: wanted ids, of role tokens int64"),
+    "rows of ids": ({"buffers/0/shape": [11]}, r"ids is \[11\], wanted capacity \(12\) rows"),
+    "rows of rows": ({"buffers/0/shape": [12, 1]}, r"ids is \[12, 1\], wanted capacity"),
     "updates": (
         {"programs/score/outputs/0/shape": ["S", 1]},
         r"programs: score: paid_out is .* \['S', 1\] .*, wanted that of paid: .* \['S'\]",
