@@ -1,4 +1,4 @@
-"""What a chat template may take: steps, memory and time, by the size of what it is given.
+"""What a chat template may take: steps, memory, time and text, by the size of what it is given.
 
 A template is code of others. A meter counts each round of a loop, each call and each operation, and
 the bytes of what they make; what would be too large is refused before it is made.
@@ -15,6 +15,7 @@ from lcc.errors import ConfigError
 
 STEPS, STEPS_EACH = 500_000, 2_000  # in all, and for each value that a template is given
 BYTES, TIMES = 16 << 20, 100  # made in all, and as many times the size of what it is given
+TEXT = 1 << 16  # characters that come out, beside as many times: all of them are read by the model
 SECONDS, SECONDS_EACH = 5.0, 0.001  # of the processor: for what a single step may take
 SOURCE = 1 << 16  # characters; the longest in use has 30,000
 NESTED = 50  # statements within statements
@@ -43,6 +44,7 @@ class Meter:
         values, size = _size(given, None)
         self._steps = self.most_steps = STEPS + STEPS_EACH * values
         self.bytes = self.most_bytes = BYTES + TIMES * size
+        self.most_text = TEXT + TIMES * size
         self.seconds = SECONDS + SECONDS_EACH * values
         self._end = time.thread_time() + self.seconds
 
@@ -66,6 +68,15 @@ class Meter:
             size = sys.getsizeof(value)
             self.need(size)
             self.bytes -= size
+
+    def shown(self, text: str) -> str:
+        """Refuse a text that takes much longer to read than what it was made of."""
+        if len(text) > self.most_text:
+            raise TemplateLimitError(
+                f"makes a text of {len(text):,} characters, more than {self.most_text:,} for what "
+                "it is given"
+            )
+        return text
 
     def whole(self, value: Any) -> int:
         """Bytes of all that a container holds, 0 for anything else; refused beyond what is left.

@@ -24,8 +24,8 @@ class Template:
 
     def render(self, given: Mapping[str, Any]) -> str:
         """The text; raises whatever its code does, TemplateLimitError where it takes too much."""
-        with metered([each for each in given.values() if not callable(each)]):
-            return str(self._template.render(given))
+        with metered([each for each in given.values() if not callable(each)]) as bound:
+            return bound.shown(str(self._template.render(given)))
 
 
 def compiled(source: str) -> Template:

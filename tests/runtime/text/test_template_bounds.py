@@ -94,6 +94,7 @@ TOO_MUCH = {
     ),
     "statements in statements": ("{% if 1 %}" * 200 + "{% endif %}" * 200, "nests more than 50"),
     "a long source": ("x" * 99_999, "has 99,999 characters, more than 65,536"),
+    "a long text": ("{{ 'x' * 99999 }}", "a text of 99,999 characters, more than 7[0-9],[0-9]+"),
     "a long time": ("{{ strftime_now('%Y' * 10000000) }}", "bytes"),
 }
 
