@@ -196,7 +196,6 @@ class TvmRunner:
         self._bound: dict[str, np.ndarray] = {}
         self._tensors: dict[str, Any] = {}  # of the bound inputs, as TVM sees them
         self._scratch: dict[str, np.ndarray] = {}
-        self._results: Any = None
 
     def bind(self, arrays: Mapping[str, Buffer]) -> None:
         """See `Runner.bind`.
@@ -227,14 +226,14 @@ class TvmRunner:
         args = [tensors.get(name) or self._tensors[name] for name in self._inputs]
         with self._lock:
             try:
-                self._results = self._function(*args, *self._weights)
+                results = self._function(*args, *self._weights)
             except RuntimeError as error:  # a kernel refuses
                 line = str(error).strip().splitlines()[-1]
                 raise CacheError(f"{self._entry.file}: {line}") from error
         for name, place in self._places.items():
             source = self._entry.updates.get(name, "")
             if name in every or source in every:
-                self._keep(every.get(name, every.get(source)), self._results[place])
+                self._keep(every.get(name, every.get(source)), results[place])
 
     def _keep(self, target: Any, result: Any) -> None:
         """Copy a result to where it is bound, unless the kernels have written it there."""

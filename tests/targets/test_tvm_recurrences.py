@@ -27,6 +27,7 @@ from lcc.targets.tvm_cpu.linear_attention_parts import Recurrence
 from lcc.targets.tvm_cpu.tir import TILES
 from lcc.testing.listed import listed_files
 from lcc.testing.tvm_kernels import BEST, PLAINEST, compiled, drawn
+from lcc.testing.tvm_results import returned
 
 TEXT = 300
 CUTS = {"whole": [TEXT], "one by one": [1] * TEXT, "uneven": [1, 2, 131, 5, 1, 64, 3, 93]}
@@ -176,12 +177,12 @@ def test_states_of_a_program_are_updated_where_they_lie(tmp_path: Path) -> None:
     for name, value in zip(held, (before, state), strict=True):
         held[name][...] = value.numpy()
     runner.bind(held)
-    parts = []
+    parts, given_back = [], returned(runner)
     for first, last in ((0, 4), (4, 5), (5, 9)):
         out = np.zeros((1, last - first, 2, 4), np.float32)
         runner({"x": x[:, first:last].numpy(), "out": out})
         parts.append(out)
-        results = [np.from_dlpack(each) for each in runner._results[1:]]
+        results = [np.from_dlpack(each) for each in given_back[-1][1:]]
         assert [r.ctypes.data for r in results] == [h.ctypes.data for h in held.values()]
     for got, want in zip((np.concatenate(parts, 1), *held.values()), wanted, strict=True):
         np.testing.assert_allclose(got, want.numpy(), atol=1e-5)

@@ -28,6 +28,7 @@ from lcc.runtime.engines.host_array import zeros
 from lcc.runtime.engines.tvm_relax import TvmEngine
 from lcc.targets.tvm_cpu import TvmCpu
 from lcc.testing.listed import listed_files
+from lcc.testing.tvm_results import returned
 
 WEIGHTS_FILE, INDEX_FILE = weights_files("tvm:cpu")
 
@@ -121,6 +122,17 @@ def drawn(*shape: int) -> np.ndarray:
     return array
 
 
+def test_results_are_let_go(engine: TvmEngine) -> None:
+    """A layer has a runner of its own: what each keeps of its last call is paid for in each."""
+    runner = engine.runner("prefill_chunk")
+    results = returned(runner)
+    runner.bind({name: zeros([1, HKV, 40, D]) for name in ("key_0", "value_0")})
+    x, count, out = drawn(1, 3, HQ * D), np.array([0], np.int32), zeros([1, 3, HQ, D])
+    runner({"x": x, "used": count, "out": out})
+    holders = sys.getrefcount(results[0])
+    assert holders == 2, "the list of them, and the argument of the question"
+
+
 def test_steps_write_the_cache_in_place(engine: TvmEngine) -> None:
     """And nothing behind it; the tensors that come back are the caller's own memory."""
     keys, values, runner = (
@@ -130,6 +142,7 @@ def test_steps_write_the_cache_in_place(engine: TvmEngine) -> None:
     )
     keys[...] = values[...] = 7
     runner.bind({"key_0": keys, "value_0": values})
+    results = returned(runner)
     module, used = Step(), 0
     wanted = torch.full((1, HKV, 40, D), 7.0), torch.full((1, HKV, 40, D), 7.0)
     for size in (7, 1, 12, 1, 1, 3, 12):
@@ -141,8 +154,8 @@ def test_steps_write_the_cache_in_place(engine: TvmEngine) -> None:
         for cache, other in zip((keys, values), wanted, strict=True):
             np.testing.assert_allclose(cache[:, :, :used], other[:, :, :used], atol=1e-6)
             assert (cache[:, :, used:] == 7).all()
-    returned = [np.from_dlpack(runner._results[place]).ctypes.data for place in (1, 2)]
-    assert returned == [keys.ctypes.data, values.ctypes.data]
+    places = [np.from_dlpack(results[-1][place]).ctypes.data for place in (1, 2)]
+    assert places == [keys.ctypes.data, values.ctypes.data]
 
 
 LARGE_CACHE = """
