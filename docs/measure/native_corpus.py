@@ -12,10 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx
+from onnx import helper
+
 import lcc.runtime
 from lcc.sources.text_tables.build import build
 from lcc.testing.golden_cases import Artifacts
 from lcc.testing.native_archive import append, drawn, python
+from lcc.testing.onnx_programs import SIZE, graph, loop, named
 from lcc.testing.tiny_tokenizers import KINDS
 
 CORPUS = Path(__file__).parents[2] / "runtime" / "native" / "tests" / "fuzz" / "corpus"
@@ -29,7 +33,7 @@ IDS = [(7 * i * i + 3 * i) % 251 for i in range(90)]
 
 def main() -> None:
     """Make all of them."""
-    for name in ("manifest", "text_tables", "state", "archive"):
+    for name in ("manifest", "text_tables", "state", "archive", "program"):
         folder = CORPUS / name
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
@@ -46,6 +50,7 @@ def main() -> None:
         make_states(consensus)
         make_archives(Path(place))
     make_tables()
+    make_programs()
 
 
 def make_tables() -> None:
@@ -64,6 +69,17 @@ def make_tables() -> None:
     kinds["pattern"].pre_tokenizer = pre_tokenizers.Sequence([split, bytes_alone])
     for name, backend in kinds.items():
         (CORPUS / "text_tables" / f"{name}.bin").write_bytes(build(backend, "<tool>"))
+
+
+def make_programs() -> None:
+    """Weights in a file, wherever they may be; a loop over a tensor."""
+    node = helper.make_node("Own", [], ["y"], several=[named("weights.bin")])
+    sparse = onnx.SparseTensorProto(values=named("weights.bin"), dims=[4])
+    parts = {"initializer": [named("weights.bin")], "sparse_initializer": [sparse]}
+    places = helper.make_model(graph(node, **parts))
+    (CORPUS / "program" / "places.onnx").write_bytes(places.SerializeToString())
+    body = graph(initializer=[named("weights.bin")])
+    (CORPUS / "program" / "loop.onnx").write_bytes(loop("count", "", nodes=SIZE, body=body))
 
 
 def with_steps(normalizer: Any) -> Any:

@@ -161,7 +161,10 @@ typedef struct lcc_model_options {
     ** may drop them: for a model larger than the memory. A step takes longer.
     */
     int32_t mapped;
-    /* Non-zero = compare the sizes of files only, not their sha256: for a package that is signed. */
+    /*
+    ** Non-zero = compare the sizes of files only, not their sha256 but that of ONNX programs: for a
+    ** package that is signed.
+    */
     int32_t verify_sizes_only;
     /*
     ** Non-zero = machine code of the artifact may run in this process, with all that it may do: what

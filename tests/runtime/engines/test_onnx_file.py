@@ -6,75 +6,26 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import lcc.runtime
-from lcc.artifact.folder import file_entry
 from lcc.artifact.manifest import manifest_bytes, read_manifest
 from lcc.errors import ArtifactError
 from lcc.runtime.engines.onnx_file import check_locations, check_program
-
-
-def named(location: str, *more: tuple[str, str]) -> TensorProto:
-    """A tensor whose data lies in another file."""
-    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[4])
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", "16"), *more):
-        tensor.external_data.add(key=key, value=value)
-    return tensor
-
-
-def graph(*nodes: onnx.NodeProto, **parts: list) -> onnx.GraphProto:
-    return helper.make_graph(list(nodes), "g", [], [], **parts)
-
-
-def branch(body: onnx.GraphProto) -> onnx.NodeProto:
-    return helper.make_node("If", ["yes"], ["x"], then_branch=body, else_branch=graph())
-
-
-def sparse(tensor: TensorProto) -> onnx.SparseTensorProto:
-    return onnx.SparseTensorProto(values=tensor, dims=[4])
-
-
-def function(tensor: TensorProto) -> onnx.ModelProto:
-    node = helper.make_node("Constant", [], ["y"], value=tensor)
-    made = helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 21)])
-    return helper.make_model(graph(), functions=[made])
-
-
-def trained(tensor: TensorProto) -> onnx.ModelProto:
-    model = helper.make_model(graph())
-    model.training_info.add().algorithm.CopyFrom(graph(initializer=[tensor]))
-    return model
-
-
-def deep(tensor: TensorProto, count: int) -> onnx.ModelProto:
-    body = graph(initializer=[tensor])
-    for _ in range(count):
-        body = graph(branch(body))
-    return helper.make_model(body)
-
-
-PLACES = {
-    "an initializer": lambda t: helper.make_model(graph(initializer=[t])),
-    "a sparse one": lambda t: helper.make_model(graph(sparse_initializer=[sparse(t)])),
-    "an attribute": lambda t: helper.make_model(
-        graph(helper.make_node("Constant", [], ["y"], value=t))
-    ),
-    "one of several": lambda t: helper.make_model(
-        graph(helper.make_node("Own", [], ["y"], several=[numpy_helper.from_array(np.ones(2)), t]))
-    ),
-    "a sparse attribute": lambda t: helper.make_model(
-        graph(helper.make_node("Constant", [], ["y"], sparse_value=sparse(t)))
-    ),
-    "a branch": lambda t: deep(t, 1),
-    "a branch of branches": lambda t: deep(t, 9),
-    "a function": function,
-    "training": trained,
-}
+from lcc.testing.onnx_programs import (
+    ORT_FORMAT,
+    PLACES,
+    SIZE,
+    WORK,
+    cut_number,
+    graph,
+    loop,
+    named,
+    point_to,
+    varint,
+)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -115,10 +66,6 @@ def test_what_is_written_in_another_order_is_refused_or_found() -> None:
         check_locations(data.replace(entry, twice), {"weights.bin"})
 
 
-def varint(value: int) -> bytes:
-    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
-
-
 def test_what_is_no_program() -> None:
     data = PLACES["a branch"](named("weights.bin")).SerializeToString()
     for size in range(1, len(data)):
@@ -144,10 +91,7 @@ def test_a_number_of_a_field_that_a_parser_cuts(tmp_path: Path) -> None:
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
     body = helper.make_graph([same], "g", [], [result], initializer=[named("weights.bin")])
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    data, inner = model.SerializeToString(), body.SerializeToString()
-    tag = b"\x3a" + varint(len(inner))
-    assert data.count(tag) == 1
-    longer = data.replace(tag, b"\xba\x80\x80\x80\x10" + tag[1:])
+    longer = cut_number(model)
     (tmp_path / "longer.onnx").write_bytes(longer)
     (got,) = onnxruntime.InferenceSession(tmp_path / "longer.onnx").run(None, {})
     assert got.tolist() == [0, 1, 2, 3]
@@ -157,36 +101,11 @@ def test_a_number_of_a_field_that_a_parser_cuts(tmp_path: Path) -> None:
 
 def test_bytes_that_are_a_program_of_ort_format_too() -> None:
     """ONNX Runtime takes bytes that begin like its own format for that."""
-    data = b"\x08\x80\x01\x08ORT" + b"M" * 0x54
-    check_locations(data, set())
+    check_locations(ORT_FORMAT, set())
     with pytest.raises(Exception, match="ORT model verification failed"):
-        onnxruntime.InferenceSession(data)
+        onnxruntime.InferenceSession(ORT_FORMAT)
     with pytest.raises(ArtifactError, match="not an ONNX program"):
-        check_program(data, set())
-
-
-def loop(*inputs: str, nodes: tuple = (), body: onnx.GraphProto | None = None) -> bytes:
-    node = helper.make_node("Loop", list(inputs), ["y"], body=body or graph())
-    return helper.make_model(graph(*nodes, node)).SerializeToString()
-
-
-SIZE = (helper.make_node("Size", ["x"], ["count"]),)
-WORK = {
-    "a loop without end": loop("many", "yes", "v"),
-    "a loop on a condition": loop("", "yes", "v", nodes=SIZE),
-    "a loop that counts nothing": loop("", "", "v"),
-    "a branch": helper.make_model(graph(branch(graph()))).SerializeToString(),
-    "a scan": helper.make_model(
-        graph(helper.make_node("Scan", ["x"], ["y"], body=graph(), num_scan_inputs=1))
-    ).SerializeToString(),
-    "a loop in a loop": loop(
-        *("count", "", "v"),
-        nodes=SIZE,
-        body=graph(*SIZE, *onnx.load_from_string(loop("count", "", "v")).graph.node),
-    ),
-    "functions": function(numpy_helper.from_array(np.ones(1))).SerializeToString(),
-    "training": trained(numpy_helper.from_array(np.ones(1))).SerializeToString(),
-}
+        check_program(ORT_FORMAT, set())
 
 
 @pytest.mark.parametrize("name", WORK)
@@ -199,22 +118,6 @@ def test_a_loop_over_a_tensor_is_not() -> None:
     """Experts are called in one. A condition can only end it earlier."""
     check_program(loop("count", "", "v", nodes=SIZE), ())
     check_program(loop("count", "always", "v", nodes=SIZE), ())
-
-
-def point_to(folder: Path, name: str) -> None:
-    """All programs read their weights from another file, and the manifest has their hashes."""
-    manifest = read_manifest(folder)
-    files = dict(manifest.files)
-    for path in folder.glob("*.onnx"):
-        model = onnx.load_model(path, load_external_data=False)
-        entries = [e for t in model.graph.initializer for e in t.external_data]
-        for entry in entries:
-            if entry.key == "location":
-                entry.value = name
-        path.write_bytes(model.SerializeToString())
-        files[path.name] = file_entry(path)
-    manifest = msgspec.structs.replace(manifest, files=files)
-    (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
 
 
 @pytest.mark.parametrize("how", ["beside", "hard link", "left out of the list"])

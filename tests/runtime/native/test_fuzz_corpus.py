@@ -21,6 +21,7 @@ REFUSED = {
     "text_tables": {"found_growth": "its steps make a text more than 256 times as long"},
     "state": {},
     "archive": {"found_first_block": "header is damaged (numbers)"},
+    "program": {},
 }
 PARSED = sorted((CORPUS / "manifest").iterdir())
 MEMORY, SECONDS = 2 << 30, 60

@@ -80,6 +80,38 @@ Stamp stamp_of(const std::string& path) {
 
 }  // namespace
 
+namespace {
+
+Error changed(const std::string& path) {
+    return artifact_error(path + ": changed since it was written (sha256 differs); copy it anew");
+}
+
+// What a listed file is now: it is there, in one of these folders, and has its size.
+Stamp checked(const fs::path& path, const std::vector<fs::path>& allowed, const FileEntry& entry) {
+    std::error_code none;
+    const std::string shown = path.u8string();
+    const fs::path real = fs::canonical(path, none);
+    if (real.empty() || !fs::is_regular_file(real, none)) {
+        throw artifact_error(shown + ": missing; copy the whole folder, or compile anew");
+    }
+    bool inside = false;
+    for (const fs::path& tree : allowed) {
+        inside = inside || lies_in(real, tree);
+    }
+    if (!inside) {
+        throw artifact_error(shown + ": a link that leaves the artifact's folder");
+    }
+    const Stamp stamp = stamp_of(shown);
+    const int64_t size = stamp[0];
+    if (size != entry.bytes) {
+        throw artifact_error(shown + ": " + std::to_string(size) + " bytes, the manifest says " +
+                             std::to_string(entry.bytes) + "; copy it anew");
+    }
+    return stamp;
+}
+
+}  // namespace
+
 Stamps verify_files(const std::string& folder, const Manifest& manifest, bool hashes) {
     std::error_code none;
     const fs::path root = fs::canonical(fs::u8path(folder), none);
@@ -88,30 +120,28 @@ Stamps verify_files(const std::string& folder, const Manifest& manifest, bool ha
     for (const auto& [name, entry] : manifest.files) {
         const fs::path path = root / fs::u8path(name);
         const std::string shown = path.u8string();
-        const fs::path real = fs::canonical(path, none);
-        if (real.empty() || !fs::is_regular_file(real, none)) {
-            throw artifact_error(shown + ": missing; copy the whole folder, or compile anew");
-        }
-        bool inside = false;
-        for (const fs::path& tree : allowed) {
-            inside = inside || lies_in(real, tree);
-        }
-        if (!inside) {
-            throw artifact_error(shown + ": a link that leaves the artifact's folder");
-        }
-        const Stamp stamp = stamps[shown] = stamp_of(shown);
-        const int64_t size = stamp[0];
-        if (size != entry.bytes) {
-            throw artifact_error(shown + ": " + std::to_string(size) +
-                                 " bytes, the manifest says " + std::to_string(entry.bytes) +
-                                 "; copy it anew");
-        }
+        stamps[shown] = checked(path, allowed, entry);
         if (hashes && sha256_of(shown) != entry.sha256) {
-            throw artifact_error(shown +
-                                 ": changed since it was written (sha256 differs); copy it anew");
+            throw changed(shown);
         }
     }
     return stamps;
+}
+
+std::string read_listed(const std::string& folder, const Manifest& manifest,
+                        const std::string& name) {
+    std::error_code none;
+    const fs::path root = fs::canonical(fs::u8path(folder), none), path = root / fs::u8path(name);
+    const auto entry = manifest.files.find(name);
+    if (entry == manifest.files.end()) {
+        throw artifact_error(path.u8string() + ": the manifest does not list it");
+    }
+    checked(path, trees(root), entry->second);
+    std::string data = read_file(path.u8string());
+    if (Sha256::of(data) != entry->second.sha256) {
+        throw changed(path.u8string());
+    }
+    return data;
 }
 
 void check_unchanged(const Stamps& stamps) {

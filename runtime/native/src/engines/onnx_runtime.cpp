@@ -3,13 +3,21 @@
 #include <filesystem>
 #include <vector>
 
+#include "artifact/folder.h"
 #include "core/error.h"
 #include "core/resident.h"
 #include "engines/cpu_features.h"
+#include "engines/onnx_file.h"
 
 namespace lcc {
 
 namespace {
+
+namespace fs = std::filesystem;
+
+fs::path path_of(const std::string& folder, const std::string& file) {
+    return fs::u8path(folder) / fs::u8path(file);
+}
 
 int element_type(Dtype dtype) {
     switch (dtype) {
@@ -105,22 +113,19 @@ std::map<std::string, Node> nodes(const ort::Api& api, const ort::Session* sessi
 
 OnnxRuntimeEngine::OnnxRuntimeEngine(const std::string& folder, const Manifest& manifest,
                                      const EngineOptions& options)
-    : api_(ort::load(options.library)), manifest_(manifest) {
+    : api_(ort::load(options.library)), folder_(folder), manifest_(manifest) {
+    for (const auto& each : manifest.programs) {
+        std::error_code none;
+        linked_ = linked_ || fs::is_symlink(path_of(folder, each.second.file), none);
+    }
     const std::unique_ptr<ort::SessionOptions, void (*)(ort::SessionOptions*)> how(
         session_options(options), api_.ReleaseSessionOptions);
     try {
         for (const auto& each : manifest.programs) {
             const ProgramEntry& entry = each.second;
-            const std::filesystem::path path =
-                std::filesystem::u8path(folder) / std::filesystem::u8path(entry.file);
             ort::Session*& session = sessions_[entry.file];
             if (session == nullptr) {
-                const std::string refused =
-                    api_.words(api_.CreateSession(api_.env, path.c_str(), how.get(), &session));
-                if (!refused.empty()) {
-                    throw artifact_error(path.u8string() + ": ONNX Runtime " + api_.version +
-                                         " cannot load it: " + refused);
-                }
+                session = load(entry.file, how.get());
                 if (!options.mapped) {
                     page_out(folder);  // its weights are packed
                 }
@@ -128,13 +133,40 @@ OnnxRuntimeEngine::OnnxRuntimeEngine(const std::string& folder, const Manifest& 
             try {
                 check_signature(session, entry);
             } catch (const Error& error) {
-                throw at(path.u8string(), error);
+                throw at(path_of(folder, entry.file).u8string(), error);
             }
         }
     } catch (...) {
         close();
         throw;
     }
+}
+
+// The bytes that were compared with the manifest, or a path. A file in ORT format has its weights in
+// it, and names no other file. Of bytes, weights are sought in one folder, and none behind links:
+// those have a path, too. What a path stands for is compared when all is loaded (check_unchanged).
+ort::Session* OnnxRuntimeEngine::load(const std::string& file,
+                                      const ort::SessionOptions* how) const {
+    const fs::path path = path_of(folder_, file);
+    std::string data;
+    if (path.extension() != ".ort") {
+        data = read_listed(folder_, manifest_, file);
+        try {
+            check_program(data, manifest_.files);
+        } catch (const Error& error) {
+            throw at(path.u8string(), error);
+        }
+    }
+    ort::Session* session = nullptr;
+    const std::string refused = api_.words(
+        data.empty() || linked_
+            ? api_.CreateSession(api_.env, path.c_str(), how, &session)
+            : api_.CreateSessionFromArray(api_.env, data.data(), data.size(), how, &session));
+    if (!refused.empty()) {
+        throw artifact_error(path.u8string() + ": ONNX Runtime " + api_.version +
+                             " cannot load it: " + refused);
+    }
+    return session;
 }
 
 OnnxRuntimeEngine::~OnnxRuntimeEngine() { close(); }
@@ -159,9 +191,14 @@ ort::SessionOptions* OnnxRuntimeEngine::session_options(const EngineOptions& opt
     api_.check(api_.CreateSessionOptions(&how), where);
     std::unique_ptr<ort::SessionOptions, void (*)(ort::SessionOptions*)> owned(
         how, api_.ReleaseSessionOptions);
-    const auto entry = [&](const char* key) {
-        api_.check(api_.AddSessionConfigEntry(how, key, "1"), where);
+    const auto entry = [&](const char* key, const std::string& value = "1") {
+        api_.check(api_.AddSessionConfigEntry(how, key, value.c_str()), where);
     };
+    if (!linked_) {
+        std::error_code none;
+        entry("session.model_external_initializers_file_folder_path",
+              fs::canonical(fs::u8path(folder_), none).u8string());
+    }
     api_.check(api_.SetSessionLogSeverityLevel(how, ort::LOG_FATAL), where);
     if (options.threads > 0) {
         api_.check(api_.SetIntraOpNumThreads(how, options.threads), where);

@@ -25,11 +25,14 @@ public:
 private:
     // Session options, as those of the Python runtime's engine.
     ort::SessionOptions* session_options(const EngineOptions& options) const;
+    ort::Session* load(const std::string& file, const ort::SessionOptions* how) const;
     void check_signature(const ort::Session* session, const ProgramEntry& entry) const;
     void close();
 
     const ort::Api& api_;
+    const std::string folder_;
     const Manifest& manifest_;
+    bool linked_ = false;  // its programs are links, as in a hub's cache
     std::map<std::string, ort::Session*> sessions_;  // by file: programs may share one
 };
 

@@ -41,6 +41,8 @@ constexpr int FLOAT = 1, INT32 = 6, INT64 = 7, FLOAT16 = 10;
     X(GetErrorMessage, 2, const char*, (const Status*))                                            \
     X(CreateEnv, 3, Status*, (int level, const char* name, Env**))                                 \
     X(CreateSession, 7, Status*, (const Env*, const PathChar*, const SessionOptions*, Session**))  \
+    X(CreateSessionFromArray, 8, Status*,                                                          \
+      (const Env*, const void* data, size_t bytes, const SessionOptions*, Session**))              \
     X(CreateSessionOptions, 10, Status*, (SessionOptions**))                                       \
     X(DisableMemPattern, 17, Status*, (SessionOptions*))                                           \
     X(SetSessionLogSeverityLevel, 22, Status*, (SessionOptions*, int))                             \

@@ -33,7 +33,7 @@ TvmEngine::TvmEngine(const std::string& folder, const Manifest& manifest,
     namespace fs = std::filesystem;
     const fs::path path = fs::absolute(fs::u8path(folder) / fs::u8path(*files.begin()));
     const int threads = options.threads > 0 ? options.threads : tvm::cores();
-    weights_ = std::make_unique<TvmWeights>(api, folder, manifest.target);
+    weights_ = std::make_unique<TvmWeights>(api, folder, manifest);
     machine_ = std::make_shared<TvmMachine>(api, path.u8string(), threads);
     for (const auto& each : manifest.programs) {
         try {

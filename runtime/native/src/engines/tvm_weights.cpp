@@ -1,19 +1,22 @@
 #include "engines/tvm_weights.h"
 
+#include <algorithm>
+
 #include "artifact/fields.h"
-#include "artifact/manifest.h"
 #include "core/error.h"
 
 namespace lcc {
 
 namespace {
 
-std::string stem(const std::string& folder, std::string target) {
-    const size_t colon = target.find(':');
-    if (colon != std::string::npos) {
-        target[colon] = '_';
+std::string listed(const std::string& folder, const Manifest& manifest, const char* ending) {
+    std::string name = "weights_" + manifest.target + ending;
+    std::replace(name.begin(), name.end(), ':', '_');
+    const std::string path = folder + "/" + name;
+    if (manifest.files.count(name) == 0) {
+        throw artifact_error(path + ": the manifest does not list it; compile anew");
     }
-    return folder + "/weights_" + target;
+    return path;
 }
 
 tvm::DataType data_type(const std::string& name, const std::string& where) {
@@ -37,9 +40,9 @@ tvm::DataType data_type(const std::string& name, const std::string& where) {
 
 }  // namespace
 
-TvmWeights::TvmWeights(const tvm::Api& api, const std::string& folder, const std::string& target)
-    : index_path_(stem(folder, target) + ".json"), file_(stem(folder, target) + ".bin") {
-    const std::string path = stem(folder, target) + ".bin";
+TvmWeights::TvmWeights(const tvm::Api& api, const std::string& folder, const Manifest& manifest)
+    : index_path_(listed(folder, manifest, ".json")), file_(listed(folder, manifest, ".bin")) {
+    const std::string path = listed(folder, manifest, ".bin");
     const Json index = [&] {
         try {
             return Json::parse(read_file(index_path_));

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/manifest.h"
 #include "engines/tvm_api.h"
 #include "text/mapped_file.h"
 
@@ -12,8 +13,9 @@ namespace lcc {
 
 class TvmWeights {
 public:
-    // Of the target's files in the folder. Throws Error (artifact): a file is missing or damaged.
-    TvmWeights(const tvm::Api& api, const std::string& folder, const std::string& target);
+    // Of the target's files in the folder. Throws Error (artifact): a file is missing or damaged, or
+    // the manifest does not list it.
+    TvmWeights(const tvm::Api& api, const std::string& folder, const Manifest& manifest);
 
     // Those that a function of the library takes, in order; they live as long as this object.
     // Throws Error (artifact) where the index does not have the function.

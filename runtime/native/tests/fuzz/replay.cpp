@@ -14,10 +14,11 @@ int main(int count, char** words) {
         {"manifest", fuzz::manifest},
         {"text_tables", fuzz::text_tables},
         {"state", fuzz::state},
-        {"archive", fuzz::archive}};
+        {"archive", fuzz::archive},
+        {"program", fuzz::program}};
     const auto target = targets.find(count > 1 ? words[1] : "");
     if (target == targets.end()) {
-        std::fprintf(stderr, "usage: replay manifest|text_tables|state|archive FILE ...\n");
+        std::fprintf(stderr, "usage: replay manifest|text_tables|state|archive|program FILE ...\n");
         return 2;
     }
     for (int i = 2; i < count; ++i) {

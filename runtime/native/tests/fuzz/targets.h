@@ -14,6 +14,7 @@ std::string manifest(std::string_view data);
 std::string text_tables(std::string_view data);
 std::string state(std::string_view data);
 std::string archive(std::string_view data);
+std::string program(std::string_view data);  // weights.bin is listed
 
 // The manifest whose states and archives are read.
 Manifest known_manifest();
