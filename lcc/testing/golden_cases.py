@@ -44,6 +44,7 @@ CASES = {
     "states, read again": Case("lfm2", "snapkv"),
     "states, catalyst": Case("qwen3_5_text", "infinipot"),
     "states alone": Case("mamba", "snapkv"),
+    "states, int8": Case("lfm2", "snapkv", {"precision": "int8"}),
     "half cache": Case("phi3", "infinipot", {"kv_precision": "fp16"}),
 }
 

@@ -9,6 +9,7 @@ import pytest
 from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.targets import missing
+from lcc.testing.tiny import save_tiny
 
 ARM = Path(__file__).parents[3] / ".aarch64"
 SITE = ARM / "site"
@@ -52,6 +53,16 @@ def test_it_is_arm_code() -> None:
 def test_the_golden_is_reproduced(lcc_run: list[str], engine: Path, tiny_artifact: Path) -> None:
     output = said(*lcc_run, tiny_artifact, "--golden", "--engine", engine, "--threads", 1)
     assert output == "golden: all numbers are the same\n"
+
+
+def test_the_golden_in_int8(lcc_run: list[str], engine: Path, tmp_path: Path) -> None:
+    """Products of bytes are other instructions there; recurrent layers, too."""
+    save_tiny(tmp_path / "lfm2", "lfm2")
+    cache = CacheConfig(capacity=96, budget=48, chunk_size=16, catalyst_size=8, recent_size=6)
+    config = CompileConfig(cache=cache, policy=PolicyConfig(name="knorm"), precision="int8")
+    compile_model(tmp_path / "lfm2", tmp_path / "m.lcc", config)
+    how = ("--golden", "--engine", engine, "--threads", 1)
+    assert said(*lcc_run, tmp_path / "m.lcc", *how) == "golden: all numbers are the same\n"
 
 
 def test_text_is_answered_as_on_this_machine(

@@ -17,6 +17,7 @@ from lcc.config import CacheConfig, CompileConfig, PolicyConfig
 from lcc.runtime.text.writing import GREEDY
 from lcc.targets import missing
 from lcc.testing.native_session import LibraryError, NativeModel, library_in
+from lcc.testing.tiny import save_tiny
 
 CACHE = CacheConfig(
     capacity=96, budget=48, chunk_size=16, catalyst_size=8, sink_size=4, recent_size=6
@@ -67,6 +68,27 @@ def test_tokens_are_those_of_python(native: NativeModel, artifact: Path, tmp_pat
     assert paths[0].read_bytes() == paths[1].read_bytes()
     one.close()
     other.close()
+
+
+def test_a_hybrid_and_its_states(native: NativeModel, tmp_path: Path) -> None:
+    """Recurrent layers beside one that attends; few programs, for TVM takes its time for each."""
+    save_tiny(tmp_path / "lfm2", "lfm2")
+    config = CompileConfig(target="tvm:cpu", cache=CACHE, policy=PolicyConfig(name="knorm"))
+    compile_model(tmp_path / "lfm2", tmp_path / "m.lcc", config)
+    model = native.library.open(tmp_path / "m.lcc", PACKAGES, threads=2, allow_native=1)
+    model.check_golden()
+    python = lcc.runtime.open(tmp_path / "m.lcc", allow_native=True)
+    session = model.session()
+    model.close()
+    for each in (python, session):
+        each.feed(TEXT)
+    assert session.stats().cycles == len(python.cycles) > 3
+    how: Any = {"eos": [], "max_new_tokens": 24, **GREEDY}
+    assert list(session.ids(TEXT[:9], 24)) == list(python.generate_ids(TEXT[:9], **how))
+    python.save(tmp_path / "state")
+    session.load(tmp_path / "state")
+    assert np.abs(session.logits() - python.next_logits()).max() == 0
+    session.close()
 
 
 def test_sessions_on_several_threads(native: NativeModel) -> None:
@@ -207,6 +229,9 @@ def test_artifacts_that_cannot_run_are_refused(
     )
     said = error(manifest=lambda page: page.update(cpu="pdp-11"))
     assert "lacks any such level: wanted one of cooperlake, x86-64-v4" in said
+    for name in ("weights_tvm_cpu.json", "weights_tvm_cpu.bin"):
+        said = error(manifest=lambda page, name=name: page["files"].pop(name))
+        assert f"LCC_ERROR_ARTIFACT: {changed()}/{name}: the manifest does not list it" in said
     said = error(index=lambda table: table.pop("decode"))
     assert "LCC_ERROR_ARTIFACT: " in said
     assert "weights_tvm_cpu.json: no function decode; compile anew" in said
