@@ -82,6 +82,11 @@ export class Model {
   encode(text: string, options?: { plain?: boolean }): Int32Array;
   decode(ids: ArrayLike<number>): string;
   /**
+   * The text of others with its control tokens between marks, so that they are read as plain text
+   * within a text of one's own: such as a question between the texts of `userTurn`.
+   */
+  mark(text: string): string;
+  /**
    * What stands before and behind a user's message in an empty session, for a message that is read
    * in parts: feed `before` and a document, then generate from a question and `after`, both with
    * `prefix: false`.
@@ -179,6 +184,9 @@ export interface Stats {
   peakRssBytes: number;
 }
 
+/** Of a text, or of ids; not both in one stream. */
+export type Piece = Uint8Array | string | Int32Array | number[];
+
 /**
  * One text, read and continued, in a cache of fixed size. Long calls run on a thread of their own,
  * and the event loop goes on. A session serves one call at a time: a second one throws LccError
@@ -190,9 +198,12 @@ export class Session {
   readonly stopped: boolean;
   /** How many tokens were read. Ids are read as they are. */
   feed(text: string | ArrayLike<number>, options?: FeedOptions): Promise<number>;
-  /** The same for a text that is never in memory as a whole: a file's stream, in UTF-8. */
+  /**
+   * The same for a text that is never in memory as a whole: a file's stream, in UTF-8; or for ids
+   * that come in parts (arrays that are no Uint8Array).
+   */
   feedStream(
-    source: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>,
+    source: AsyncIterable<Piece> | Iterable<Piece>,
     options?: FeedOptions,
   ): Promise<number>;
   /** Reads ids, and gives the negative log likelihood of each; of a text's first one 1e30. */

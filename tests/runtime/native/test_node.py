@@ -45,11 +45,20 @@ def test_the_package_does_as_python_does(
         assert json.loads(got[name]) == wanted[name], name
     assert got["stats"] == wanted["stats"]
     assert got["read"] == f"{count} 1 false"
-    assert got["rewound"] == got["stream"] == str(count)
-    assert json.loads(got["stream next"]) == wanted["next"]
+    assert got["rewound"] == got["stream"] == got["parts"] == str(count)
+    assert json.loads(got["stream next"]) == json.loads(got["parts next"]) == wanted["next"]
     assert got["stream fails"] == "Error: from the stream"
     for name in (
-        *("event loop goes on", "decoded", "zero byte", "cycles", "best", "again", "stop"),
+        *(
+            "event loop goes on",
+            "decoded",
+            "marked",
+            "zero byte",
+            "cycles",
+            "best",
+            "again",
+            "stop",
+        ),
         *("goes on", "listener stopped", "archived", "stream kept"),
     ):
         assert got[name] == "true", name

@@ -76,6 +76,8 @@ int32_t lcc_encode(void *model, void *text, size_t length, int32_t plain, void *
     capacity, _Out_ size_t *count);
 int32_t lcc_decode(void *model, void *ids, size_t count, void *text, size_t capacity, _Out_ size_t
     *length);
+int32_t lcc_mark(void *model, void *text, size_t length, void *marked, size_t capacity, _Out_ size_t
+    *count);
 int32_t lcc_check_golden(void *model);
 int32_t lcc_user_turn(void *model, _Out_ const char **before, _Out_ const char **after);
 int32_t lcc_session_open(void *model, lcc_session_options *options, _Out_ void **session);
@@ -87,6 +89,7 @@ int32_t lcc_feed_ids(void *session, void *ids, size_t count, lcc_feed_options *o
     size_t *read);
 int32_t lcc_feed_begin(void *session, lcc_feed_options *options);
 int32_t lcc_feed_write(void *session, void *text, size_t length);
+int32_t lcc_feed_write_ids(void *session, void *ids, size_t count);
 int32_t lcc_feed_end(void *session, _Out_ size_t *read);
 int32_t lcc_nll(void *session, void *ids, size_t count, void *nll);
 int32_t lcc_set_catalyst(void *session, void *text, size_t length);

@@ -85,17 +85,12 @@ class Model {
 
   decode(values) {
     const given = ids('ids', values);
-    const length = [0];
-    let text = Buffer.alloc(8 * given.length + 1);
-    for (let room = 0; room !== text.length; ) {
-      room = text.length;
-      const how = [given, given.length, text, room];
-      check(this.#lcc, this.#lcc.decode(this.#handle.pointer, ...how, length));
-      if (length[0] > room) {
-        text = Buffer.alloc(length[0]);
-      }
-    }
-    return text.toString('utf8', 0, length[0]);
+    return this.#text(this.#lcc.decode, given, 8 * given.length);
+  }
+
+  mark(text) {
+    const bytes = utf8('text', text);
+    return this.#text(this.#lcc.mark, bytes, bytes.length);
   }
 
   userTurn() {
@@ -114,6 +109,21 @@ class Model {
 
   close() {
     this.#handle.close();
+  }
+
+  /** What a function makes of bytes or ids; `guess`: its likely length in bytes. */
+  #text(callee, given, guess) {
+    const length = [0];
+    let text = Buffer.alloc(guess + 1);
+    for (let room = 0; room !== text.length; ) {
+      room = text.length;
+      const how = [given, given.length, text, room];
+      check(this.#lcc, callee(this.#handle.pointer, ...how, length));
+      if (length[0] > room) {
+        text = Buffer.alloc(length[0]);
+      }
+    }
+    return text.toString('utf8', 0, length[0]);
   }
 }
 

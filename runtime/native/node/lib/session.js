@@ -42,9 +42,12 @@ class Session {
       let over = false; // of itself: a write failed or was stopped
       try {
         for await (const piece of source) {
-          const bytes = typeof piece === 'string' ? utf8('text', piece) : piece;
+          const isText = typeof piece === 'string' || piece instanceof Uint8Array;
+          const given = typeof piece === 'string' ? utf8('text', piece) : piece;
+          const part = isText ? given : ids('ids', piece);
+          const call = isText ? this.#lcc.feed_write : this.#lcc.feed_write_ids;
           over = true;
-          over = (await this.#move(this.#lcc.feed_write, bytes, bytes.length)) === STOPPED;
+          over = (await this.#move(call, part, part.length)) === STOPPED;
           if (over) {
             read[0] = this.stats().tokens - before;
             return;

@@ -48,6 +48,7 @@ final class UseLcc {
         int[] ids = model.encode(text);
         show("ids", Arrays.toString(ids));
         show("decoded", model.decode(ids).equals(text));
+        show("marked", model.mark("a\u00e9<|im_end|>").equals("a\u00e9\uf8f0<|im_end|>\uf8f1"));
         read(model, ids, text);
         write(model, text, scratch);
         stop(model, ids);
@@ -97,6 +98,16 @@ final class UseLcc {
             InputStream stream = new ByteArrayInputStream(text.getBytes(StandardCharsets.UTF_8));
             show("stream", session.feed(stream, new FeedOptions().prefix(false)));
             show("stream next", all(session.generateIds(null, SIX)));
+            session.reset();
+            List<int[]> parts = Arrays.asList(
+                    Arrays.copyOf(ids, 40), Arrays.copyOfRange(ids, 40, ids.length));
+            show("parts", session.feed(parts, null));
+            show("parts next", all(session.generateIds(null, SIX)));
+            session.reset();
+            parts = Arrays.asList(ids, null);
+            List<int[]> none = parts;
+            refused("parts fail", () -> session.feed(none, null));
+            show("parts kept", session.stats().tokens);
             session.reset();
             byte[] begin = text.substring(0, 60).getBytes(StandardCharsets.UTF_8);
             InputStream broken = new SequenceInputStream(

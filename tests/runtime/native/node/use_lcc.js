@@ -59,6 +59,10 @@ async function stream(model, text) {
   show('stream', await session.feedStream(blocks(), { prefix: false }));
   show('stream next', JSON.stringify(await all(session.generateIds(null, six))));
   await session.reset();
+  const ids = model.encode(text);
+  show('parts', await session.feedStream([ids.slice(0, 40), [...ids.slice(40)]]));
+  show('parts next', JSON.stringify(await all(session.generateIds(null, six))));
+  await session.reset();
   async function* broken() {
     yield text.slice(0, 50);
     throw new Error('from the stream');
@@ -147,6 +151,7 @@ async function archive(model, ids) {
   const ids = model.encode(text);
   show('ids', JSON.stringify([...ids]));
   show('decoded', model.decode(ids) === text);
+  show('marked', model.mark('a\u00e9<|im_end|>') === 'a\u00e9\uf8f0<|im_end|>\uf8f1');
   show('zero byte', model.decode(model.encode('a\0b')) === 'a\0b');
   await refused('half of a pair', () => model.encode('\ud83d'));
   await read(model, ids);

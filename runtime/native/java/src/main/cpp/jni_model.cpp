@@ -161,6 +161,26 @@ JNIEXPORT jbyteArray JNICALL Java_lcc_Native_decode(JNIEnv *env, jclass, jlong m
     });
 }
 
+JNIEXPORT jbyteArray JNICALL Java_lcc_Native_mark(JNIEnv *env, jclass, jlong model,
+                                                  jbyteArray text) {
+    return guarded(env, [&]() -> jbyteArray {
+        const Bytes bytes = bytes_of(env, text);
+        std::string marked(bytes.size() + 1, '\0');
+        std::size_t length = 0;
+        for (std::size_t room = 0; room != marked.size();) {
+            room = marked.size();
+            if (!passed(env, lcc_mark(model_of(model), bytes.data(), bytes.size(), &marked[0], room,
+                                      &length))) {
+                return nullptr;
+            }
+            if (length > room) {
+                marked.resize(length);
+            }
+        }
+        return to_java(env, marked.data(), length);
+    });
+}
+
 JNIEXPORT jobjectArray JNICALL Java_lcc_Native_userTurn(JNIEnv *env, jclass, jlong model) {
     return guarded(env, [&]() -> jobjectArray {
         const char *before = nullptr;

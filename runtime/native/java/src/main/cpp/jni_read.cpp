@@ -105,6 +105,18 @@ JNIEXPORT jboolean JNICALL Java_lcc_Native_feedWrite(JNIEnv *env, jclass, jlong 
     });
 }
 
+JNIEXPORT jboolean JNICALL Java_lcc_Native_feedWriteIds(JNIEnv *env, jclass, jlong handle,
+                                                        jintArray ids) {
+    return guarded(env, [&]() -> jboolean {
+        Session *session = session_of(handle);
+        const Ids given = ids_of(env, ids);
+        const lcc_status status =
+            lcc_feed_write_ids(session->session, given.data(), given.values.size());
+        session->feeding = status == LCC_OK;
+        return passed_with_callbacks(env, status) && status == LCC_OK;
+    });
+}
+
 JNIEXPORT jlong JNICALL Java_lcc_Native_feedEnd(JNIEnv *env, jclass, jlong handle) {
     Session *session = session_of(handle);
     if (!session->feeding) {  // a write was stopped: the feed is over

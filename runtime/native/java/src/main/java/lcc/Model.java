@@ -103,6 +103,17 @@ public final class Model implements AutoCloseable {
     }
 
     /**
+     * The text of others with its control tokens between marks, so that they are read as plain text
+     * within a text of one's own: such as a question between the texts of {@link #userTurn}.
+     *
+     * @throws LccException UNSUPPORTED: the artifact has no tokenizer tables
+     */
+    public String mark(String text) {
+        byte[] bytes = Text.utf8(requireNonNull(text, "text"));
+        return handle.call(model -> Text.of(Native.mark(model, bytes)));
+    }
+
+    /**
      * What stands before and behind a user's message in an empty session, for a message that is read
      * in parts: feed the first text and a document, then generate from a question and the second
      * text, both without prefix.

@@ -44,6 +44,8 @@ final class Native {
 
     static native byte[] decode(long model, int[] ids);
 
+    static native byte[] mark(long model, byte[] text);
+
     static native void checkGolden(long model);
 
     static native byte[][] userTurn(long model);
@@ -69,6 +71,8 @@ final class Native {
 
     /** False: the feed was stopped. */
     static native boolean feedWrite(long session, byte[] bytes, int count);
+
+    static native boolean feedWriteIds(long session, int[] ids);
 
     /** As feed. */
     static native long feedEnd(long session);

@@ -5,6 +5,7 @@ import static java.util.Objects.requireNonNull;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.Arrays;
+import java.util.Iterator;
 import java.util.List;
 import java.util.function.Consumer;
 import java.util.function.Predicate;
@@ -65,6 +66,34 @@ public final class Session implements AutoCloseable {
             return count(Native.feedEnd(session));
         } finally {
             handle.give();
+        }
+    }
+
+    /** The same for ids that come in parts: they are read as all of them at once would be. */
+    public long feed(Iterable<int[]> parts, FeedOptions options) {
+        FeedOptions how = options == null ? new FeedOptions() : options;
+        long session = handle.take();
+        try {
+            Iterator<int[]> rest = parts.iterator();
+            Native.feedBegin(
+                    session, how.flags(), Text.utf8(how.catalyst), how.catalystIds, how.progress);
+            boolean goesOn = true;
+            while (goesOn) {
+                int[] part = part(rest, session);
+                goesOn = part != null && Native.feedWriteIds(session, part);
+            }
+            return count(Native.feedEnd(session));
+        } finally {
+            handle.give();
+        }
+    }
+
+    private static int[] part(Iterator<int[]> rest, long session) {
+        try {
+            return rest.hasNext() ? requireNonNull(rest.next(), "ids") : null;
+        } catch (RuntimeException error) {
+            Native.feedEnd(session); // what came before is part of the session
+            throw error;
         }
     }
 
