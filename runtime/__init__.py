@@ -22,6 +22,7 @@ from lcc.artifact.manifest import (
     parse_manifest,
     targets_of,
 )
+from lcc.artifact.replace import being_loaded
 from lcc.errors import ArtifactError, ConfigError, LccError, TargetError, TrustError
 from lcc.runtime.engines.base import Engine
 from lcc.runtime.engines.limits import check_limits, check_memory
@@ -87,13 +88,14 @@ def load(
     check_limits(memory_limit, time_limit)
     how = _How(threads, target, device, mapped, allow_native, memory_limit, time_limit)
     for _ in range(TRIES):
-        before = stamp_of(folder)
-        try:
-            return _load(folder, how, engine, verify, trusted_keys)
-        except ArtifactError as error:
-            same = stamp_of(folder) == before
-            if same and not isinstance(error, ReplacedError):  # else another one came in between
-                raise
+        with being_loaded(folder):
+            before = stamp_of(folder)
+            try:
+                return _load(folder, how, engine, verify, trusted_keys)
+            except ArtifactError as error:
+                same = stamp_of(folder) == before
+                if same and not isinstance(error, ReplacedError):  # else another one came between
+                    raise
     raise ArtifactError(
         f"{folder}: replaced again and again while it was loaded; load it when nothing writes to it"
     )

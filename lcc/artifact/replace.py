@@ -12,11 +12,13 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 EXCHANGE = 2  # of Linux's renameat2, and of macOS's renamex_np
 AT_FDCWD = -100  # paths from the working directory
+LOADS_END, EXCHANGE_ENDS, LOOK_AGAIN = 10.0, 1.0, 0.002  # seconds: two waits at most, and a pause
 
 
 @contextlib.contextmanager
@@ -65,9 +67,16 @@ def put_in_place(folder: Path, new: Path) -> None:
     """Let `new`, a folder of `folder_beside`, be `folder`; what was there lies at `new` then.
 
     Where the system cannot exchange two folders, there is a moment without any; a process that
-    ends in it has left the old one, and the next writer puts it back.
+    ends in it has left the old one, and the next writer puts it back. Loads that have begun
+    (`being_loaded`) are waited for, ten seconds at most.
     """
     _flush(new)
+    with _ours(folder, LOADS_END, shared=False):
+        _put_in_place(folder, new)
+    flush_folder(folder.parent)
+
+
+def _put_in_place(folder: Path, new: Path) -> None:
     if not folder.exists():
         new.rename(folder)
     elif not _exchange(folder, new):
@@ -80,7 +89,29 @@ def put_in_place(folder: Path, new: Path) -> None:
                 old.rename(folder)
             raise
         _remove(old)
-    flush_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def being_loaded(folder: str | Path) -> Iterator[None]:
+    """Within, `put_in_place` leaves a folder where it is, for some seconds at least.
+
+    Nothing is promised: not every system has such locks, and others may write to the folder
+    without them. What is read must still be compared with what it should be.
+    """
+    with _ours(Path(folder), EXCHANGE_ENDS, shared=True):
+        yield
+
+
+@contextlib.contextmanager
+def _ours(path: Path, seconds: float, *, shared: bool) -> Iterator[None]:
+    """Lock what is at a path, or go on without when it cannot be had in so long."""
+    end = time.monotonic() + seconds
+    while True:
+        with _locked(path, shared=shared) as ours:
+            if ours is not False or time.monotonic() > end or not path.exists():
+                yield
+                return
+        time.sleep(LOOK_AGAIN)
 
 
 def flush_folder(folder: Path) -> None:
@@ -156,21 +187,27 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool | None]:
-    """Whether a folder or file is this process's, and no other's; None = the system cannot say."""
+def _locked(path: Path, *, shared: bool = False) -> Iterator[bool | None]:
+    """Whether a folder or file is this process's, and no other's; None = the system cannot say.
+
+    `shared`: others may have it, too, who also share it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield None
         return
     try:
-        number = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe, nobody writes to it
+    except OSError as error:
+        yield False if isinstance(error, FileNotFoundError) else None
         return
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        yield _lock(fcntl.flock, fcntl.LOCK_EX | fcntl.LOCK_NB, number, path)
+        yield _lock(fcntl.flock, how | fcntl.LOCK_NB, number, path)
     finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_UN)  # a child that was forked has this file, too
         os.close(number)
 
 

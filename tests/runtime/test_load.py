@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,32 @@ def test_a_folder_that_is_replaced_while_it_is_loaded_is_loaded_again(
     often = 99
     with pytest.raises(ArtifactError, match=r"m\.lcc: replaced again and again while"):
         lcc.runtime.load(folder, threads=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is locked there")
+def test_what_is_loaded_is_not_replaced_meanwhile(tiny_artifact, monkeypatch):
+    import fcntl
+
+    def lock():
+        """As a writer tries it (`lcc.artifact.replace`)."""
+        number = os.open(tiny_artifact, os.O_RDONLY)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(number)
+
+    load, times = lcc.runtime._load, []
+
+    def looked_at(*arguments):
+        times.append(1)
+        with pytest.raises(BlockingIOError):
+            lock()
+        return load(*arguments)
+
+    monkeypatch.setattr(lcc.runtime, "_load", looked_at)
+    lcc.runtime.load(tiny_artifact, threads=1)
+    assert times == [1]
+    lock()
 
 
 def test_what_is_damaged_is_read_once(tiny_artifact, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A folder takes the place of another in one step, and killed writers leave nothing for long."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lcc.artifact import replace
-from lcc.artifact.replace import folder_beside, put_in_place, write_pieces
+from lcc.artifact.replace import being_loaded, folder_beside, put_in_place, write_pieces
 
 WRITER = """
 import os, signal, sys
@@ -135,3 +136,39 @@ def test_a_file_takes_the_place_of_another(tmp_path: Path) -> None:
         write_pieces(place, failing())
     assert place.read_bytes() == b"one two"
     assert names(place) == ["x"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is locked there")
+def test_a_writer_waits_for_loads(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    write(folder, "old")
+    writer = threading.Thread(target=write, args=(folder, "new"))
+    with being_loaded(folder):
+        with being_loaded(folder):
+            writer.start()
+        writer.join(0.5)
+        assert writer.is_alive()
+        assert (folder / "name").read_text() == "old"
+    writer.join()
+    assert (folder / "name").read_text() == "new"
+    assert names(folder) == ["x"]
+
+
+def test_a_writer_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replace, "LOADS_END", 0.1)
+    write(tmp_path / "x", "old")
+    with being_loaded(tmp_path / "x"):
+        write(tmp_path / "x", "new")
+        assert (tmp_path / "x" / "name").read_text() == "new"
+    assert names(tmp_path / "x") == ["x"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is locked there")
+def test_a_load_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who holds a folder alone, for a pipe that nobody writes to, for a folder to come."""
+    monkeypatch.setattr(replace, "EXCHANGE_ENDS", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with folder_beside(tmp_path / "x") as new:
+        for path in (new, tmp_path / "pipe", tmp_path / "none"):
+            with being_loaded(path):
+                assert path.exists() == (path.name != "none")
