@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+from lcc.artifact.check_counters import INT32
 from lcc.artifact.manifest import Manifest
 from lcc.errors import ConfigError
 from lcc.runtime.engines.base import Engine
@@ -60,7 +61,7 @@ class Model:
             capacity: Slots per KV head, fewer than compiled; None = as compiled.
             budget: Entries that a cycle keeps, likewise.
             chunk_size: Tokens of one step, likewise.
-            seed: Of the numbers that policy `random` draws, 0 or more; None = as compiled.
+            seed: Of the numbers that policy `random` draws, 0 to 2^31 - 1; None = as compiled.
             archive: A file that takes what cycles evict, a row a token; a question brings back
                 what it asks for. None = what is evicted is gone.
             archive_dtype: Of keys and values in a new archive: float16, float32 or int8.
@@ -75,8 +76,8 @@ class Model:
         policy = self.manifest.policy
         if seed is not None and "seed" not in policy.options:
             raise ConfigError(f'seed is {seed}, but policy "{policy.name}" draws no numbers')
-        if seed is not None and seed < 0:
-            raise ConfigError(f"seed is {seed}, wanted 0 or more")
+        if seed is not None and not 0 <= seed <= INT32:
+            raise ConfigError(f"seed is {seed}, wanted 0 to {INT32}")
         asked = {"capacity": capacity, "budget": budget, "chunk_size": chunk_size}
         session = Session(self, self.manifest.cache.lowered(**asked), seed)
         if archive is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
+from lcc.artifact.check_counters import INT32
 from lcc.artifact.check_model import REPLACED
 from lcc.artifact.schedule import BufferSpec, Run, Size, TensorSpec
 from lcc.errors import ArtifactError
@@ -156,6 +157,9 @@ class _Checker:
         if isinstance(what, str):
             if not _is_one_integer(tensor):
                 self.fail(f"{tensor.name} is {list(tensor.shape)}, wanted one number")
+            value = {**self.manifest.counters, **self.manifest.constants}[what]
+            if tensor.dtype == "int32" and value > INT32:
+                self.fail(f"{tensor.name} is an int32, and {what} is {value}")
         elif self.numbers(tensor, what[1]) != 1 and not self.is_fixed(tensor):
             self.fail(f"{tensor.name} is {list(tensor.shape)}, wanted a series of numbers")
 

@@ -15,7 +15,8 @@ def check_span(name: str, value: int) -> None:
         raise ConfigError(f"{name} is {value}, wanted an odd number of slots")
 
 
-def check_size(name: str, value: int) -> None:
-    """Refuse a negative number."""
-    if value < 0:
-        raise ConfigError(f"{name} is {value}, wanted 0 or more")
+def check_size(name: str, value: int, most: int | None = None) -> None:
+    """Refuse a negative number, and one that is larger than `most`."""
+    if value < 0 or (most is not None and value > most):
+        wanted = "0 or more" if most is None else f"0 to {most}"
+        raise ConfigError(f"{name} is {value}, wanted {wanted}")

@@ -17,7 +17,7 @@ class RandomOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_size("seed", self.seed)
+        check_size("seed", self.seed, (1 << 31) - 1)  # programs take an int32
 
 
 class RandomControl(EvictionPolicy):

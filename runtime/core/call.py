@@ -86,7 +86,11 @@ class Call:
             self._runner.bind({t: a for t, a in now.items() if self._bound.get(t) is not a})
             self._bound, self._version = now, self._buffers.version
         for tensor, counter in self._single.items():
-            self._integers[tensor].fill(numbers[counter])
+            try:
+                self._integers[tensor].fill(numbers[counter])
+            except OverflowError:  # what another program has told
+                told = f"{counter} is {numbers[counter]}, wanted a number of 32 bits"
+                raise ArtifactError(f"{tensor}: {told}") from None
         self._runner({view.tensor: view(numbers, self._buffers) for view in self._views})
         for tensor, counter in self._read.items():
             numbers[counter] = int(self._integers[tensor].item())

@@ -52,8 +52,9 @@ def test_sizes_that_cannot_be(make_session, make_artifact):
 
 def test_a_seed_is_told_to_the_programs_whatever_is_forgotten(make_model):
     model = make_model(options={"seed": 3})
-    with pytest.raises(ConfigError, match="seed is -1, wanted 0 or more"):
-        model.session(seed=-1)
+    for seed in (-1, 2**31):
+        with pytest.raises(ConfigError, match=f"seed is {seed}, wanted 0 to 2147483647"):
+            model.session(seed=seed)
     session = model.session(seed=9)
     assert session._executor.counters["seed"] == 9
     session.feed("abc")

@@ -135,6 +135,7 @@ MANIFESTS: dict[str, tuple[Change, bool]] = {
         True,
     ),
     "ids of 8 rows": (page(lambda m: m["buffers"][_ids(m)].update(shape=[8])), True),
+    "seed 2^31": (page(lambda m: m["counters"].update(seed=2**31)), True),
     "catalyst_size 0": (page(lambda m: m["cache"].update(catalyst_size=0)), False),
     "key_0_out updates nothing": (_update("key_0_out", None), True),
     "key_0_out updates value_1": (_update("key_0_out", "value_1"), True),

@@ -179,6 +179,10 @@ BROKEN = {
         {"programs/step/inputs/1/shape": [2, "Q"]},
         r"positions is \[2, 'Q'\], wanted a series of numbers",
     ),
+    "integers of 32 bits": (
+        {"counters/left": 1 << 31},
+        r"run evict.*: left is an int32, and left is 2147483648",
+    ),
     "read input": ({f"{SEE}/read": {"used": "seen"}}, "wanted used to be an output of one integer"),
     "read many": (
         {f"{SEE}/read": {"stays": "seen"}},

@@ -237,6 +237,17 @@ def test_rows_that_a_buffer_does_not_have():
             machine.run()
 
 
+@pytest.mark.parametrize("number", [2**31, 2**53, -(2**31) - 1])
+def test_numbers_of_more_than_32_bits(number):
+    run = Run(run="p", ints={"i": "c"})
+    machine = Machine(Block(do=(run,)), p=([tensor("i", 1, dtype="int32")], []))
+    (seen,) = machine.run()
+    assert seen["i"].tolist() == [7]
+    machine.numbers["c"] = number
+    with pytest.raises(ArtifactError, match=f"i: c is {number}, wanted a number of 32 bits"):
+        machine.run()
+
+
 def test_series_of_integers():
     inputs = [
         tensor("any", 1, "k"),

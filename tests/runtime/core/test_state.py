@@ -143,6 +143,7 @@ COUNTERS = {
     "protected": ({"protected": 4}, CacheError, r"\(4 \+ 1 = 5\) must be smaller than budget"),
     "huge": ({"seen": 1 << 60}, ArtifactError, "counters: seen is"),
     "text": ({"seen": "1"}, ArtifactError, "not a whole state file .Expected `int`, got `str`"),
+    "32 bits": ({"left": 1 << 31}, ArtifactError, "left is 2147483648, wanted -1 to 2147483647"),
     "another": ({"extra": 1}, ArtifactError, "counters: extra is missing, or not of this artifact"),
 }
 
