@@ -13,7 +13,7 @@ from lcc.artifact.manifest import Manifest
 from lcc.artifact.schedule import Block
 from lcc.artifact.session_sizes import LOWERED, lowered_constants
 from lcc.config import BEGINNING_TOKENS, CacheConfig
-from lcc.errors import CacheError, ConfigError
+from lcc.errors import ArtifactError, CacheError, ConfigError
 from lcc.ir.roles import Role
 from lcc.runtime.archive.rows import ArchiveRows
 from lcc.runtime.core.buffers import Buffers
@@ -293,6 +293,12 @@ class Executor:
         if self._schedule.marks:
             self._mark_newest()
         self._change(self._schedule.cycle, catalyst)
+        if self.numbers["used"] > limits.budget:  # reading would ask for another one for ever
+            self.broken = True
+            raise ArtifactError(
+                f"a cycle left {self.numbers['used']} entries, wanted budget ({limits.budget}) at "
+                "most; the schedule is wrong"
+            )
         self._after_cycle()
         return Cycle(self.tokens, before, self.used, time.perf_counter() - begin)
 

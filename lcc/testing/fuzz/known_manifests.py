@@ -31,6 +31,16 @@ def _ids(m: dict[str, Any]) -> int:
     return [spec["name"] for spec in m["buffers"]].index("ids")
 
 
+def _no_evict(m: dict[str, Any]) -> None:
+    cycle = m["schedule"]["cycle"]
+    cycle.remove(next(block for block in cycle if "used" in block.get("set", {})))
+
+
+def _all_left(m: dict[str, Any]) -> None:
+    block = next(block for block in m["schedule"]["cycle"] if "used" in block.get("set", {}))
+    block["set"]["used"] = "tokens"
+
+
 def _layer(**fields: Any) -> Change:
     return page(lambda m: m["model"]["layers"][0].update(fields))
 
@@ -136,6 +146,8 @@ MANIFESTS: dict[str, tuple[Change, bool]] = {
     ),
     "ids of 8 rows": (page(lambda m: m["buffers"][_ids(m)].update(shape=[8])), True),
     "seed 2^31": (page(lambda m: m["counters"].update(seed=2**31)), True),
+    "a cycle that evicts nothing": (page(_no_evict), True),
+    "a cycle that leaves all tokens": (page(_all_left), True),
     "catalyst_size 0": (page(lambda m: m["cache"].update(catalyst_size=0)), False),
     "key_0_out updates nothing": (_update("key_0_out", None), True),
     "key_0_out updates value_1": (_update("key_0_out", "value_1"), True),

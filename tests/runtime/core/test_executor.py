@@ -2,7 +2,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from lcc.errors import CacheError
+from lcc.errors import ArtifactError, CacheError
 
 TEXT = [int(t) for t in np.random.default_rng(5).integers(0, 23, 60)]
 FULL = "the cache is full"
@@ -321,6 +321,24 @@ def test_a_failed_cycle_or_compaction_breaks_the_session(make, program):
             call()
     with pytest.raises(CacheError, match="half-way"):
         executor.rewind(1)
+    executor.reset()
+    executor.read(TEXT[:3])
+
+
+@pytest.mark.parametrize("used", ["used", "tokens", "capacity"])
+def test_a_cycle_that_makes_no_room_is_the_last(make, used):
+    """Else reading would run one after the other, without an end."""
+    executor = make()
+    schedule = executor._schedule
+    *before, evict, after = schedule.cycle
+    changed = msgspec.structs.replace(evict, set=evict.set | {"used": used})
+    executor._schedule = msgspec.structs.replace(schedule, cycle=(*before, changed, after))
+    with pytest.raises(
+        ArtifactError, match=r"a cycle left \d+ entries, wanted budget \(5\) at most"
+    ):
+        feed(executor, TEXT[:20])
+    with pytest.raises(CacheError, match="half-way"):
+        executor.read([1])
     executor.reset()
     executor.read(TEXT[:3])
 

@@ -27,6 +27,12 @@ Cycle Executor::evict(const TokenIds& catalyst, int64_t left) {
         mark_newest();
     }
     change(manifest_.schedule.cycle, catalyst);
+    if (at("used") > sizes_.budget) {  // reading would ask for another one for ever
+        broken_ = true;
+        throw artifact_error("a cycle left " + std::to_string(at("used")) +
+                             " entries, wanted budget (" + std::to_string(sizes_.budget) +
+                             ") at most; the schedule is wrong");
+    }
     after_cycle();
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
     return {tokens(), before, used(), time.count()};
