@@ -173,7 +173,7 @@ class NativeModel:
         self, archive: Path | None = None, dtype: str = "float16", limit: int = 0, **sizes: int
     ) -> "NativeSession":
         """lcc_session_open, with an archive where `archive` is given."""
-        how = SessionOptions(seed=-1, archive_limit=limit, **sizes)
+        how = SessionOptions(**{"seed": -1, "archive_limit": limit} | sizes)
         if archive is not None:
             how.archive_path, how.archive_dtype = str(archive).encode(), dtype.encode()
         session = c_void_p()

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from ctypes import c_int32, c_size_t
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 import lcc.runtime
+from lcc.artifact.folder import write_artifact
 from lcc.artifact.golden import read_golden
+from lcc.artifact.manifest import MANIFEST, Manifest, read_manifest
 from lcc.runtime.session import Session
 from lcc.testing import golden_damage
+from lcc.testing.fuzz.of_sessions import StateFile
 from lcc.testing.golden_cases import CASES, Artifacts
 from lcc.testing.native_library import onnx_runtime_library
 from lcc.testing.native_session import DONE, GenerateOptions, Library, LibraryError, NativeSession
@@ -189,6 +193,21 @@ def test_a_damaged_state_is_refused_and_nothing_changes(
     native.close()
 
 
+def test_a_seed_of_more_than_32_bits_is_refused(both: Callable[..., tuple], tmp_path: Path) -> None:
+    python, native = both("consensus")
+    python.feed(IDS[:30])
+    for seed in (2**31 - 1, 2**31):
+        python.save(tmp_path / "state")
+        state = StateFile((tmp_path / "state").read_bytes())
+        state.page["counters"]["seed"] = seed
+        (tmp_path / "state").write_bytes(state.bytes())
+        if seed < 2**31:
+            native.load(tmp_path / "state")
+    with pytest.raises(LibraryError, match="seed is 2147483648, wanted -1 to 2147483647"):
+        native.load(tmp_path / "state")
+    native.close()
+
+
 def test_another_artifacts_state_is_refused(both: Callable[..., tuple], tmp_path: Path) -> None:
     python, native = both("consensus")
     other, _ = both("locret")
@@ -267,6 +286,8 @@ def test_lower_sizes(both: Callable[..., tuple]) -> None:
         ({"capacity": 97}, "capacity is 97, the artifact was compiled for 96"),
         ({"budget": 39, "capacity": 70}, "exceeds capacity"),
         ({"budget": 11}, "must be smaller than budget"),
+        ({"seed": 2**31}, "seed is 2147483648, wanted 0 to 2147483647"),
+        ({"seed": -2}, "seed is -2, wanted 0 to 2147483647"),
     ],
 )
 def test_sizes_that_cannot_be(
@@ -379,6 +400,35 @@ def test_a_file_that_is_replaced_while_it_is_loaded(
     result = run(folder, "--golden", engine=engine)
     assert result.returncode == 1
     assert "weights.bin: replaced while the artifact was loaded" in result.stderr
+
+
+def test_writers_wait_for_a_load(
+    golden_artifact: Artifacts, library: Library, tmp_path: Path
+) -> None:
+    """Each load is of a whole one, while another thread writes it again and again."""
+    source, folder, stop = golden_artifact("consensus"), tmp_path / "model.lcc", threading.Event()
+    written = []
+
+    def fill(new: Path) -> Manifest:
+        for path in source.iterdir():
+            if path.name != MANIFEST:
+                shutil.copyfile(path, new / path.name)
+        return read_manifest(source)
+
+    def write() -> None:
+        while not stop.is_set():
+            written.append(write_artifact(folder, fill))
+
+    write_artifact(folder, fill)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            library.open(folder, onnx_runtime_library(), threads=1).close()
+    finally:
+        stop.set()
+        writer.join()
+    assert len(written) > 3
 
 
 def test_an_engine_that_is_none_is_named(golden_artifact: Artifacts, run: Run) -> None:

@@ -1,6 +1,7 @@
 // The functions of lcc.h that concern sessions, but for reading and writing.
 
 #include <algorithm>
+#include <cstdint>
 
 #include "api/handles.h"
 #include "core/peak_memory.h"
@@ -47,8 +48,9 @@ lcc_status lcc_session_open(lcc_model* model, const lcc_session_options* options
         const auto given = options_of(options, lcc_session_options_init, "lcc_session_options");
         SessionOptions how;
         how.sizes = {given.capacity, given.budget, given.chunk_size};
-        if (given.seed < -1) {
-            throw config_error("seed is " + std::to_string(given.seed) + ", wanted 0 or more");
+        if (given.seed < -1 || given.seed > INT32_MAX) {  // programs take a number of 32 bits
+            throw config_error("seed is " + std::to_string(given.seed) + ", wanted 0 to " +
+                               std::to_string(INT32_MAX));
         }
         if (given.seed >= 0) {
             how.seed = given.seed;

@@ -1,5 +1,7 @@
 // Constants and counters: those of a manifest, and those of a saved state.
 
+#include <cstdint>
+
 #include "artifact/check.h"
 
 namespace lcc {
@@ -43,7 +45,7 @@ void check_numbers(const Manifest& manifest) {
                                                    ", wanted -1 or more, at most 2**53");
     }
     for (const auto& [name, value] : counters) {
-        require(value >= -1 && value <= (name == "seed" ? LARGEST : cache.capacity),
+        require(value >= -1 && value <= (name == "seed" ? INT32_MAX : cache.capacity),
               "counters: " + name + " is " + std::to_string(value) +
                   " at first, wanted -1 or more, at most the capacity");
     }
@@ -73,6 +75,9 @@ void check_counters(const Manifest& manifest, const Numbers& constants, const Nu
     range("state", -1, (rows.named() ? constants.at(rows.name) : rows.number) - 1);
     range("protected", 0, used);
     range("known", 0, used);
+    if (counters.count("seed") != 0) {
+        range("seed", -1, INT32_MAX);  // programs take a number of 32 bits
+    }
 }
 
 }  // namespace lcc

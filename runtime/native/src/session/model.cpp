@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "artifact/being_loaded.h"
 #include "artifact/folder.h"
 #include "core/error.h"
 #include "core/resident.h"
@@ -77,6 +78,7 @@ std::shared_ptr<Model> open_model(const std::string& folder, const ModelOptions&
     }
     auto model = std::make_shared<Model>();
     model->folder = folder;
+    const BeingLoaded held(folder);
     const Manifest whole = read_manifest(folder);
     const Stamps stamps = verify_files(folder, whole, options.hashes);
     choose(*model, whole, options);
