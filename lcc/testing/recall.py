@@ -59,22 +59,29 @@ def choose(
     budget: int,
     stay: Sequence[int],
     newest: int,
+    floor: float = 0.0,
 ) -> list[int]:
     """Token positions of what comes back, ascending.
 
     stay        positions of what stays where it is, which takes of the budget
     newest      rows from this position on come back whatever was paid to them
+    floor       no other sentence comes back that is worth less than this share of the best one
 
     Sentences by the mean of what was paid to their rows, the newest rows first where they tie.
     """
     sums: dict[int, list[float]] = {}
     for row, vote in zip(rows, paid, strict=True):
         sums.setdefault(row.sentence, []).append(vote)
-    left = [row for row in rows if row.position not in set(stay)]
+    mean = {sentence: math.fsum(each) / len(each) for sentence, each in sums.items()}
+    least = floor * max(mean.values())
+    left = [
+        row
+        for row in rows
+        if row.position not in set(stay) and (row.position >= newest or mean[row.sentence] >= least)
+    ]
 
     def worth(row: Archived) -> tuple[bool, float, int]:
-        of_sentence = sums[row.sentence]
-        return row.position >= newest, math.fsum(of_sentence) / len(of_sentence), row.position
+        return row.position >= newest, mean[row.sentence], row.position
 
     best = sorted(left, key=worth, reverse=True)[: max(0, budget - len(stay))]
     return sorted(row.position for row in best)

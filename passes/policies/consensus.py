@@ -24,14 +24,18 @@ class ConsensusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 or 0 with retaining heads
     catalyst    text run over the full cache to read how it attends; the word "beginning" = the
                 first 32 tokens of the very text being read, where prompts say what they want
+    recall_floor    a recall brings back no sentence that the question pays less than this share of
+                what it pays the best one; 0 = as many as the budget holds
     """
 
     nll_weight: float | None = None
     catalyst: str = BEGINNING
+    recall_floor: float = 0.02
 
     def __post_init__(self) -> None:
         if self.nll_weight is not None:
             check_share("nll_weight", self.nll_weight)
+        check_share("recall_floor", self.recall_floor)
 
 
 class Consensus(EvictionPolicy):

@@ -16,6 +16,7 @@ from lcc.passes.programs.archive import archive_program, leave_program
 from lcc.passes.programs.evict import Protection
 from lcc.passes.programs.recall import (
     Attend,
+    Choose,
     PutBack,
     Vote,
     attend_program,
@@ -69,7 +70,8 @@ def with_archive(
     sizes = Protection(cache.sink_size, cache.recent_size, policy.tail_size)
     shape = {"capacity": cache.capacity, "budget": cache.budget, "kv_heads": first.kv_heads}
     made.once(("leave",), lambda _: leave_program(policy, sizes, **shape))
-    made.once(("choose",), lambda _: choose_program(sizes, **shape))
+    choose = Choose(sizes, getattr(policy.options, "recall_floor", 0.0))
+    made.once(("choose",), lambda _: choose_program(choose, **shape))
     voting = voters(layers)
     count = voting[0], sum(layers[i].kv_heads for i in voting)
     named = []

@@ -127,6 +127,9 @@ class Vote(Ask):
 class Choose(nn.Module):
     """The rows of the sentences that a question pays most, whole, up to the budget.
 
+    floor   a sentence that is worth less than this share of the best one stays away: what is asked
+            for does not come back among noise. 0 = the budget is filled
+
     votes, position, sentence   [N] float32, int64, float32     of all rows of the archive
     by_token        [T] float32         zeros, one a token of the text
     token_position  [Hkv, S] int64      of the cache as it is
@@ -143,9 +146,9 @@ class Choose(nn.Module):
     A sentence is worth the mean vote of its rows. The newest tokens always come back.
     """
 
-    def __init__(self, protection: Protection) -> None:
+    def __init__(self, protection: Protection, floor: float = 0.0) -> None:
         super().__init__()
-        self.protection = protection
+        self.protection, self.floor = protection, floor
 
     def forward(
         self,
@@ -173,8 +176,9 @@ class Choose(nn.Module):
         held = torch.where(slot < first, held, 0)
         stays = by_token.scatter_add(0, held, (slot < first).float()).index_select(0, position) > 0
         recent = position >= tokens_read - self.protection.recent_size
-        rank = rank.masked_fill(recent, torch.inf).masked_fill(stays, -torch.inf)
-        count = torch.minimum((budget - first).clamp(min=0), (~stays).sum(0, keepdim=True))
+        comes = ~stays & (recent | (rank >= self.floor * rank.max()))
+        rank = rank.masked_fill(recent, torch.inf).masked_fill(~comes, -torch.inf)
+        count = torch.minimum((budget - first).clamp(min=0), comes.sum(0, keepdim=True))
         here = by_token.scatter_add(0, position, torch.ones_like(votes)) > 0
         in_order = torch.where(here, by_token.scatter_add(0, position, rank), -torch.inf)
         # In the order of tokens: of rows that tie the newer are taken.
@@ -276,7 +280,7 @@ def _asked(query_heads: int, kv_heads: int, head_size: int) -> tuple[list[Input]
     return [queries, keys], Input(Port("total", Role.ARCHIVED), torch.zeros(8, query_heads), _ROWS)
 
 
-def choose_program(protection: Protection, *, kv_heads: int, capacity: int, budget: int) -> Program:
+def choose_program(choose: Choose, *, kv_heads: int, capacity: int, budget: int) -> Program:
     """Export `Choose`; sizes are those to trace with, it takes any others."""
     least = budget + 8
     archived = {0: ("archived", torch.export.Dim("archived", min=1))}
@@ -305,7 +309,7 @@ def choose_program(protection: Protection, *, kv_heads: int, capacity: int, budg
         Port("rows", Role.KEPT),
         *(Port(each, Role.COUNTER) for each in ("count", "first", "held")),
     ]
-    return export(Choose(protection), ("choose",), inputs, outputs)
+    return export(choose, ("choose",), inputs, outputs)
 
 
 def put_back_program(
