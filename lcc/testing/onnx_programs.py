@@ -1,4 +1,4 @@
-"""ONNX programs that name files or work without bounds, to be refused."""
+"""ONNX programs that name files, work without bounds or tell numbers too large, to be refused."""
 
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,57 @@ WORK = {
     ),
     "functions": function(numpy_helper.from_array(np.ones(1))).SerializeToString(),
     "training": trained(numpy_helper.from_array(np.ones(1))).SerializeToString(),
+}
+
+
+def told(kind: str, **numbers: Any) -> bytes:
+    """A program with an operator that is told numbers."""
+    return helper.make_model(
+        graph(helper.make_node(kind, [], ["y"], **numbers))
+    ).SerializeToString()
+
+
+def split(outputs: int, *numbers: int) -> bytes:
+    """A Split that is told how many outputs it has."""
+    named = {"num_outputs": numbers[0] if len(numbers) == 1 else list(numbers)}
+    node = helper.make_node("Split", ["x"], [f"y{i}" for i in range(outputs)], **named)
+    return helper.make_model(graph(node)).SerializeToString()
+
+
+def packed(*numbers: int) -> bytes:
+    """The same, several numbers as one field of bytes."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return varint(8 * number + 2) + varint(len(data)) + data
+
+    attribute = field(1, b"heads") + field(8, b"".join(map(varint, numbers)))
+    return field(7, field(1, field(5, attribute) + field(4, b"Own")))
+
+
+WIDE = {
+    "2^31": told("Own", heads=2**31),
+    "2^63 - 1": told("Own", heads=2**63 - 1),
+    "less than -2^31": told("Own", heads=-(2**31) - 1),
+    "one of several": told("Own", heads=[1, 2**40, 1]),
+    "one of several together": packed(1, 2**40),
+    "in a loop": loop(
+        *("count", "", "v"),
+        nodes=SIZE,
+        body=graph(helper.make_node("Own", [], ["y"], heads=2**32)),
+    ),
+}
+SPLITS = {
+    "more outputs": split(3, 2),
+    "fewer outputs": split(1, 2),
+    "two numbers": split(3, 3, 2),
+    "a negative number": split(2, -1),
+}
+NARROW = {
+    "a split": split(3, 3),
+    "32 bits": told("Own", heads=2**31 - 1, others=[-(2**31), -1, 0], share=1e30),
+    "32 bits together": packed(1, 2**31 - 1),
+    "a constant": told("Constant", value_int=2**40),
+    "constants": told("Constant", value_ints=[2**40, -(2**40)]),
 }
 
 

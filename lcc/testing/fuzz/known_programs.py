@@ -183,7 +183,34 @@ def _head(change: Callable[[Any], None]) -> Change:
     return _edited("head.onnx", change)
 
 
+def _told(name: str, kind: str, attribute: str, number: int) -> Change:
+    """Another number for all operators of a kind."""
+
+    def change(model: Any) -> None:
+        found = [a for n in model.graph.node if n.op_type == kind for a in n.attribute]
+        found = [each for each in found if each.name == attribute]
+        assert found, (name, kind, attribute)
+        for each in found:
+            each.i = number
+
+    return _edited(name, change)
+
+
+def _rows_behind(mutant: Mutant) -> None:
+    """What is to be brought back from an archive is counted from its other end."""
+    _told("evict_0.onnx", "CumSum", "reverse", 1)(mutant)
+
+
 PROGRAMS: dict[str, tuple[Change, bool]] = {
+    **{
+        f"{attribute} {number}": (
+            _told("step.onnx", "GroupQueryAttention", attribute, number),
+            True,
+        )
+        for attribute in ("num_heads", "kv_num_heads")
+        for number in (2**32, 2**40)
+    },
+    "rows that an archive does not have": (_rows_behind, False),
     "weights above the folder": (_with("../secret.bin", lambda *_: None), True),
     "weights by a whole path": (
         lambda mutant: _with(_secret(mutant), lambda *_: None)(mutant),

@@ -15,9 +15,12 @@ from lcc.artifact.manifest import manifest_bytes, read_manifest
 from lcc.errors import ArtifactError
 from lcc.runtime.engines.onnx_file import check_locations, check_program
 from lcc.testing.onnx_programs import (
+    NARROW,
     ORT_FORMAT,
     PLACES,
     SIZE,
+    SPLITS,
+    WIDE,
     WORK,
     cut_number,
     graph,
@@ -112,6 +115,23 @@ def test_bytes_that_are_a_program_of_ort_format_too() -> None:
 def test_work_without_bounds_is_refused(name: str) -> None:
     with pytest.raises(ArtifactError, match=r"runs a graph|graphs in graphs|functions or training"):
         check_program(WORK[name], ())
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_numbers_of_more_than_32_bits_are_refused(name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"^Own is told a number of more than 32 bits$"):
+        check_program(WIDE[name], ())
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_is_told_how_many_outputs_it_has(name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"^Split has \d outputs, and is told another number"):
+        check_program(SPLITS[name], ())
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_numbers_of_32_bits_and_those_of_tensors_are_not(name: str) -> None:
+    check_program(NARROW[name], ())
 
 
 def test_a_loop_over_a_tensor_is_not() -> None:

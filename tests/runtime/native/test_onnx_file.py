@@ -12,9 +12,12 @@ from lcc.artifact.manifest import manifest_bytes, read_manifest
 from lcc.errors import ArtifactError
 from lcc.runtime.engines.onnx_file import check_program
 from lcc.testing.onnx_programs import (
+    NARROW,
     ORT_FORMAT,
     PLACES,
     SIZE,
+    SPLITS,
+    WIDE,
     WORK,
     cut_number,
     graph,
@@ -53,6 +56,9 @@ def test_the_same_programs_are_refused_as_in_python(native_build: Path, tmp_path
         *(make(named(name)).SerializeToString() for make in PLACES.values() for name in
           ("weights.bin", "other.bin", "../weights.bin", "*/_ORT_MEM_ADDR_/*", "")),
         *WORK.values(),
+        *WIDE.values(),
+        *SPLITS.values(),
+        *NARROW.values(),
         loop("count", "", "v", nodes=SIZE),
         loop("count", "always", "v", nodes=SIZE),
         ORT_FORMAT,

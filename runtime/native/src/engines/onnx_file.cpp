@@ -1,5 +1,6 @@
 #include "engines/onnx_file.h"
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -35,8 +36,9 @@ public:
         number = static_cast<uint32_t>(tag >> 3);
         inside = {};
         holds_bytes = (tag & 7) == 2;
+        holds_number = (tag & 7) == 0;
         switch (tag & 7) {
-            case 0: varint(); break;
+            case 0: value = varint(); break;
             case 1: take(8); break;
             case 2: inside = take(varint()); break;
             case 5: take(4); break;
@@ -46,10 +48,12 @@ public:
     }
 
     uint32_t number = 0;
-    bool holds_bytes = false;  // else it is a number
+    bool holds_bytes = false, holds_number = false;  // else it is a float
     Bytes inside;
+    uint64_t value = 0;
 
-private:
+    bool at_end() const { return rest_.empty(); }
+
     uint64_t varint() {
         uint64_t value = 0;
         for (size_t i = 0; i < rest_.size() && i < 10; ++i) {
@@ -63,6 +67,7 @@ private:
         throw artifact_error(CUT);
     }
 
+private:
     Bytes take(uint64_t size) {
         if (size > rest_.size()) {
             throw artifact_error(CUT);
@@ -178,7 +183,37 @@ void check_locations(Bytes message, Message kind, const Listed& listed, int dept
 struct Node {
     Bytes kind;
     std::vector<Bytes> inputs, outputs, graphs;
+    bool wide = false;  // it is told a number of more than 32 bits
+    std::vector<std::vector<uint64_t>> num_outputs;  // what attributes of this name say
 };
+
+// Whether a number of 64 bits, with its sign in two's complement, is more than an int32.
+bool is_wide(uint64_t number) {
+    return number >= uint64_t{1} << 31 && number < ~uint64_t{0} - 0x7fffffff;
+}
+
+// The graphs and whole numbers of an attribute; several numbers come one by one or together.
+void read_attribute(Bytes message, Node& node) {
+    std::vector<uint64_t> told;
+    bool counts_outputs = false;
+    for (FieldReader part(message); part.next();) {
+        if (part.holds_bytes && (part.number == 6 || part.number == 11)) {
+            node.graphs.push_back(part.inside);
+        } else if (part.holds_number && (part.number == 3 || part.number == 8)) {
+            told.push_back(part.value);
+        } else if (part.holds_bytes && part.number == 8) {
+            for (FieldReader numbers(part.inside); !numbers.at_end();) {
+                told.push_back(numbers.varint());
+            }
+        } else if (part.holds_bytes && part.number == 1) {
+            counts_outputs = counts_outputs || part.inside == "num_outputs";
+        }
+    }
+    node.wide = node.wide || std::any_of(told.begin(), told.end(), is_wide);
+    if (counts_outputs) {
+        node.num_outputs.push_back(std::move(told));
+    }
+}
 
 Node read_node(Bytes message) {
     Node node;
@@ -190,13 +225,7 @@ Node read_node(Bytes message) {
             case 1: node.inputs.push_back(part.inside); break;
             case 2: node.outputs.push_back(part.inside); break;
             case 4: node.kind = part.inside; break;
-            case 5:
-                for (FieldReader value(part.inside); value.next();) {
-                    if (value.holds_bytes && (value.number == 6 || value.number == 11)) {
-                        node.graphs.push_back(value.inside);
-                    }
-                }
-                break;
+            case 5: read_attribute(part.inside, node); break;
             default: break;
         }
     }
@@ -212,6 +241,17 @@ void check_graph(Bytes graph, bool inner) {
             continue;
         }
         Node node = read_node(field.inside);
+        if (node.wide && node.kind != "Constant") {  // that one's numbers are a tensor's
+            throw artifact_error(shown(node.kind.substr(0, 40)) +
+                                 " is told a number of more than 32 bits");
+        }
+        for (const std::vector<uint64_t>& told : node.num_outputs) {
+            // ONNX Runtime ends the process where a Split has more.
+            if (node.kind == "Split" && told != std::vector<uint64_t>{node.outputs.size()}) {
+                throw artifact_error("Split has " + std::to_string(node.outputs.size()) +
+                                     " outputs, and is told another number of them");
+            }
+        }
         if (node.kind == "Size") {
             sizes.insert(node.outputs.begin(), node.outputs.end());
         }
