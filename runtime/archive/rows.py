@@ -133,12 +133,16 @@ class ArchiveRows:
         return self.archive.length
 
     def read(self, column: str, first: int, out: np.ndarray) -> None:
-        """Copy rows from `first` on, as many as there is room for."""
+        """Copy rows from `first` on, as many as `out` has; ArchiveError where one is not here."""
+        if len(out):
+            self._check(first, first + len(out) - 1)
         for block, row, place, count in self._parts(first, len(out)):
             out[place : place + count] = self._of_block(block, column, slice(row, row + count))
 
     def take(self, column: str, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy these rows."""
+        """Copy these rows; ArchiveError where one is not here: programs choose them."""
+        if rows.size:
+            self._check(int(rows.min()), int(rows.max()))
         begins = self._first_rows()
         of_block = np.searchsorted(begins, rows, side="right") - 1
         for number in np.unique(of_block):
@@ -191,6 +195,12 @@ class ArchiveRows:
             )
         self.known = True
         return held
+
+    def _check(self, first: int, last: int) -> None:
+        if not 0 <= first <= last < self.archive.length:
+            raise ArchiveError(
+                f"{self.archive.path}: rows {first} .. {last} of {self.archive.length}"
+            )
 
     def _of_block(self, block: int, column: str, rows: slice | np.ndarray) -> np.ndarray:
         """These rows of a block, as floats where they are keys or values."""
