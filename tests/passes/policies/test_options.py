@@ -45,6 +45,7 @@ def test_unknown_policy_lists_the_names() -> None:
         ("infinipot", {"alpha": -0.1}, "alpha is -0.1, wanted 0 to 1"),
         ("locret", {"alpha": 2}, "policy locret: alpha is 2.0, wanted 0 to 1"),
         ("consensus", {"nll_weight": 1.01}, "nll_weight is 1.01, wanted 0 to 1"),
+        ("consensus", {"recall_floor": -0.1}, "recall_floor is -0.1, wanted 0 to 1"),
         ("infinipot", {"attention_span": 4}, "attention_span is 4, wanted an odd number"),
         ("infinipot", {"nll_span": -1}, "nll_span is -1, wanted an odd number"),
         ("snapkv", {"attention_span": 0}, "attention_span is 0, wanted an odd number"),
@@ -74,8 +75,16 @@ def test_every_policy_has_options_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "in_force"),
     [
-        ("consensus", {}, {"nll_weight": 0.25, "catalyst": "beginning"}),
-        ("consensus", {"nll_weight": 0}, {"nll_weight": 0.0, "catalyst": "beginning"}),
+        (
+            "consensus",
+            {},
+            {"nll_weight": 0.25, "catalyst": "beginning", "recall_floor": 0.02},
+        ),
+        (
+            "consensus",
+            {"nll_weight": 0, "recall_floor": 0},
+            {"nll_weight": 0.0, "catalyst": "beginning", "recall_floor": 0.0},
+        ),
         ("snapkv", {}, {"attention_span": 41}),
         ("random", {"seed": 3}, {"seed": 3}),
         ("h2o", {}, {}),
