@@ -227,7 +227,7 @@ class TvmRunner:
         with self._lock:
             try:
                 results = self._function(*args, *self._weights)
-            except RuntimeError as error:  # a kernel refuses
+            except Exception as error:  # a kernel refuses, with an error of any type
                 line = str(error).strip().splitlines()[-1]
                 raise CacheError(f"{self._entry.file}: {line}") from error
         for name, place in self._places.items():

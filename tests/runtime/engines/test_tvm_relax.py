@@ -314,6 +314,24 @@ def test_mistakes_are_named(engine: TvmEngine) -> None:
             runner(feeds | {"used": np.array([used], np.int32)})
 
 
+@pytest.mark.parametrize("kind", [ValueError, TypeError, IndexError, RuntimeError])
+def test_what_a_kernel_refuses_is_named(
+    engine: TvmEngine, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """TVM's errors are of many types: of an index of weights with other shapes, a ValueError."""
+
+    def refuse(*_: object) -> None:
+        raise kind("Traceback of C++\n  expected to be compact array")
+
+    runner = engine.runner("prefill_chunk")
+    runner.bind({name: zeros([1, HKV, 8, D]) for name in ("key_0", "value_0")})
+    monkeypatch.setattr(runner, "_function", refuse)
+    with pytest.raises(
+        CacheError, match=r"^programs_[0-9a-f]+\.so:   expected to be compact array$"
+    ):
+        runner({"x": drawn(1, 3, HQ * D), "used": np.array([0], np.int32)})
+
+
 def test_files_and_machines_that_cannot_be(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
