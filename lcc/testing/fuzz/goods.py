@@ -44,23 +44,33 @@ ARTIFACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def make(folder: Path, kinds: Sequence[str]) -> None:
     """Compile and write what of the kinds is not there yet; takes minutes."""
-    from lcc.compile import compile_model
-    from lcc.testing.tiny import save_tiny
-
-    models = folder / "models"
-    for name, (architecture, policy, more) in ARTIFACTS.items():
+    for name in ARTIFACTS:
         output = folder / f"{name}.lcc"
         if not output.exists() and not {"artifact", "golden", "state", "archive"}.isdisjoint(kinds):
-            if not (models / architecture).exists():
-                save_tiny(models / architecture, architecture)
-            config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy), **more)
-            compile_model(models / architecture, output, config)
+            _compile(name, folder / "models", output)
     if "checkpoint" in kinds:
         for architecture in ("llama", "gemma3_text"):
-            if not (folder / "checkpoints" / architecture).exists():
-                save_tiny(folder / "checkpoints" / architecture, architecture)
+            _save(folder / "checkpoints" / architecture)
     if "gguf" in kinds and not (folder / "ggufs").exists():
         _write_gguf(folder / "ggufs")
+
+
+def _compile(name: str, models: Path, output: Path) -> None:
+    """Here PyTorch is imported: children of a process that has it take twice as long to fork."""
+    from lcc.compile import compile_model
+
+    architecture, policy, more = ARTIFACTS[name]
+    config = CompileConfig(cache=CACHE, policy=PolicyConfig(name=policy), **more)
+    compile_model(_save(models / architecture), output, config)
+
+
+def _save(place: Path) -> Path:
+    """A model of the architecture that the folder is named after, unless it is there."""
+    from lcc.testing.tiny import save_tiny
+
+    if not place.exists():
+        save_tiny(place, place.name)
+    return place
 
 
 def _write_gguf(folder: Path) -> None:
@@ -97,9 +107,9 @@ class Goods:
                 own = scratch / "good" / path.name  # other runs may link to the files, too
                 shutil.copytree(path, own, dirs_exist_ok=True)
                 self.artifacts.append(own)
+        found = {"gguf": folder.glob("ggufs/*.gguf"), "checkpoint": folder.glob("checkpoints/*")}
         self.sources = {
-            "gguf": sorted((folder / "ggufs").glob("*.gguf")),
-            "checkpoint": sorted((folder / "checkpoints").glob("*")),
+            kind: sorted(paths) if kind in kinds else [] for kind, paths in found.items()
         }
         self.states: list[tuple[Path, Path, Path | None]] = []
         self.wanted: dict[Any, Any] = {}
