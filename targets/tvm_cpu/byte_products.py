@@ -16,6 +16,7 @@ import numpy as np
 
 from lcc.targets.low_bits import columns_of_8_bits
 from lcc.targets.tvm_cpu.byte_dot import dot
+from lcc.targets.tvm_cpu.column_tiles import ColumnTiles
 from lcc.targets.tvm_cpu.rows import FEW
 from lcc.targets.tvm_cpu.tir import (
     Tiles,
@@ -131,40 +132,29 @@ def linear(
     bias        [N]
     out         [1, .., M, N] float32
     fine        as of `round_rows`; the second rows of x are read where M is 1
-
-    As `matmul.linear`: threads share the tiles of columns, a tile of weights is read once from
-    memory; rows are taken `tiles.rows` at a time, the rest of them singly.
     """
     T, one, zero = script(), (1,) * (rank - 2), (0,) * (rank - 2)
     lanes, width, words = tiles.lanes, tiles.byte_columns, ceil(k / WORD)
-    whole = n // width
     with kernel(f"linear_bytes_{n}_{k}{'_fine' if fine else ''}") as made:
         m, each = T.int64(), 2 if fine else 1
         x = parameter("x", (*one, each * m, words + _MORE), "int32")
         w = parameter("w", packed_shape(n, k, tiles), "int32")
         b = parameter("b", (n,)) if bias else None
         out = parameter("out", (*one, m, n))
+        loops = ColumnTiles(out, b, n=n, width=width, lanes=lanes)
 
-        def put(parts: list, row: Any, tile: Any, edge: Any) -> None:
+        def put(parts: list, row: Any, tile: Any) -> None:
             """A row of the result: of sums and the rows of x that they are of."""
             scales = [T.reinterpret("float32", x[(*zero, source, words)]) for _, source in parts]
             scales = [fill(T.bind(each), lanes) for each in scales]
-            for column in range(0, width, lanes):
-                here, place, value = span(column, lanes), tile * width + column, fill(0.0, lanes)
+
+            def value(column: int) -> Any:
+                here, total = span(column, lanes), fill(0.0, lanes)
                 for (sums, _), scale in zip(parts, scales, strict=True):
-                    value = value + T.cast(sums[here], f"float32x{lanes}") * scale
-                value = value * T.reinterpret(f"float32x{lanes}", w[tile, words, here])
-                if edge is not None:
-                    store(edge, [here], value)
-                    continue
-                if b is not None:
-                    value = value + b[span(place, lanes)]
-                store(out, [*zero, row, span(place, lanes)], value)
-            if edge is not None:
-                with T.serial(0, n % width) as c:
-                    place = whole * width + c
-                    value = edge[c] if b is None else edge[c] + b[place]
-                    store(out, [*zero, row, place], value)
+                    total = total + T.cast(sums[here], f"float32x{lanes}") * scale
+                return total * T.reinterpret(f"float32x{lanes}", w[tile, words, here])
+
+            loops.put([*zero, row], tile, value)
 
         def product(parts: list, tile: Any) -> None:
             for sums, source in parts:
@@ -178,36 +168,27 @@ def linear(
                         here = span(column, lanes)
                         store(sums, [here], dot(sums[here], w[tile, word, here], four, tiles))
 
-        def rows_from(first: Any, registers: list, tile: Any, edge: Any) -> None:
-            parts = [(sums, each * (first + i)) for i, sums in enumerate(registers)]
-            product(parts, tile)
-            for i, part in enumerate(parts):
-                put([part], first + i, tile, edge)
-
-        def several_rows(registers: list, tile: Any, edge: Any) -> None:
-            with T.serial(0, m // tiles.rows) as group:
-                rows_from(group * tiles.rows, registers, tile, edge)
-            with T.serial(0, m % tiles.rows) as row:
-                rows_from(m // tiles.rows * tiles.rows + row, registers[:1], tile, edge)
-
-        def column_tile(tile: Any, edge: Any) -> None:
+        def column_tile(tile: Any) -> None:
             registers = [T.alloc_buffer((width,), "int32") for _ in range(tiles.rows)]
+
+            def several_rows(count: int, first: Any) -> None:
+                parts = [(registers[i], each * (first + i)) for i in range(count)]
+                product(parts, tile)
+                for i, part in enumerate(parts):
+                    put([part], first + i, tile)
+
             if not fine:
-                several_rows(registers, tile, edge)
+                loops.rows(m, tiles.rows, several_rows)
                 return
             with T.If(m == 1):
                 with T.Then():
                     both = [(registers[0], 0), (registers[1], 1)]
                     product(both, tile)
-                    put(both, 0, tile, edge)
+                    put(both, 0, tile)
                 with T.Else():
-                    several_rows(registers, tile, edge)
+                    loops.rows(m, tiles.rows, several_rows)
 
-        if whole:
-            with T.parallel(0, whole) as tile:
-                column_tile(tile, None)
-        if n % width:
-            column_tile(whole, T.alloc_buffer((width,), "float32"))
+        loops.each(column_tile)
     return made[0]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lcc.targets.tvm_cpu.column_tiles import ColumnTiles
 from lcc.targets.tvm_cpu.tir import (
     Tiles,
     clear,
@@ -79,63 +80,39 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bias: bool) -> Any:
     packed      see `pack`
     bias        [N]
     out         [1, .., M, N]
-
-    Threads share the tiles of columns; a tile of weights is read once from memory, however many
-    rows there are. Rows are taken `tiles.rows` at a time, the rest of them singly: no row more than
-    there is, is read or written.
     """
-    T, one = script(), (1,) * (rank - 2)
-    zero = (0,) * (rank - 2)
-    lanes, width, whole = tiles.lanes, tiles.columns, n // tiles.columns
+    T, one, zero = script(), (1,) * (rank - 2), (0,) * (rank - 2)
+    lanes, width = tiles.lanes, tiles.columns
     with kernel(f"linear_{n}_{k}") as made:
         m = T.int64()
         x = parameter("x", (*one, m, k))
-        w = parameter("w", (ceil(n / width), k, width))
+        w = parameter("w", packed_shape(n, k, tiles))
         b = parameter("b", (n,)) if bias else None
         out = parameter("out", (*one, m, n))
+        loops = ColumnTiles(out, b, n=n, width=width, lanes=lanes)
 
-        def put(rows: list, first: Any, tile: Any, edge: Any) -> None:
-            for i, row in enumerate(rows):
-                for column in range(0, width, lanes):
-                    place, value = tile * width + column, row[span(column, lanes)]
-                    if edge is not None:
-                        store(edge, [span(column, lanes)], value)
-                        continue
-                    if b is not None:
-                        value = value + b[span(place, lanes)]
-                    store(out, [*zero, first + i, span(place, lanes)], value)
-                if edge is not None:
-                    with T.serial(0, n % width) as c:
-                        place = whole * width + c
-                        value = edge[c] if b is None else edge[c] + b[place]
-                        store(out, [*zero, first + i, place], value)
-
-        def product(
-            count: int, first: Any, tile: Any, registers: list, totals: list, edge: Any
-        ) -> None:
-            sums = totals[:count]
-            add_products(
-                registers[:count],
-                sums,
-                k,
-                lambda i, d: x[(*zero, first + i, d)],
-                lambda d, column: w[tile, d, span(column, lanes)],
-                tiles,
-            )
-            put(sums, first, tile, edge)
-
-        def column_tile(tile: Any, edge: Any) -> None:
+        def column_tile(tile: Any) -> None:
             registers, totals = rows_of(tiles.rows, width), rows_of(tiles.rows, width)
-            with T.serial(0, m // tiles.rows) as group:
-                product(tiles.rows, group * tiles.rows, tile, registers, totals, edge)
-            with T.serial(0, m % tiles.rows) as row:
-                product(1, m // tiles.rows * tiles.rows + row, tile, registers, totals, edge)
 
-        if whole:
-            with T.parallel(0, whole) as tile:
-                column_tile(tile, None)
-        if n % width:
-            column_tile(whole, T.alloc_buffer((width,), "float32"))
+            def product(count: int, first: Any) -> None:
+                add_products(
+                    registers[:count],
+                    totals[:count],
+                    k,
+                    lambda i, d: x[(*zero, first + i, d)],
+                    lambda d, column: w[tile, d, span(column, lanes)],
+                    tiles,
+                )
+                for i, row in enumerate(totals[:count]):
+
+                    def value(column: int, row: Any = row) -> Any:
+                        return row[span(column, lanes)]
+
+                    loops.put([*zero, first + i], tile, value)
+
+            loops.rows(m, tiles.rows, product)
+
+        loops.each(column_tile)
     return made[0]
 
 

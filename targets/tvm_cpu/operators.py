@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from lcc.ir.plan import BlockSparse
-from lcc.targets.tvm_cpu import byte_products, rows
+from lcc.targets.tvm_cpu import block_products, byte_products, rows
 from lcc.targets.tvm_cpu.attention import Layer, cached_attention
 from lcc.targets.tvm_cpu.attention_rows import MOST_SLOTS
 from lcc.targets.tvm_cpu.causal_conv import causal_conv
@@ -21,7 +21,7 @@ from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
 from lcc.targets.tvm_cpu.part_repairs import sizes
 from lcc.targets.tvm_cpu.repairs import REPAIRS, highest
 from lcc.targets.tvm_cpu.tir import Tiles
-from lcc.targets.tvm_cpu.weights import Weight
+from lcc.targets.tvm_cpu.weights import Rounding, Weight
 
 
 def operators(
@@ -60,7 +60,9 @@ class _Kernels:
 
     def __init__(self, tiles: Tiles, packed: dict[str, Weight], *, fine: bool) -> None:
         self.tiles, self.packed, self.fine = tiles, packed, fine
-        self.rounded: dict[fx.Node, Any] = {}  # what several products read, rounded once
+        self.rounded: dict[
+            tuple[fx.Node, Rounding], Any
+        ] = {}  # what several products read, rounded once
 
     def _call(self, importer: Any, function: Any, args: list, shape: list, dtype: str) -> Any:
         from tvm import relax
@@ -86,13 +88,16 @@ class _Kernels:
         shape = list(value.ty.shape.values)
         assert all(int(size) == 1 for size in shape[:-2])
         has_bias = bias is not None
-        if self.packed[weight.name].in_bytes:
+        rounding = self.packed[weight.name].rounding
+        of = n, k, len(shape), self.tiles
+        if rounding is None:
+            function = linear(*of, bias=has_bias)
+        elif rounding is Rounding.ROWS:
             value = self._in_bytes(importer, x, k)
-            function = byte_products.linear(
-                n, k, len(shape), self.tiles, bias=has_bias, fine=self.fine
-            )
+            function = byte_products.linear(*of, bias=has_bias, fine=self.fine)
         else:
-            function = linear(n, k, len(shape), self.tiles, bias=has_bias)
+            value = self._in_blocks(importer, x, k)
+            function = block_products.linear(*of, bits=rounding.bits, bias=has_bias)
         args = [value, table, *([importer.env[bias]] if bias is not None else [])]
         return self._call(importer, function, args, [*shape[:-1], n], "float32")
 
@@ -104,13 +109,25 @@ class _Kernels:
 
     def _in_bytes(self, importer: Any, x: fx.Node, k: int) -> Any:
         """Rows of K numbers in 8 bits, once for all products that read them."""
-        if x not in self.rounded:
+        if (x, Rounding.ROWS) not in self.rounded:
             value = importer.env[x]
             *rows, _ = value.ty.shape.values
             function = byte_products.round_rows(k, len(rows) + 1, self.tiles, fine=self.fine)
             shape = [*rows[:-1], rows[-1] * (2 if self.fine else 1), byte_products.rounded_size(k)]
-            self.rounded[x] = self._call(importer, function, [value], shape, "int32")
-        return self.rounded[x]
+            rounded = self._call(importer, function, [value], shape, "int32")
+            self.rounded[x, Rounding.ROWS] = rounded
+        return self.rounded[x, Rounding.ROWS]
+
+    def _in_blocks(self, importer: Any, x: fx.Node, k: int) -> Any:
+        """The same with a scale for each 32 numbers."""
+        if (x, Rounding.BLOCKS_8) not in self.rounded:
+            value = importer.env[x]
+            *rows, _ = value.ty.shape.values
+            function = block_products.round_rows(k, len(rows) + 1, self.tiles)
+            shape = [*rows, block_products.rounded_size(k)]
+            rounded = self._call(importer, function, [value], shape, "int32")
+            self.rounded[x, Rounding.BLOCKS_8] = rounded
+        return self.rounded[x, Rounding.BLOCKS_8]
 
     def matmul(self, node: fx.Node, importer: Any) -> Any:
         """A product of two activations, or of one and a weight."""
@@ -140,8 +157,11 @@ class _Kernels:
         assert sizes(tokens)[0] == 1
         packed, dtype = self.packed.get(table.name), str(value.ty.dtype.dtype)
         n, k = self._sizes(table) if packed else sizes(table)
-        if packed and packed.in_bytes:
+        rounding = packed.rounding if packed else None
+        if rounding is Rounding.ROWS:
             function = byte_products.lookup(n, k, self.tiles, dtype)
+        elif rounding is not None:
+            function = block_products.lookup(n, k, self.tiles, dtype, bits=rounding.bits)
         else:
             function = lookup(n, k, self.tiles.columns if packed else None, dtype)
         shape = [*value.ty.shape.values, k]

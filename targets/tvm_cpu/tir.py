@@ -25,6 +25,7 @@ class Tiles:
     rows        of a register tile
     columns     of a register tile, and of a tile of packed weights
     byte_columns    the same of products in 8 bits, which keep more sums in registers
+    block_rows      rows of products in blocks, which keep a second sum while they add up a block
     bytes       how four products of bytes are added up: see `byte_dot`
     bf16        whether attention multiplies in bfloat16: see `attention_bf16`
     """
@@ -33,16 +34,17 @@ class Tiles:
     rows: int
     columns: int
     byte_columns: int
+    block_rows: int
     bytes: Literal["vnni", "pairs", "plain"]
     bf16: bool = False
 
 
 TILES = {
-    "cooperlake": Tiles(16, 8, 32, 48, "vnni"),
-    "x86-64-v4": Tiles(16, 8, 32, 32, "pairs"),
-    "x86-64-v3": Tiles(8, 6, 16, 16, "pairs"),
-    "x86-64": Tiles(4, 4, 8, 8, "pairs"),
-    "generic": Tiles(4, 8, 8, 8, "plain"),
+    "cooperlake": Tiles(16, 8, 32, 48, 6, "vnni"),
+    "x86-64-v4": Tiles(16, 8, 32, 32, 6, "pairs"),
+    "x86-64-v3": Tiles(8, 6, 16, 16, 3, "pairs"),
+    "x86-64": Tiles(4, 4, 8, 8, 3, "pairs"),
+    "generic": Tiles(4, 8, 8, 8, 6, "plain"),
 }
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from torch.export.graph_signature import InputKind
 from lcc.artifact.weights_index import ALIGNMENT, StoredTensor
 from lcc.config import Precision
 from lcc.ir.lazy_tensor import blocks, key_of, whole
-from lcc.ir.program import Program
-from lcc.targets.tvm_cpu import byte_products
+from lcc.ir.program import HEAD, Program
+from lcc.targets.low_bits import BLOCK
+from lcc.targets.tvm_cpu import block_products, byte_products
 from lcc.targets.tvm_cpu.expert_weights import down_shape, pack_down, pack_up, up_shape
 from lcc.targets.tvm_cpu.matmul import pack, packed_shape
 from lcc.targets.tvm_cpu.tir import Tiles
@@ -42,8 +43,6 @@ class Layout(StrEnum):
 
     PACKED = "packed"  # of [N, K]
     TURNED = "turned"  # of [K, N]
-    BYTES = "bytes"  # of [N, K], in 8 bits
-    BYTES_TURNED = "bytes turned"  # of [K, N]
     UP = "up"  # of the first product of experts: one half, then the other
     UP_IN_TURN = "up in turn"  # the same of a row of each in turn
     UP_BIAS = "up bias"
@@ -51,8 +50,20 @@ class Layout(StrEnum):
     DOWN = "down"  # of the second one; of the first one and its bias, where there is no gate
 
 
-_IN_BYTES = {Layout.PACKED: Layout.BYTES, Layout.TURNED: Layout.BYTES_TURNED}
-_OF_COLUMNS = (Layout.TURNED, Layout.BYTES_TURNED)
+class Rounding(StrEnum):
+    """How the factor of a product is rounded."""
+
+    ROWS = "rows"  # to 8 bits, a scale for each of its N; see `byte_products`
+    BLOCKS_8 = "blocks of 8 bits"  # a scale for each 32 of its K; see `block_products`
+    BLOCKS_4 = "blocks of 4 bits"
+
+    @property
+    def bits(self) -> int:
+        """Of a level."""
+        return 4 if self is Rounding.BLOCKS_4 else 8
+
+
+_FACTORS = (Layout.PACKED, Layout.TURNED)
 _IN_TURN = (Layout.UP_IN_TURN, Layout.UP_BIAS_IN_TURN)
 
 
@@ -63,29 +74,26 @@ class Weight:
     name        of its node
     tensor      as the model has it
     layout      how it lies in the file; None = as it is
+    rounding    of the factor of a product; None = it is float32
     """
 
     name: str
     tensor: torch.Tensor
     layout: Layout | None = None
+    rounding: Rounding | None = None
 
     @property
     def sizes(self) -> tuple[int, int] | None:
         """[N, K] of the factor of a product; None = it is none."""
-        if self.layout not in (*_IN_BYTES, *_IN_BYTES.values()):
+        if self.layout not in _FACTORS:
             return None
         n, k = self.tensor.shape
-        return (k, n) if self.layout in _OF_COLUMNS else (n, k)
-
-    @property
-    def in_bytes(self) -> bool:
-        """Whether it is in 8 bits."""
-        return self.layout in _IN_BYTES.values()
+        return (k, n) if self.layout == Layout.TURNED else (n, k)
 
     @property
     def dtype(self) -> str:
         """Of what the file holds."""
-        return "int32" if self.in_bytes else str(self.tensor.dtype).removeprefix("torch.")
+        return "int32" if self.rounding else str(self.tensor.dtype).removeprefix("torch.")
 
     def shape(self, tiles: Tiles) -> tuple[int, ...]:
         """Of what the file holds."""
@@ -93,8 +101,11 @@ class Weight:
         if self.layout is None:
             return sizes
         if self.sizes is not None:
-            of = byte_products.packed_shape if self.in_bytes else packed_shape
-            return of(*self.sizes, tiles)
+            if self.rounding is None:
+                return packed_shape(*self.sizes, tiles)
+            if self.rounding is Rounding.ROWS:
+                return byte_products.packed_shape(*self.sizes, tiles)
+            return block_products.packed_shape(*self.sizes, tiles, bits=self.rounding.bits)
         packed = down_shape if self.layout == Layout.DOWN else up_shape
         return packed(sizes if len(sizes) == 3 else (*sizes, 1), tiles)
 
@@ -103,19 +114,25 @@ class Weight:
 
         Of one with a layout.
         """
-        if self.layout in (Layout.PACKED, Layout.BYTES):
-            packed = byte_products.pack if self.in_bytes else pack
-            columns = tiles.byte_columns if self.in_bytes else tiles.columns
+        if self.layout == Layout.PACKED:
+            columns = tiles.byte_columns if self.rounding is Rounding.ROWS else tiles.columns
             for rows in _in_tiles(self.tensor, columns):
-                yield packed(rows, tiles)
+                yield self._packed(rows, tiles)
         else:
             yield self._whole(tiles)
 
+    def _packed(self, rows: np.ndarray, tiles: Tiles) -> np.ndarray:
+        """Some rows of [N, K]."""
+        if self.rounding is None:
+            return pack(rows, tiles)
+        if self.rounding is Rounding.ROWS:
+            return byte_products.pack(rows, tiles)
+        return block_products.pack(rows, tiles, bits=self.rounding.bits)
+
     def _whole(self, tiles: Tiles) -> np.ndarray:
         data = whole(self.tensor).detach().numpy()
-        if self.layout in _OF_COLUMNS:
-            packed = byte_products.pack if self.in_bytes else pack
-            return packed(data.T, tiles)
+        if self.layout == Layout.TURNED:
+            return self._packed(data.T, tiles)
         data = data if data.ndim == 3 else data[..., None]
         if self.layout == Layout.DOWN:
             return pack_down(data, tiles)
@@ -142,26 +159,34 @@ def weights_of(programs: list[Program], precision: Precision = "fp32") -> dict[s
     product in one direction, or as an embedding: then both read one copy.
     """
     uses: dict[Any, set[Layout | None]] = {}
+    tables = set()  # what tokens are looked up in, or what gives the logits
     for program in programs:
         for node, tensor in _parameters(program.exported):
             uses.setdefault(_key(tensor), set()).update(_uses(node, tensor))
+            if HEAD in program.names or any(str(user.target) == _TABLE for user in node.users):
+                tables.add(_key(tensor))
     found = {}
     for program in programs:
-        found[program.file_stem] = [
-            Weight(node.name, tensor, _layout(uses[_key(tensor)], tensor, precision))
-            for node, tensor in _parameters(program.exported)
-        ]
+        weights = []
+        for node, tensor in _parameters(program.exported):
+            of_it = uses[key := _key(tensor)]
+            layout = next(iter(of_it)) if len(of_it) == 1 else None
+            weight = Weight(node.name, tensor, layout)
+            rounding = _rounding(weight.sizes, precision, is_table=key in tables)
+            weights.append(replace(weight, rounding=rounding))
+        found[program.file_stem] = weights
     return found
 
 
-def _layout(uses: set[Layout | None], tensor: torch.Tensor, precision: Precision) -> Layout | None:
-    """How a weight lies in the file that is read in these layouts."""
-    if len(uses) != 1:
+def _rounding(
+    sizes: tuple[int, int] | None, precision: Precision, *, is_table: bool
+) -> Rounding | None:
+    """How the factor [N, K] of a product is rounded."""
+    if precision == "fp32" or sizes is None or min(sizes) < LOWERED:
         return None
-    (layout,) = uses
-    if precision == "int8" and layout in _IN_BYTES and min(tensor.shape) >= LOWERED:
-        return _IN_BYTES[layout]
-    return layout
+    if precision == "int8" or sizes[1] % BLOCK:
+        return Rounding.ROWS
+    return Rounding.BLOCKS_8 if is_table else Rounding.BLOCKS_4
 
 
 def _key(tensor: torch.Tensor) -> tuple:

@@ -13,7 +13,7 @@ from lcc.artifact.minisign import new_key
 from lcc.artifact.signature import sign_artifact
 from lcc.artifact.weights_index import weights_files
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig
+from lcc.config import CacheConfig, CompileConfig, Precision
 from lcc.errors import ConfigError, LccError, TrustError
 from lcc.measure.verify import verify
 from lcc.sources.models import LoadedModel
@@ -53,12 +53,18 @@ def test_states_of_layers(
     assert report.ok, [row for row in report.rows if not row.ok]
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "qwen3_5_text"])
-def test_weights_in_8_bits(
-    compiled: Callable[..., Path], loaded: Callable[..., LoadedModel], architecture: str
+@pytest.mark.parametrize(
+    ("architecture", "precision"),
+    [("qwen2", "int8"), ("qwen3_5_text", "int8"), ("llama", "int4")],
+)
+def test_weights_in_few_bits(
+    compiled: Callable[..., Path],
+    loaded: Callable[..., LoadedModel],
+    architecture: str,
+    precision: str,
 ) -> None:
     """With biases; beside layers that carry a state. The file is a quarter, and a little more."""
-    folder = compiled(TARGET, architecture=architecture, precision="int8")
+    folder = compiled(TARGET, architecture=architecture, precision=precision)
     report = verify(
         folder, loaded(architecture), prompt_tokens=90, new_tokens=20, allow_native=True
     )
@@ -67,10 +73,11 @@ def test_weights_in_8_bits(
     assert (folder / WEIGHTS_FILE).stat().st_size < 0.6 * other.stat().st_size
 
 
-def test_experts_are_refused_in_8_bits(
-    loaded: Callable[..., LoadedModel], cache: CacheConfig, tmp_path: Path
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_experts_are_refused_in_few_bits(
+    loaded: Callable[..., LoadedModel], cache: CacheConfig, tmp_path: Path, precision: Precision
 ) -> None:
-    config = CompileConfig(target=TARGET, cache=cache, precision="int8")
+    config = CompileConfig(target=TARGET, cache=cache, precision=precision)
     with pytest.raises(LccError, match="it builds mixtures of experts in fp32 only"):
         compile_model(loaded("mixtral"), tmp_path / "m.lcc", config)
 
