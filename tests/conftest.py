@@ -96,14 +96,20 @@ def native_build(request: pytest.FixtureRequest) -> Path:
     """The folder of liblcc and lcc-run, kept from run to run."""
     from lcc.testing import native_library
 
+    if (given := request.config.getoption("--native-build")) is not None:
+        return Path(given).resolve()
     if (missing := native_library.missing_tool()) is not None:
         pytest.skip(f"{missing} to build the native runtime with")
     return native_library.build(request.config.cache.mkdir("native"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest --update-golden` writes the golden files anew; look at the diff before you commit."""
+    """`pytest --update-golden` writes the golden files anew; look at the diff before you commit.
+
+    `--native-build FOLDER`: a build of the native runtime to test, such as one with sanitizers.
+    """
     parser.addoption("--update-golden", action="store_true")
+    parser.addoption("--native-build")
 
 
 @pytest.fixture

@@ -119,8 +119,9 @@ def opened(native_build: Path, artifact: Path, engine: object, **env: str) -> st
         "except LibraryError as error:\n"
         "    print(error)\n"
     )
+    given = [f"{name}={value}" for name, value in env.items()]
     command = [sys.executable, "-c", code, str(native_build), str(artifact), str(engine or "")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env or None)
+    done = subprocess.run(["env", *given, *command], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
