@@ -10,11 +10,15 @@ from lcc.testing.selection import Vector, dot
 
 @dataclass
 class Archived:
-    """One token: its place in the text, where its sentence begins, and keys [layer][Hkv][D]."""
+    """One token: its place in the text, where its sentence begins, keys [layer][Hkv][D], and nats.
+
+    1e30 nats are those of a token that nothing predicts.
+    """
 
     position: int
     sentence: int
     keys: list[list[Vector]]
+    nll: float = 1e30
 
 
 def votes(
@@ -65,7 +69,8 @@ def choose(
 
     stay        positions of what stays where it is, which takes of the budget
     newest      rows from this position on come back whatever was paid to them
-    floor       no other sentence comes back that is worth less than this share of the best one
+    floor       no other sentence of fewer than half a nat a token comes back that is worth less
+                than this share of the best one
 
     Sentences by the mean of what was paid to their rows, the newest rows first where they tie.
     """
@@ -73,11 +78,18 @@ def choose(
     for row, vote in zip(rows, paid, strict=True):
         sums.setdefault(row.sentence, []).append(vote)
     mean = {sentence: math.fsum(each) / len(each) for sentence, each in sums.items()}
-    least = floor * max(mean.values())
+    nats: dict[int, list[float]] = {}
+    for row in rows:
+        nats.setdefault(row.sentence, []).append(0.0 if row.nll >= 1e30 else min(row.nll, 30.0))
+    noise = {
+        sentence
+        for sentence, each in nats.items()
+        if math.fsum(each) / len(each) < 0.5 and mean[sentence] < floor * max(mean.values())
+    }
     left = [
         row
         for row in rows
-        if row.position not in set(stay) and (row.position >= newest or mean[row.sentence] >= least)
+        if row.position not in set(stay) and (row.position >= newest or row.sentence not in noise)
     ]
 
     def worth(row: Archived) -> tuple[bool, float, int]:

@@ -24,8 +24,9 @@ class ConsensusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 or 0 with retaining heads
     catalyst    text run over the full cache to read how it attends; the word "beginning" = the
                 first 32 tokens of the very text being read, where prompts say what they want
-    recall_floor    a recall brings back no sentence that the question pays less than this share of
-                what it pays the best one; 0 = as many as the budget holds
+    recall_floor    a recall brings no sentence back that the rest of the text predicts, if the
+                question pays it less than this share of what it pays the best one; without effect
+                where no likelihood is kept (nll_weight 0)
     """
 
     nll_weight: float | None = None
@@ -93,10 +94,7 @@ class Consensus(EvictionPolicy):
         weight = self.options.nll_weight
         rank = torch.zeros_like(valid)
         if weight > 0:
-            nll = entries.score(NLL)
-            capped = torch.where(nll > HIGHEST_NLL, HIGHEST_NLL, nll)
-            known = torch.where(nll >= FIRST_NLL, 0.0, capped)
-            total = sentence_sum(known * valid, index)
+            total = sentence_sum(known_nll(entries.score(NLL)) * valid, index)
             rank = rank + weight * (total / count.sqrt()).clamp(min=LOWEST).log()
         if weight < 1:
             attention = sentence_sum(entries.score(self.attention) * valid, index) / count
@@ -105,3 +103,9 @@ class Consensus(EvictionPolicy):
             predictable = total < PREDICTABLE * count
             rank = torch.where(predictable, entries.slot.float() - FAR_BELOW, rank)
         return rank
+
+
+def known_nll(nll: Tensor) -> Tensor:
+    """Negative log likelihoods, nats, `HIGHEST_NLL` at most; 0 of the token that begins a text."""
+    capped = torch.where(nll > HIGHEST_NLL, HIGHEST_NLL, nll)
+    return torch.where(nll >= FIRST_NLL, 0.0, capped)

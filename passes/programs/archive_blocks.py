@@ -7,6 +7,7 @@ from lcc.config import CacheConfig
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import EvictionPolicy
+from lcc.passes.policies.entry_scores import NLL
 from lcc.passes.programs.archive import archived_scores
 from lcc.passes.programs.cycle import CycleLayer
 from lcc.passes.programs.evict import COUNTERS, stored_name
@@ -58,13 +59,15 @@ def archive_buffers(
             asked = (cache.catalyst_size, layer.query_heads)
             name = f"total_{i}"
             yield BufferSpec(name=name, role=Role.ARCHIVED, dtype="float32", shape=asked)
-    for name, dtype in (
-        ("votes", "float32"),
-        ("all_position", "int64"),
-        ("all_sentence", "float32"),
-    ):
+    of_all = {"votes": "float32"} | {f"all_{what}": kinds[what] for what in _ranked_by(policy)}
+    for name, dtype in of_all.items():
         yield BufferSpec(name=name, role=Role.ARCHIVED, dtype=dtype, shape=("archived",))
     yield BufferSpec(name="by_token", role=Role.ARCHIVED, dtype="float32", shape=("tokens",))
+
+
+def _ranked_by(policy: EvictionPolicy) -> list[str]:
+    """The columns that a choice among all archived rows reads, beside the votes."""
+    return ["position", "sentence", *(["nll"] if NLL in archived_scores(policy) else [])]
 
 
 def _rows_of(what: str, rows: str, row: tuple[int, int]) -> BufferSpec:
@@ -131,7 +134,8 @@ class ArchiveBlocks:
             self._scan("attend", {}),
             self._scan("vote", {"votes": ("votes", "row", "n")}),
         )
-        columns = {"all_position": ("position", "row"), "all_sentence": ("sentence", "row")}
+        ranked_by = _ranked_by(self.policy)
+        columns = {f"all_{what}": (what, "row") for what in ranked_by}
         taken = {"back_position": "position"}
         taken |= {f"back_{each.name}": each.name for each in archived_scores(self.policy)}
         first = self.members[0]
@@ -139,8 +143,7 @@ class ArchiveBlocks:
             run="choose",
             bind={
                 "votes": "votes",
-                "position": "all_position",
-                "sentence": "all_sentence",
+                **{what: f"all_{what}" for what in ranked_by},
                 "by_token": "by_token",
                 "token_position": f"token_position_{first}",
                 "rows": "rows",
@@ -154,7 +157,7 @@ class ArchiveBlocks:
         )
         return [
             Block(
-                grow=("votes", "all_position", "all_sentence", "by_token"),
+                grow=("votes", *columns, "by_token"),
                 set={"row": "zero"},
             ),
             Block(over=rows, do=tuple(attend), add=("row",)),

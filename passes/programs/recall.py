@@ -18,6 +18,7 @@ from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.policies import EvictionPolicy
 from lcc.passes.policies.base import top_mask
+from lcc.passes.policies.consensus import PREDICTABLE, known_nll
 from lcc.passes.policies.entry_scores import SENTENCE_MODULUS
 from lcc.passes.programs.archive import archived_scores
 from lcc.passes.programs.compact import Turn
@@ -127,8 +128,9 @@ class Vote(Ask):
 class Choose(nn.Module):
     """The rows of the sentences that a question pays most, whole, up to the budget.
 
-    floor   a sentence that is worth less than this share of the best one stays away: what is asked
-            for does not come back among noise. 0 = the budget is filled
+    floor   a sentence that the text before it predicts stays away if it is worth less than this
+            share of the best one: what is asked for does not come back among repeated noise. None =
+            likelihoods are not known
 
     votes, position, sentence   [N] float32, int64, float32     of all rows of the archive
     by_token        [T] float32         zeros, one a token of the text
@@ -136,6 +138,7 @@ class Choose(nn.Module):
     used, kept, protected   [1] int32   as in `Evict`
     tokens_read     [1] int64
     new_slots       [budget] int64
+    nll     [N] float32                 of all rows of the archive; only with a floor
 
     gives
     rows    [budget] int64  rows of the archive in token order, in the first `count` places
@@ -146,7 +149,7 @@ class Choose(nn.Module):
     A sentence is worth the mean vote of its rows. The newest tokens always come back.
     """
 
-    def __init__(self, protection: Protection, floor: float = 0.0) -> None:
+    def __init__(self, protection: Protection, floor: float | None = None) -> None:
         super().__init__()
         self.protection, self.floor = protection, floor
 
@@ -162,6 +165,7 @@ class Choose(nn.Module):
         protected: Tensor,
         tokens_read: Tensor,
         new_slots: Tensor,
+        nll: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
         tokens, budget = by_token.shape[0], new_slots.shape[0]
@@ -176,7 +180,12 @@ class Choose(nn.Module):
         held = torch.where(slot < first, held, 0)
         stays = by_token.scatter_add(0, held, (slot < first).float()).index_select(0, position) > 0
         recent = position >= tokens_read - self.protection.recent_size
-        comes = ~stays & (recent | (rank >= self.floor * rank.max()))
+        comes = ~stays
+        if nll is not None and self.floor is not None:
+            said = by_token.scatter_add(0, begin, known_nll(nll)).index_select(0, begin)
+            count = size.index_select(0, begin)
+            noise = (said < PREDICTABLE * count) & (rank < self.floor * rank.max())
+            comes = comes & (recent | ~noise)
         rank = rank.masked_fill(recent, torch.inf).masked_fill(~comes, -torch.inf)
         count = torch.minimum((budget - first).clamp(min=0), comes.sum(0, keepdim=True))
         here = by_token.scatter_add(0, position, torch.ones_like(votes)) > 0
@@ -305,6 +314,8 @@ def choose_program(choose: Choose, *, kv_heads: int, capacity: int, budget: int)
             {0: ("budget", torch.export.Dim("budget", min=1))},
         ),
     ]
+    if choose.floor is not None:
+        inputs.append(Input(Port("nll", Role.ARCHIVED), torch.zeros(least), archived))
     outputs = [
         Port("rows", Role.KEPT),
         *(Port(each, Role.COUNTER) for each in ("count", "first", "held")),

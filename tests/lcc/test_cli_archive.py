@@ -143,7 +143,7 @@ def test_inspect(tiny_artifact: Path, none: Path) -> None:
         "        store  archived_key_2x16 -> key_* of the archive\n",
         "      store  archived_position -> position of the archive\n",
         "  recall\n    catalyst tokens, chunk_size at a time\n",
-        "      grow  votes, all_position, all_sentence, by_token\n",
+        "      grow  votes, all_position, all_sentence, all_nll, by_token\n",
         "      load  all_position[row .. +n] <- position of the archive, from row on\n",
         "      vote_0 for layers 1\n        load  scanned_key_2x16[zero .. +n] <- key_* of",
         "      gather  back_position <- position of the archive\n",

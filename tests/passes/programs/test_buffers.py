@@ -74,6 +74,7 @@ def test_of_an_archive(specialized: Special) -> None:
         "votes": ("float32", ("archived",)),
         "all_position": ("int64", ("archived",)),
         "all_sentence": ("float32", ("archived",)),
+        "all_nll": ("float32", ("archived",)),
         "by_token": ("float32", ("tokens",)),
     }
     assert all(each.saved is None for each in found.values())

@@ -93,13 +93,18 @@ def test_logits_are_bounded_as_the_layer_bounds_them() -> None:
 
 
 @pytest.mark.parametrize(("protected", "newest"), [(0, 0), (0, 4), (6, 4), (30, 2)])
-@pytest.mark.parametrize("floor", [0.0, 0.95])
-def test_the_best_sentences_come_back_whole(protected: int, newest: int, floor: float) -> None:
+@pytest.mark.parametrize("floor", [None, 0.0, 0.95])
+def test_the_best_sentences_come_back_whole(
+    protected: int, newest: int, floor: float | None
+) -> None:
     """Slots 0 .. 11 hold tokens 0 .. 5 and 40 .. 45; the others are in the archive only."""
     held, budget, sink = [*range(6), *range(40, 46)], 12, 2
     for seed in range(5):
-        rows = archive(46, seed)
-        paid = torch.rand(46, generator=torch.Generator().manual_seed(seed))
+        rows, g = archive(46, seed), torch.Generator().manual_seed(seed)
+        paid, nll = torch.rand(46, generator=g), torch.rand(46, generator=g)
+        nll[:3] = torch.tensor([1e30, 45.0, 30.0])
+        for row, nats in zip(rows, nll.tolist(), strict=True):
+            row.nll = nats
         module = Choose(Protection(sink_size=sink, recent_size=newest), floor)
         cache = torch.zeros(HEADS, 16, dtype=torch.int64)
         cache[:, :12] = torch.tensor(held)
@@ -114,10 +119,11 @@ def test_the_best_sentences_come_back_whole(protected: int, newest: int, floor: 
             counter(protected),
             counter(46, torch.int64),
             torch.arange(budget),
+            *([] if floor is None else [nll]),
         )
         stays = min(max(protected, sink), 12)
         sizes = {"budget": budget, "stay": held[:stays], "newest": 46 - newest}
-        wanted = choose(rows, paid.tolist(), **sizes, floor=floor)
+        wanted = choose(rows, paid.tolist(), **sizes, floor=floor or 0.0)
         assert int(first) == stays
         assert [rows[i].position for i in picked[: int(count)].tolist()] == wanted
         assert int(total) == stays + len(wanted)

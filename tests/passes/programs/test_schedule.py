@@ -130,7 +130,7 @@ def test_consensus(specialized: Special) -> None:
     assert outline(schedule.flush) == [*annotate, *leave, "archived_to=tokens"]
     assert outline(schedule.recall) == [
         "catalyst by chunk_size: prefill_chunk +used +tokens +next lend count asked",
-        "grow votes all_position all_sentence by_token row=zero",
+        "grow votes all_position all_sentence all_nll by_token row=zero",
         "row < archived by scan_rows: attend_0[1] +row",
         "row=zero",
         "row < archived by scan_rows: vote_0[1] +row",
