@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lcc.artifact.cpu import best_level
-from lcc.targets.tvm_cpu import byte_products, matmul
+from lcc.targets.tvm_cpu import block_products, byte_products, matmul
 from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
 from lcc.targets.tvm_cpu.bf16 import bf16
@@ -32,6 +33,20 @@ LEVEL = best_level()
 EIGHT, HALF = tiles_of(LEVEL, "fp32"), tiles_of(LEVEL, "int8")
 CHUNK, USED, CAPACITY, ROUNDS = 256, 1500, 2048, 1 << 16
 LAYER = Layer(9, 3, 64, 0.125)
+FORMS: dict[int, tuple[Callable, ...]] = {  # product, packing, rounding of inputs and its size
+    8: (
+        byte_products.linear,
+        byte_products.pack,
+        byte_products.round_rows,
+        byte_products.rounded_size,
+    ),
+    4: (
+        partial(block_products.linear, bits=4),
+        partial(block_products.pack, bits=4),
+        block_products.round_rows,
+        block_products.rounded_size,
+    ),
+}
 COPIES = 96  # of what a step of one token reads, so that no cache holds them
 
 
@@ -123,22 +138,24 @@ def bandwidth() -> float:
     return 4 * columns * (1 << 14) / least(lambda: run(*args), 8)
 
 
-def products(n: int, k: int, m: int, copies: int = 1) -> Row:
-    """A product in 8 bits; with copies, of weights that no cache holds."""
-    draw = np.random.default_rng(0)
-    run = built(byte_products.linear(n, k, 3, EIGHT))
-    of_rows = built(byte_products.round_rows(k, 3, EIGHT))
-    packed = byte_products.pack(draw.normal(size=(n, k)).astype(np.float32), EIGHT)
+def products(n: int, k: int, m: int, copies: int = 1, bits: int = 8) -> Row:
+    """A product in 8 bits, or in blocks of 4; with copies, of weights that no cache holds."""
+    draw, (linear, pack, round_rows, rounded_size) = np.random.default_rng(0), FORMS[bits]
+    run = built(linear(n, k, 3, EIGHT))
+    of_rows = built(round_rows(k, 3, EIGHT))
+    packed = pack(draw.normal(size=(n, k)).astype(np.float32), EIGHT)
     weights = tensors(*[packed] * copies)
     x = draw.normal(size=(1, m, k)).astype(np.float32)
-    size = byte_products.rounded_size(k)
+    size = rounded_size(k)
     source, words, out = tensors(
         x, np.zeros((1, m, size), np.int32), np.zeros((1, m, n), np.float32)
     )
     of_rows(source, words)
     seconds = least(lambda: [run(words, each, out) for each in weights]) / copies
     bound = "bytes" if m > 1 else "memory"
-    return Row(f"8 bits, [{m}, {k}] x [{k}, {n}]", seconds, 2 * n * k * m, packed.nbytes, bound)
+    return Row(
+        f"{bits} bits, [{m}, {k}] x [{k}, {n}]", seconds, 2 * n * k * m, packed.nbytes, bound
+    )
 
 
 def in_float(n: int, k: int, m: int) -> Row:
@@ -205,9 +222,11 @@ def main() -> None:
     for kind, most in peaks.items():
         print(f"  {kind:8s} {most / 1e9:7.0f} {'GB/s' if kind == 'memory' else 'G operations/s'}")
     rows = [products(n, k, CHUNK) for n, k in ((1536, 576), (576, 1536), (576, 576))]
+    rows += [products(n, k, CHUNK, bits=4) for n, k in ((1536, 576), (576, 1536))]
     rows += [in_float(1536, 576, CHUNK), attention(CHUNK, EIGHT)]
     rows += [attention(CHUNK, HALF)] if HALF.bf16 else []
     rows += [products(1536, 576, 1, COPIES), products(49152, 576, 1, 4)]
+    rows += [products(1536, 576, 1, COPIES, bits=4)]
     rows += [attention(1, HALF, COPIES)]
     for row in rows:
         rate = (row.bytes if row.bound == "memory" else row.operations) / row.seconds
