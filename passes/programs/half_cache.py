@@ -83,6 +83,8 @@ def _halved(spec: TensorSpec) -> TensorSpec:
 def _widen(graph: fx.Graph, node: fx.Node) -> None:
     """Make an input float16, and what reads it read it as float32, from where it is first read."""
     node.meta["val"] = node.meta["val"].half()
+    if known := node.meta.get("tensor_meta"):
+        node.meta["tensor_meta"] = known._replace(dtype=torch.float16)
     first = next(each for each in graph.nodes if each in node.users)
     with graph.inserting_before(first):
         wide = _cast(graph, node, torch.float32)

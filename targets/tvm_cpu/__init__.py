@@ -31,6 +31,7 @@ class TvmCpu(Target):
         # Products in few bits were never run on Arm.
         of_x86: tuple[Precision, ...] = ("fp32", "int8", "int4")
         self.precisions = of_x86 if place == "cpu" else ("fp32",)
+        self.kv_precisions = ("fp32", "fp16") if place == "cpu" else ("fp32",)
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Operators and types that no kernel is there for."""
@@ -43,6 +44,9 @@ class TvmCpu(Target):
             reasons.append(f"cpu is {self.cpu!r}, wanted one of {', '.join(self.levels)}")
         if self.precision != "fp32" and EXPERTS in traits_of(programs):
             reasons.append(f"it builds {EXPERTS} in fp32 only; onnxruntime:cpu has int8 and int4")
+        halves = any(spec.dtype == "float16" for each in programs for spec in each.inputs)
+        if halves and self.cpu == "x86-64":
+            reasons.append("no CPU of level x86-64 knows float16; compile with --cpu x86-64-v3")
         if linker := missing_linker(self.platform):
             reasons.append(f"{linker} is not on this machine; install a cross compiler")
         return reasons
@@ -50,8 +54,9 @@ class TvmCpu(Target):
     def passes(self) -> list[ProgramPass]:
         """Weights that are computed of others, computed once."""
         from lcc.targets.tvm_cpu.fold_weights import FoldWeights
+        from lcc.targets.tvm_cpu.half_cache import AttendInHalf
 
-        return [FoldWeights()]
+        return [FoldWeights(), AttendInHalf()]
 
     def build(self, programs: list[Program], folder: Path) -> dict[str, str]:
         """Write the library and the weights; returns program name -> file name."""

@@ -34,7 +34,8 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
 
     q, sink_q       [1, Q, Hq, D] float32; sink_q only where the layer has sinks
     k, v            [1, Q, Hkv, D]
-    keys, values    [1, Hkv, S, D]; slots used .. used+Q-1 are written, later ones not touched
+    keys, values    [1, Hkv, S, D], float32 or float16; slots used .. used+Q-1 are written, later
+                    ones not touched
     used            [1] int32
     places          [H, S] int64, H >= Hkv; only where the layer sees blocks of the text. Those of
                     the new entries ascend
@@ -52,7 +53,7 @@ def cached_attention(layer: Layer, tiles: Tiles) -> Any:
         q = parameter("q", heads)
         sink_q = parameter("sink_q", heads) if layer.sink else q
         k, v = parameter("k", entries), parameter("v", entries)
-        keys, values = parameter("keys", cache), parameter("values", cache)
+        keys, values = (parameter(name, cache, layer.dtype) for name in ("keys", "values"))
         used = parameter("used", (1,), "int32")
         caches: tuple = (keys, values)
         if layer.blocks:
@@ -89,8 +90,10 @@ def _write(
     for head in range(layer.kv_heads):
         for column in range(0, layer.size, lanes):
             place = span(column, lanes)
-            store(keys, [0, head, first + j, place], k[0, j, head, place])
-            store(values, [0, head, first + j, place], v[0, j, head, place])
+            for cache, new in ((keys, k), (values, v)):
+                value = new[0, j, head, place]
+                value = script().cast(value, f"float16x{lanes}") if layer.half else value
+                store(cache, [0, head, first + j, place], value)
 
 
 def _ranges(layer: Layer, first_query: Any, end: Any) -> list:

@@ -54,8 +54,7 @@ class RowsBf16(Rows):
         with T.serial(0, count) as s:
             for column in range(0, size, PAIR):
                 near, far = (
-                    self.keys[0, self.head, first + s, span(column + more, LANES)]
-                    for more in (0, LANES)
+                    self._entry(self.keys, first + s, column + more, LANES) for more in (0, LANES)
                 )
                 store(self.key, [span(column // 2, LANES)], words(near, far))
             with T.serial(0, size // 2) as d:
@@ -66,14 +65,15 @@ class RowsBf16(Rows):
             for column in range(0, size, LANES):
                 place = span(column, LANES)
                 low, high = (
-                    self._rounded(self.values[0, self.head, first + 2 * pair + more, place])
+                    self._rounded(self._entry(self.values, first + 2 * pair + more, column, LANES))
                     for more in (0, 1)
                 )
                 store(self.pairs, [pair, place], self._low(low) | self._high(high))
         with T.If(count % 2 == 1), T.Then():
             for column in range(0, size, LANES):
                 place = span(column, LANES)
-                low = self._rounded(self.values[0, self.head, first + count - 1, place])
+                last = self._entry(self.values, first + count - 1, column, LANES)
+                low = self._rounded(last)
                 store(self.pairs, [count // 2, place], self._low(low))
         with T.serial((count + 1) // 2, T.int64(self.slots // 2)) as pair:
             for column in range(0, size, LANES):

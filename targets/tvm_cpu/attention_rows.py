@@ -36,6 +36,7 @@ class Layer:
     sink, block     0 and 1 where a query sees the newest `window` entries; window 0 = all
     blocks          the kind of a layer as `lcc::cached_block_sparse` says; its window is 0
     sinks, bias     whether a head has one more logit, that stands for no key, and a bias by slot
+    half            whether keys and values are in float16
     """
 
     query_heads: int
@@ -49,6 +50,12 @@ class Layer:
     blocks: BlockSparse | None = None
     sinks: bool = False
     bias: bool = False
+    half: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Of keys and values in the cache."""
+        return "float16" if self.half else "float32"
 
     @property
     def group(self) -> int:
@@ -109,6 +116,13 @@ class Rows:
         kinds = 2 if self.layer.sink else 1
         self.queries = [T.alloc_buffer((count, size), "float32") for _ in range(kinds)]
         self.turned = T.alloc_buffer((size, self.slots), "float32")
+
+    def _entry(self, cache: Any, slot: Any, column: Any, lanes: int) -> Any:
+        """Numbers of the key or the value in a slot, as float32."""
+        place = span(column, lanes)
+        value = cache[0, self.head, slot, place]
+        kind = f"float32x{lanes}" if lanes > 1 else "float32"
+        return script().cast(value, kind) if self.layer.half else value
 
     def take(
         self, row: Any, sources: tuple, token: Any, head: Any, sink: Any | None = None
@@ -183,7 +197,7 @@ class Rows:
         """Keys of some slots as columns; 0 behind the last, where anything may lie."""
         T = script()
         with T.serial(0, count) as s, T.serial(0, self.layer.size) as d:
-            store(self.turned, [d, s], self.keys[0, self.head, first + s, d])
+            store(self.turned, [d, s], self._entry(self.keys, first + s, d, 1))
         with T.serial(count, T.int64(self.slots)) as s, T.serial(0, self.layer.size) as d:
             store(self.turned, [d, s], T.float32(0))
 
@@ -218,7 +232,7 @@ class Rows:
             value = None
             for column in range(0, self.layer.size, wide):
                 place = span(column, wide)
-                key = self.keys[0, self.head, first + s, place]
+                key = self._entry(self.keys, first + s, column, wide)
                 product = queries[base + i, place] * key
                 value = product if value is None else value + product
             return T.bind(value)
@@ -302,7 +316,7 @@ class Rows:
                 rows,
                 count,
                 lambda i, s: self.logits[i, s],
-                lambda s, column: self.values[0, self.head, first + s, span(start + column, wide)],
+                lambda s, column: self._entry(self.values, first + s, start + column, wide),
                 width=self.chunk,
                 lanes=wide,
             )

@@ -15,6 +15,8 @@ from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of, weights_of_experts
 
+CACHE = (Role.KEY, Role.VALUE)  # what may be in float16
+
 
 def import_program(
     program: Program, weights: list[Weight], tiles: Tiles, *, one_token: bool = False
@@ -110,7 +112,8 @@ def unknown_operators(programs: list[Program]) -> list[str]:
         experts = weights_of_experts(program.exported.graph, packed=True)
         factors |= {node.name for node in experts} & set(unpacked)
         reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
-        values = [n.meta["val"] for n in nodes if n.op == "placeholder"]
+        caches = {program.input_node(spec.name) for spec in program.with_role(*CACHE)}
+        values = [n.meta["val"] for n in nodes if n.op == "placeholder" and n not in caches]
         kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}
         if strange := sorted(kinds & {"torch.float16", "torch.bfloat16", "torch.float64"}):
             reasons.append(f"{program.file_stem}: {', '.join(strange)}, wanted float32")

@@ -7,6 +7,7 @@ What has no kernel here is TVM's own, or repaired in `repairs`; what none knows 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from lcc.ir.plan import BlockSparse
@@ -202,7 +203,8 @@ class _Kernels:
         return self._attention(importer, layer, [q, k, v, key, value, used, places])
 
     def _layer(self, q: fx.Node, key: fx.Node, scale: float, softcap: float, **sees: Any) -> Layer:
-        return Layer(sizes(q)[2], sizes(key)[1], sizes(q)[3], scale, softcap, **sees)
+        half = key.meta["val"].dtype == torch.float16
+        return Layer(sizes(q)[2], sizes(key)[1], sizes(q)[3], scale, softcap, half=half, **sees)
 
     def _attention(
         self, importer: Any, layer: Layer, nodes: list[fx.Node], more: Sequence[Any] = ()

@@ -112,6 +112,7 @@ def test_rows_of_a_table_in_bytes(level: str) -> None:
         Layer(4, 2, 32, 0.2, softcap=2.0),
         Layer(6, 2, 32, 0.2, window=9, sink=3),
         Layer(4, 2, 96, 0.1, window=150),
+        Layer(9, 3, 64, 0.125, half=True),
     ],
 )
 def test_attention_in_bfloat16(layer: Layer) -> None:
@@ -123,6 +124,8 @@ def test_attention_in_bfloat16(layer: Layer) -> None:
         q, sink_q = (drawn(1, length, layer.query_heads, layer.size, seed=s) for s in (1, 2))
         k, v = (drawn(1, length, layer.kv_heads, layer.size, seed=s) for s in (3, 4))
         keys, values = (drawn(1, layer.kv_heads, SLOTS, layer.size, seed=s) for s in (5, 6))
+        if layer.half:
+            k, v, keys, values = (x.half().float() for x in (k, v, keys, values))
         args = (k, v, keys, values, torch.tensor([used], dtype=torch.int32))
         if layer.sink:
             numbers = (layer.sink, layer.window, layer.block, layer.scale, layer.softcap, -1)
@@ -131,13 +134,16 @@ def test_attention_in_bfloat16(layer: Layer) -> None:
             numbers = (layer.scale, layer.window, layer.softcap, -1)
             wanted = torch.ops.lcc.cached_attention(q, *args, *numbers)[0]
         keys[:, :, used:], values[:, :, used:] = torch.nan, torch.nan
+        if layer.half:
+            keys, values = keys.half(), values.half()
+            args = (k, v, keys, values, args[-1])
         out = torch.full_like(q, torch.nan)
         run(*([q, sink_q] if layer.sink else [q]), *args, out)
         error = (out - wanted).abs()
         assert error.max() < 0.02 * wanted.abs().max()
         assert error.mean() < 0.003 * wanted.std(), "rounding is to the nearest, and to no side"
         assert error.max() > 1e-5, "that was no bfloat16"
-        assert torch.equal(keys[:, :, used : used + length], k.transpose(1, 2))
+        assert torch.equal(keys[:, :, used : used + length].float(), k.transpose(1, 2))
 
 
 def test_only_rounded_weights_get_rounded_attention() -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lcc.runtime
@@ -16,13 +17,17 @@ from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig, Precision
 from lcc.errors import ConfigError, LccError, TrustError
 from lcc.measure.verify import verify
+from lcc.runtime.engines.host_array import zeros
+from lcc.runtime.engines.tvm_relax import TvmEngine
 from lcc.sources.models import LoadedModel
 from lcc.targets.tvm_cpu.matmul import pack
 from lcc.targets.tvm_cpu.tir import TILES
 from lcc.testing.tiny import tiny_model
+from lcc.testing.tvm_results import returned
 
 WEIGHTS_FILE, _ = weights_files("tvm:cpu")
 TARGET = "tvm:cpu"
+SIZES = {"slots": 64}  # of arrays for a program, where they are not a few
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,41 @@ def test_weights_in_few_bits(
     assert report.ok, [row for row in report.rows if not row.ok]
     other = compiled(TARGET, architecture=architecture) / WEIGHTS_FILE
     assert (folder / WEIGHTS_FILE).stat().st_size < 0.6 * other.stat().st_size
+
+
+WINDOW = "0: full; 1: sink_window(sink=4, window=16)"
+
+
+@pytest.mark.parametrize("plan", ["dense", WINDOW])
+def test_caches_in_halves_stay_where_they_are(
+    compiled: Callable[..., Path], loaded: Callable[..., LoadedModel], plan: str
+) -> None:
+    folder = compiled(TARGET, plan=plan, kv_precision="fp16")
+    model = loaded("llama", plan)
+    report = verify(folder, model, prompt_tokens=90, new_tokens=20, allow_native=True)
+    assert report.ok, [row for row in report.rows if not row.ok]
+    runner = TvmEngine(folder, read_manifest(folder)).runner("prefill_chunk")
+    entry, results = read_manifest(folder).programs["prefill_chunk"], returned(runner)
+    arrays = {
+        spec.name: zeros(
+            [n if isinstance(n, int) else SIZES.get(n, 3) for n in spec.shape], spec.dtype
+        )
+        for spec in entry.inputs
+    }
+    runner(arrays)
+    for place, spec in enumerate(entry.outputs):
+        if cache := entry.updates.get(spec.name):
+            array = np.from_dlpack(results[0][place])
+            assert array.dtype == np.float16
+            assert array.ctypes.data == arrays[cache].ctypes.data
+
+
+def test_halves_are_refused_where_no_cpu_knows_them(
+    loaded: Callable[..., LoadedModel], cache: CacheConfig, tmp_path: Path
+) -> None:
+    config = CompileConfig(target=TARGET, cache=cache, kv_precision="fp16", cpu="x86-64")
+    with pytest.raises(LccError, match="no CPU of level x86-64 knows float16; compile with --cpu"):
+        compile_model(loaded("llama"), tmp_path / "m.lcc", config)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lcc.artifact.cpu import lacking
 from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.targets.tvm_cpu import rows
@@ -20,6 +21,7 @@ from lcc.targets.tvm_cpu.tir import TILES
 from lcc.testing.tvm_kernels import BEST, PLAINEST, compiled, drawn
 
 SLOTS = 200
+HALF = ("cooperlake", "x86-64-v4", "x86-64-v3", "generic")  # levels that know float16
 LAYERS = {
     "GQA": Layer(9, 3, 64, 0.125),
     "one head each, capped": Layer(4, 4, 16, 0.4, softcap=2.0),
@@ -63,6 +65,32 @@ def test_attention_is_the_operator(name: str, level: str) -> None:
         torch.testing.assert_close(out, wanted[0], atol=2e-6, rtol=0)
         for cache, other in zip((keys, values), wanted[1:], strict=True):
             assert torch.equal(cache[:, :, :filled], other[:, :, :filled])
+            assert cache[:, :, filled:].isnan().all()
+
+
+@pytest.mark.parametrize("level", [level for level in HALF if not lacking(level)])
+@pytest.mark.parametrize("name", ["GQA", "a size that is no power of 2", "sinks"])
+def test_attention_over_halves(name: str, level: str) -> None:
+    """It is that over the same numbers in float32; new entries are rounded as they are written."""
+    layer = replace(LAYERS[name], half=True)
+    run = compiled(cached_attention(layer, TILES[level]), level)
+    for used, length in STEPS:
+        q, sink_q = (drawn(1, length, layer.query_heads, layer.size, seed=s) for s in (1, 2))
+        k, v = (drawn(1, length, layer.kv_heads, layer.size, seed=s) for s in (3, 4))
+        keys, values = (drawn(1, layer.kv_heads, SLOTS, layer.size, seed=s).half() for s in (5, 6))
+        count, filled = torch.tensor([used], dtype=torch.int32), used + length
+        numbers = (layer.sink, layer.window, layer.block, layer.scale, layer.softcap, -1)
+        if not layer.window:
+            numbers = (0, SLOTS, *numbers[2:])
+        rounded = [x.half().float() for x in (k, v, keys, values)]
+        wanted = torch.ops.lcc.cached_sink_window(q, sink_q, *rounded, count, *numbers)
+        for cache in (keys, values):
+            cache[:, :, used:] = torch.nan
+        out = torch.full_like(q, torch.nan)
+        run(*([q, sink_q] if layer.sink else [q]), k, v, keys, values, count, out)
+        torch.testing.assert_close(out, wanted[0], atol=2e-6, rtol=0)
+        for cache, other in zip((keys, values), wanted[1:], strict=True):
+            assert torch.equal(cache[:, :, :filled].float(), other[:, :, :filled])
             assert cache[:, :, filled:].isnan().all()
 
 
