@@ -127,7 +127,7 @@ def told(kind: str, **numbers: Any) -> bytes:
 
 def split(outputs: int, *numbers: int) -> bytes:
     """A Split that is told how many outputs it has."""
-    named = {"num_outputs": numbers[0] if len(numbers) == 1 else list(numbers)}
+    named: dict[str, Any] = {"num_outputs": numbers[0] if len(numbers) == 1 else list(numbers)}
     node = helper.make_node("Split", ["x"], [f"y{i}" for i in range(outputs)], **named)
     return helper.make_model(graph(node)).SerializeToString()
 
