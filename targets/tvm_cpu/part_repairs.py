@@ -137,7 +137,16 @@ def _replace(importer: Any, x: Any, source: Any, axis: int, inside: Any, place: 
     return importer.block_builder.emit_te(replaced, x, source)
 
 
+def _index_select(node: fx.Node, importer: Any) -> Any:
+    """Rows by their numbers; TVM's own reads whatever lies where there is no such row."""
+    from tvm import relax
+
+    x, axis, rows = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.take(x, rows, axis, mode="clip"))
+
+
 PART_REPAIRS = {
+    "index_select.default": _index_select,
     "slice.Tensor": _slice,
     "select.int": _select,
     "slice_scatter.default": _slice_scatter,

@@ -44,8 +44,34 @@ class Numbers(nn.Module):
         return nn.functional.logsigmoid(x * 100) + spread
 
 
-@pytest.mark.parametrize("module", [Repeated(), Parts(), Numbers()])
+class Rows(nn.Module):
+    """Rows by their numbers, as an eviction and a recall take them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(0, (x[:, 0] * 99).long().clamp(min=0) % x.shape[0])
+
+
+class StrayRows(nn.Module):
+    """The same of numbers that are no rows: not what lies beside the tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(0, torch.full_like(x[:, 0], 1 << 40).long())
+
+
+def test_rows_that_are_none_are_not_read(tmp_path: Path) -> None:
+    x = np.arange(35, dtype=np.float32).reshape(5, 7)
+    np.testing.assert_equal(run(StrayRows(), x, x.shape, tmp_path), np.broadcast_to(x[-1], (5, 7)))
+
+
+@pytest.mark.parametrize("module", [Repeated(), Parts(), Numbers(), Rows()])
 def test_what_a_program_gives(module: nn.Module, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    wanted = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(run(module, x, wanted.shape, tmp_path), wanted, rtol=1e-5)
+
+
+def run(module: nn.Module, x: np.ndarray, shape: tuple, tmp_path: Path) -> np.ndarray:
+    """What a module's program gives for five rows."""
     rows = {0: ("rows", torch.export.Dim("rows", min=3))}
     inputs = [Input(Port("hidden", Role.HIDDEN), torch.zeros(4, 7), rows)]
     program = export(module, ("repeat",), inputs, [Port("out", Role.HIDDEN)])
@@ -55,8 +81,6 @@ def test_what_a_program_gives(module: nn.Module, tmp_path: Path) -> None:
         target=target.name, cpu=target.cpu, programs=entries, files=listed_files(tmp_path)
     )
     runner = TvmEngine(tmp_path, manifest, threads=1).runner("repeat")
-    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    wanted = module(torch.from_numpy(x)).numpy()
-    out = np.zeros_like(wanted)
+    out = np.zeros(shape, np.float32)
     runner({"hidden": x, "out": out})
-    np.testing.assert_allclose(out, wanted, rtol=1e-5)
+    return out
