@@ -1,12 +1,13 @@
 """Programs: what a specialized model is split into, with signatures."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ExportGraphSignature
 
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port, Size, TensorSpec
@@ -77,6 +78,20 @@ class Input:
     port: Port
     value: Tensor
     sizes: Mapping[int, tuple[str, Any]] = field(default_factory=dict)
+
+
+def with_graph(
+    old: ExportedProgram, graph: fx.Graph, signature: ExportGraphSignature, **changes: Any
+) -> ExportedProgram:
+    """An exported program with another graph, and what else of it changes."""
+    same = ("state_dict", "range_constraints", "example_inputs", "constants")
+    return ExportedProgram(
+        root=fx.GraphModule(old.graph_module, graph),
+        graph=graph,
+        graph_signature=signature,
+        module_call_graph=copy.deepcopy(old.module_call_graph),
+        **{name: getattr(old, name) for name in same} | changes,
+    )
 
 
 def export(

@@ -10,7 +10,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lcc.errors import PassError
-from lcc.ir.program import Program
+from lcc.ir.program import Program, with_graph
 from lcc.ir.roles import Role
 from lcc.ir.signature import TensorSpec
 from lcc.passes.programs.base import ProgramPass
@@ -58,16 +58,7 @@ def half_cache(program: Program) -> Program:
                 results[place] = _cast(graph, results[place], torch.float16)
             signature.output_specs[place].arg.name = results[place].name
     output.args = (tuple(results),)
-    exported = ExportedProgram(
-        root=fx.GraphModule(old.graph_module, graph),
-        graph=graph,
-        graph_signature=signature,
-        state_dict=old.state_dict,
-        range_constraints=old.range_constraints,
-        module_call_graph=copy.deepcopy(old.module_call_graph),
-        example_inputs=_example(old, halved),
-        constants=old.constants,
-    )
+    exported = with_graph(old, graph, signature, example_inputs=_example(old, halved))
     return replace(
         program,
         exported=exported,

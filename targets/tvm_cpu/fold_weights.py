@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from lcc.errors import PassError
-from lcc.ir.program import Program
+from lcc.ir.program import Program, with_graph
 from lcc.passes.programs.base import ProgramPass
 from lcc.targets.tvm_cpu.weights import weights_of_experts
 
@@ -74,14 +74,11 @@ def _folded(program: Program) -> Program:
             graph.erase_node(node)
     signature.input_specs[:] = inputs
     kept = {spec.target for spec in inputs}
-    exported = ExportedProgram(
-        root=fx.GraphModule(old.graph_module, graph),
-        graph=graph,
-        graph_signature=signature,
+    exported = with_graph(
+        old,
+        graph,
+        signature,
         state_dict={name: each for name, each in old.state_dict.items() if name in kept},
-        range_constraints=old.range_constraints,
-        module_call_graph=copy.deepcopy(old.module_call_graph),
-        example_inputs=old.example_inputs,
         constants={name: each for name, each in constants.items() if name in kept},
     )
     return replace(program, exported=exported)

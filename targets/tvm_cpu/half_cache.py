@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
-from lcc.ir.program import Program
+from lcc.ir.program import Program, with_graph
 from lcc.passes.programs.base import ProgramPass
 
 # operator -> place of the keys among its arguments, the values behind them
@@ -46,17 +45,7 @@ class AttendInHalf(ProgramPass):
                 signature.output_specs[i].arg.name = results[i].name
         output.args = (tuple(results),)
         graph.eliminate_dead_code()
-        exported = ExportedProgram(
-            root=fx.GraphModule(old.graph_module, graph),
-            graph=graph,
-            graph_signature=signature,
-            state_dict=old.state_dict,
-            range_constraints=old.range_constraints,
-            module_call_graph=copy.deepcopy(old.module_call_graph),
-            example_inputs=old.example_inputs,
-            constants=old.constants,
-        )
-        return [replace(program, exported=exported)]
+        return [replace(program, exported=with_graph(old, graph, signature))]
 
 
 def _is_cast(node: object, dtype: torch.dtype) -> bool:
