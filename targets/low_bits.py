@@ -50,9 +50,9 @@ def rows_of_8_bits(table: np.ndarray) -> Blocks:
 def blocks_of_4_bits(weight: np.ndarray) -> Blocks:
     """Round blocks of each column of [K, N] float32 to 16 levels, from its least to its largest.
 
-    The levels need not meet zero, and a weight that has only 16 values in a block (a model in Q4_0
-    or Q4_1 once) is not changed. Where K is no multiple of `BLOCK`, the last row is repeated; what
-    multiplies it must be zero.
+    The levels need not meet zero, and a weight whose blocks use the lowest and the highest of 16
+    levels (a model in Q4_1 once) is not changed. Where K is no multiple of `BLOCK`, the last row is
+    repeated; what multiplies it must be zero.
     """
     rows = np.pad(weight, ((0, -len(weight) % BLOCK), (0, 0)), mode="edge")
     blocks = np.ascontiguousarray(rows.T).reshape(weight.shape[1], -1, BLOCK)

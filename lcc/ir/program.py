@@ -83,7 +83,7 @@ class Input:
 def with_graph(
     old: ExportedProgram, graph: fx.Graph, signature: ExportGraphSignature, **changes: Any
 ) -> ExportedProgram:
-    """An exported program with another graph, and what else of it changes."""
+    """A copy of an exported program with another graph; `changes` replace other fields."""
     same = ("state_dict", "range_constraints", "example_inputs", "constants")
     return ExportedProgram(
         root=fx.GraphModule(old.graph_module, graph),

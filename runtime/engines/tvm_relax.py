@@ -228,8 +228,8 @@ class TvmRunner:
             try:
                 results = self._function(*args, *self._weights)
             except Exception as error:  # a kernel refuses, with an error of any type
-                line = str(error).strip().splitlines()[-1]
-                raise CacheError(f"{self._entry.file}: {line}") from error
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise CacheError(f"{self._entry.file}: {lines[-1]}") from error
         for name, place in self._places.items():
             source = self._entry.updates.get(name, "")
             if name in every or source in every:

@@ -52,7 +52,7 @@ class TvmCpu(Target):
         return reasons
 
     def passes(self) -> list[ProgramPass]:
-        """Weights that are computed of others, computed once."""
+        """Weights that are computed of others, computed once; caches in float16 read in place."""
         from lcc.targets.tvm_cpu.fold_weights import FoldWeights
         from lcc.targets.tvm_cpu.half_cache import AttendInHalf
 

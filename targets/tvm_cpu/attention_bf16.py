@@ -1,8 +1,8 @@
 """Rows of queries that go over slots of a cache with products in bfloat16.
 
-Queries, keys, weights and values are rounded to it as they are read; sums, softmax and the cache
-itself stay in float32. `--precision int8` takes it where the CPU has it: a product of bytes rounds
-more than this.
+Queries, keys, weights and values are rounded to it as they are read; sums and softmax stay in
+float32, and the cache what it is. `--precision int8` and `int4` take it where the CPU has it: a
+product of bytes rounds more than this.
 """
 
 from typing import Any

@@ -239,7 +239,7 @@ class Rows:
 
         with T.serial(0, count // wide) as group:
             for s in range(wide):
-                for column in range(0, self.layer.size, LINE):
+                for column in range(0, self.layer.size, LINE * (2 if self.layer.half else 1)):
                     slot = first + group * wide + s
                     fetch(self.values[0, self.head, slot, column])
                     fetch(self.keys[0, self.head, slot + 2 * wide, column])

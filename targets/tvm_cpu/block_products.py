@@ -6,7 +6,8 @@
 Here dots is the sum over the block of level[n, k] * x_level[m, k], sums that of x_level[m, k].
 Levels of weights are unsigned, those of inputs signed, as the instructions have them. Scales and
 leasts are in float16 beside a power of two for each column: those of a file in GGUF's Q4_1 are
-exact. Words of 4 bits are taken apart in registers, once for all rows of a register tile.
+exact where they are no less than a thousandth of the column's largest. Words of 4 bits are taken
+apart in registers, once for all rows of a register tile.
 """
 
 import math
@@ -63,6 +64,7 @@ def pack(weight: np.ndarray, tiles: Tiles, *, bits: int) -> np.ndarray:
     least, largest = padded.min(axis=2), padded.max(axis=2)
     far = np.maximum(np.abs(least), np.abs(largest)).max(axis=1, keepdims=True)
     power = np.exp2(np.ceil(np.log2(np.where(far > 0, far, 1)))).astype(np.float32)
+    power = np.where(np.isfinite(far), power, np.float32(np.nan))  # which no product hides
     least = (least / power).astype(np.float16)
     scale = ((largest - padded.min(axis=2)) / (power * (2**bits - 1))).astype(np.float16)
     step = scale.astype(np.float32)[..., None]

@@ -10,7 +10,7 @@ class ColumnTiles:
     """What `out` [.., M, N] is cut into: tiles of `width` columns, the last of which may be cut.
 
     Threads share the tiles; a tile of weights is read once from memory, however many rows there
-    are. Rows are taken several at a time, the rest of them singly: no row more than there is, is
+    are. Rows are taken several at a time, the rest of them singly: no row beyond the last is
     read or written.
     """
 

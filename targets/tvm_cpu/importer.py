@@ -113,8 +113,10 @@ def unknown_operators(programs: list[Program]) -> list[str]:
         factors |= {node.name for node in experts} & set(unpacked)
         reasons += [f"{program.file_stem}: {n} is a factor and more" for n in sorted(factors)]
         caches = {program.input_node(spec.name) for spec in program.with_role(*CACHE)}
-        values = [n.meta["val"] for n in nodes if n.op == "placeholder" and n not in caches]
-        kinds = {str(v.dtype) for v in values if isinstance(v, torch.Tensor)}
+        inputs = [n for n in nodes if n.op == "placeholder"]
+        tensors = [n for n in inputs if isinstance(n.meta["val"], torch.Tensor)]
+        halves = {n for n in tensors if n in caches and n.meta["val"].dtype == torch.float16}
+        kinds = {str(n.meta["val"].dtype) for n in tensors if n not in halves}
         if strange := sorted(kinds & {"torch.float16", "torch.bfloat16", "torch.float64"}):
             reasons.append(f"{program.file_stem}: {', '.join(strange)}, wanted float32")
     return reasons

@@ -61,9 +61,8 @@ class _Kernels:
 
     def __init__(self, tiles: Tiles, packed: dict[str, Weight], *, fine: bool) -> None:
         self.tiles, self.packed, self.fine = tiles, packed, fine
-        self.rounded: dict[
-            tuple[fx.Node, Rounding], Any
-        ] = {}  # what several products read, rounded once
+        # What several products read, rounded once: by rows, or in blocks.
+        self.rounded: dict[tuple[fx.Node, bool], Any] = {}
 
     def _call(self, importer: Any, function: Any, args: list, shape: list, dtype: str) -> Any:
         from tvm import relax
@@ -94,10 +93,10 @@ class _Kernels:
         if rounding is None:
             function = linear(*of, bias=has_bias)
         elif rounding is Rounding.ROWS:
-            value = self._in_bytes(importer, x, k)
+            value = self._rounded(importer, x, k, in_blocks=False)
             function = byte_products.linear(*of, bias=has_bias, fine=self.fine)
         else:
-            value = self._in_blocks(importer, x, k)
+            value = self._rounded(importer, x, k, in_blocks=True)
             function = block_products.linear(*of, bits=rounding.bits, bias=has_bias)
         args = [value, table, *([importer.env[bias]] if bias is not None else [])]
         return self._call(importer, function, args, [*shape[:-1], n], "float32")
@@ -108,27 +107,21 @@ class _Kernels:
         assert sizes is not None
         return sizes
 
-    def _in_bytes(self, importer: Any, x: fx.Node, k: int) -> Any:
+    def _rounded(self, importer: Any, x: fx.Node, k: int, *, in_blocks: bool) -> Any:
         """Rows of K numbers in 8 bits, once for all products that read them."""
-        if (x, Rounding.ROWS) not in self.rounded:
+        if (x, in_blocks) not in self.rounded:
             value = importer.env[x]
             *rows, _ = value.ty.shape.values
-            function = byte_products.round_rows(k, len(rows) + 1, self.tiles, fine=self.fine)
-            shape = [*rows[:-1], rows[-1] * (2 if self.fine else 1), byte_products.rounded_size(k)]
-            rounded = self._call(importer, function, [value], shape, "int32")
-            self.rounded[x, Rounding.ROWS] = rounded
-        return self.rounded[x, Rounding.ROWS]
-
-    def _in_blocks(self, importer: Any, x: fx.Node, k: int) -> Any:
-        """The same with a scale for each 32 numbers."""
-        if (x, Rounding.BLOCKS_8) not in self.rounded:
-            value = importer.env[x]
-            *rows, _ = value.ty.shape.values
-            function = block_products.round_rows(k, len(rows) + 1, self.tiles)
-            shape = [*rows, block_products.rounded_size(k)]
-            rounded = self._call(importer, function, [value], shape, "int32")
-            self.rounded[x, Rounding.BLOCKS_8] = rounded
-        return self.rounded[x, Rounding.BLOCKS_8]
+            of = k, len(rows) + 1, self.tiles
+            if in_blocks:
+                function = block_products.round_rows(*of)
+                shape = [*rows, block_products.rounded_size(k)]
+            else:
+                function = byte_products.round_rows(*of, fine=self.fine)
+                each = 2 if self.fine else 1
+                shape = [*rows[:-1], rows[-1] * each, byte_products.rounded_size(k)]
+            self.rounded[x, in_blocks] = self._call(importer, function, [value], shape, "int32")
+        return self.rounded[x, in_blocks]
 
     def matmul(self, node: fx.Node, importer: Any) -> Any:
         """A product of two activations, or of one and a weight."""

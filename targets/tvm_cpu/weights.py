@@ -169,10 +169,14 @@ def weights_of(programs: list[Program], precision: Precision = "fp32") -> dict[s
     for program in programs:
         weights = []
         for node, tensor in _parameters(program.exported):
-            of_it = uses[key := _key(tensor)]
+            of_it, is_table = uses[_key(tensor)], _key(tensor) in tables
             layout = next(iter(of_it)) if len(of_it) == 1 else None
+            if is_table and not of_it and tensor.dtype == torch.float32 and precision != "fp32":
+                layout = Layout.PACKED  # an embedding that is nothing else
             weight = Weight(node.name, tensor, layout)
-            rounding = _rounding(weight.sizes, precision, is_table=key in tables)
+            rounding = _rounding(weight.sizes, precision, is_table=is_table)
+            if rounding is None and not of_it:
+                weight = replace(weight, layout=None)
             weights.append(replace(weight, rounding=rounding))
         found[program.file_stem] = weights
     return found

@@ -82,6 +82,24 @@ def test_a_number_that_is_none_is_not_hidden(level: str) -> None:
         assert out[0, [0, 2]].isfinite().all()
 
 
+def test_a_weight_that_is_none_is_not_hidden() -> None:
+    """Of its column, and of no other one."""
+    level = HERE[0]
+    tiles, weight, k = TILES[level], drawn(70, 64), 64
+    weight[3, 5], weight[4, 40] = torch.nan, torch.inf
+    of_rows = compiled(block_products.round_rows(k, 3, tiles), level)
+    run = compiled(block_products.linear(70, k, 3, tiles, bits=4), level)
+    with np.errstate(all="ignore"):
+        packed = torch.from_numpy(block_products.pack(weight.numpy(), tiles, bits=4))
+    words = torch.zeros((1, 3, block_products.rounded_size(k)), dtype=torch.int32)
+    out = torch.zeros(1, 3, 70)
+    of_rows(drawn(1, 3, k, seed=2), words)
+    run(words, packed, out)
+    finite = out.isfinite().all(1)[0]
+    assert not finite[[3, 4]].any()
+    assert finite.sum() == 68
+
+
 @pytest.mark.parametrize("level", [HERE[0], HERE[-1]])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_rows_of_a_table_in_blocks(bits: int, level: str) -> None:

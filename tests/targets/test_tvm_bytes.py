@@ -148,6 +148,8 @@ def test_attention_in_bfloat16(layer: Layer) -> None:
 
 def test_only_rounded_weights_get_rounded_attention() -> None:
     layer = Layer(9, 3, 64, 0.125)
+    assert takes(layer, tiles_of("cooperlake", "int8"))
+    assert takes(layer, tiles_of("cooperlake", "int4"))
     assert not takes(layer, tiles_of("cooperlake", "fp32"))
     assert not takes(layer, tiles_of("x86-64-v4", "int8"))
     assert not takes(Layer(4, 2, 20, 0.2), tiles_of("cooperlake", "int8"))

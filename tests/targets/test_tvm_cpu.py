@@ -68,14 +68,15 @@ def test_weights_in_few_bits(
     architecture: str,
     precision: str,
 ) -> None:
-    """With biases; beside layers that carry a state. The file is a quarter, and a little more."""
+    """With biases; beside layers that carry a state. Of these the embedding is a large part."""
     folder = compiled(TARGET, architecture=architecture, precision=precision)
     report = verify(
         folder, loaded(architecture), prompt_tokens=90, new_tokens=20, allow_native=True
     )
     assert report.ok, [row for row in report.rows if not row.ok]
     other = compiled(TARGET, architecture=architecture) / WEIGHTS_FILE
-    assert (folder / WEIGHTS_FILE).stat().st_size < 0.6 * other.stat().st_size
+    most = {"int8": 0.6, "int4": 0.5}[precision]
+    assert (folder / WEIGHTS_FILE).stat().st_size < most * other.stat().st_size
 
 
 WINDOW = "0: full; 1: sink_window(sink=4, window=16)"
@@ -98,11 +99,12 @@ def test_caches_in_halves_stay_where_they_are(
         for spec in entry.inputs
     }
     runner(arrays)
-    for place, spec in enumerate(entry.outputs):
-        if cache := entry.updates.get(spec.name):
-            array = np.from_dlpack(results[0][place])
-            assert array.dtype == np.float16
-            assert array.ctypes.data == arrays[cache].ctypes.data
+    places = {spec.name: place for place, spec in enumerate(entry.outputs)}
+    assert len(entry.updates) == 4
+    for name, cache in entry.updates.items():
+        array = np.from_dlpack(results[0][places[name]])
+        assert array.dtype == np.float16
+        assert array.ctypes.data == arrays[cache].ctypes.data
 
 
 def test_halves_are_refused_where_no_cpu_knows_them(

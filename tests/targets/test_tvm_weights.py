@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lcc.artifact.weights_index import StoredTensor
 from lcc.capture.export import capture
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.ir import lazy_tensor
-from lcc.ir.program import Program
+from lcc.ir.program import HEAD, Input, Program, export
+from lcc.ir.roles import Role
+from lcc.ir.signature import Port
 from lcc.passes.policies import make_policy
 from lcc.passes.programs.base import run_program_passes
 from lcc.passes.specialize import Subject, specialize
@@ -26,7 +29,7 @@ if missing("tvm:cpu"):
     pytest.skip("tvm is not installed", allow_module_level=True)
 
 from lcc.targets.tvm_cpu.tir import TILES
-from lcc.targets.tvm_cpu.weights import Layout, Weight, WeightsFile, weights_of
+from lcc.targets.tvm_cpu.weights import Layout, Rounding, Weight, WeightsFile, weights_of
 
 TILES_HERE = TILES["x86-64-v3"]
 
@@ -92,3 +95,54 @@ def test_no_more_than_a_block_is_held(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not whole[95:].any()
     again = file.add_weight(Weight("v", tensor.whole(), Layout.PACKED), TILES_HERE)
     assert (again, (tmp_path / "w").stat().st_size) == (stored, size)
+
+
+class Tables(nn.Module):
+    """An embedding, and layers with 64, 40 and 32 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(96, 64)
+        self.layers = nn.ModuleList([nn.Linear(64, 40), nn.Linear(40, 32), nn.Linear(32, 64)])
+        self.few = nn.Linear(64, 8)
+
+    def forward(self, ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(ids) + hidden
+        for layer in self.layers:
+            x = layer(x)
+        return x + self.few(x).sum()
+
+
+class Logits(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.head(hidden)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_how_each_weight_is_rounded(tied: bool) -> None:
+    model, head = Tables(), nn.Linear(64, 96)
+    if tied:
+        head.weight = model.embedding.weight
+    ids = Input(Port("ids", Role.TOKENS), torch.zeros(1, 3, dtype=torch.int64))
+    hidden = Input(Port("hidden", Role.HIDDEN), torch.zeros(1, 3, 64))
+    out = [Port("out", Role.HIDDEN)]
+    programs = [
+        export(model, ("step",), [ids, hidden], out),
+        export(Logits(head), (HEAD,), [hidden], out),
+    ]
+
+    def rounded(precision: Precision) -> list:
+        found = weights_of(programs, precision)
+        step, head = ({w.tensor.shape: w for w in found[p.file_stem]} for p in programs)
+        sizes = [(96, 64), (40, 64), (32, 40), (64, 32), (8, 64)]
+        assert step[96, 64].layout == (None if precision == "fp32" and not tied else Layout.PACKED)
+        return [*(step[torch.Size(each)].rounding for each in sizes), head[96, 64].rounding]
+
+    rows, few, table = Rounding.ROWS, Rounding.BLOCKS_4, Rounding.BLOCKS_8
+    assert rounded("fp32") == [None] * 6
+    assert rounded("int8") == [rows, rows, rows, rows, None, rows]
+    assert rounded("int4") == [table, few, rows, few, None, table]

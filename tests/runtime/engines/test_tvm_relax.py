@@ -332,6 +332,19 @@ def test_what_a_kernel_refuses_is_named(
         runner({"x": drawn(1, 3, HQ * D), "used": np.array([0], np.int32)})
 
 
+def test_an_error_without_words_is_named_by_its_type(
+    engine: TvmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    runner = engine.runner("prefill_chunk")
+    runner.bind({name: zeros([1, HKV, 8, D]) for name in ("key_0", "value_0")})
+    monkeypatch.setattr(runner, "_function", refuse)
+    with pytest.raises(CacheError, match=r"^programs_[0-9a-f]+\.so: MemoryError$"):
+        runner({"x": drawn(1, 3, HQ * D), "used": np.array([0], np.int32)})
+
+
 def test_files_and_machines_that_cannot_be(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
