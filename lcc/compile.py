@@ -160,20 +160,23 @@ def _check_few_bits(loaded: LoadedModel, precision: Precision) -> None:
     Raises:
         ConfigError: the file's own levels are wanted, and it has none.
     """
-    known = [getattr(each, "rounded", None) for each in loaded.module.parameters()]
-    if precision == "given" and not any(known):
+    every = (getattr(each, "rounded", None) for each in loaded.module.parameters())
+    known = [each for each in every if each is not None]
+    if precision == "given" and not known:
         raise ConfigError(
             f"precision is given, and no weight of {loaded.name} is in levels that lcc keeps "
             "(docs/precision.md); leave --precision out, or give int8 or int4"
         )
-    # int8 keeps those of 8 bits whose rows have one scale each, which few files have.
-    lost = [each for each in known if each and (precision, each.bits) != ("int4", 4)]
+    # int4 keeps blocks that use the lowest and the highest of 16 levels, as few do of a grid about
+    # zero (Q4_0). int8 keeps those whose rows have one scale each, which few files have.
+    kept = [each for each in known if each.bits == 4 and not each.about_zero]
+    lost = len(known) - (len(kept) if precision == "int4" else 0)
     if lost and precision in ("int8", "int4"):
         log.warning(
             "%s: %d weights are in few bits in the file, and --precision %s rounds them anew; "
-            "--precision given keeps them, lcc verify says what is lost",
+            "--precision given (onnxruntime:cpu) keeps them, lcc verify says what is lost",
             loaded.name,
-            len(lost),
+            lost,
             precision,
         )
 

@@ -1,12 +1,13 @@
 """Checkpoints in few bits, as they are published: the model is the one that the bits mean."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lcc.runtime
-from lcc.compile import compile_model
+from lcc.compile import _check_few_bits, compile_model
 from lcc.config import CacheConfig, CompileConfig, PolicyConfig, Precision
 from lcc.errors import ConfigError
 from lcc.ir.lazy_tensor import LazyTensor
@@ -46,6 +47,17 @@ def test_a_checkpoint_in_few_bits_is_compiled_as_it_is(method: str, tmp_path: Pa
 def test_given_wants_weights_in_few_bits(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no weight of tiny-llama is in levels that lcc keeps"):
         compile_model(tiny_folder, tmp_path / "m.lcc", CompileConfig(precision="given"))
+
+
+@pytest.mark.parametrize(("about_zero", "said"), [(True, True), (False, False)])
+def test_int4_does_not_keep_a_grid_about_zero(
+    about_zero: bool, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in Q4_0: few of its blocks use both the lowest and the highest level."""
+    weight = SimpleNamespace(rounded=SimpleNamespace(bits=4, about_zero=about_zero))
+    model = SimpleNamespace(name="m", module=SimpleNamespace(parameters=lambda: [weight]))
+    _check_few_bits(model, "int4")
+    assert ("1 weights are in few bits in the file" in caplog.text) == said
 
 
 def test_what_is_rounded_anew_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
