@@ -11,6 +11,7 @@ from lcc.ir.program import Input, Program, export
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.passes.policies import Entries, EntryScore, EvictionPolicy
+from lcc.passes.policies.entry_scores import NLL
 from lcc.passes.programs.compact import Turn, gather_rows
 from lcc.passes.programs.evict import (
     CACHE,
@@ -26,6 +27,11 @@ from lcc.passes.rotation import Rotation
 def archived_scores(policy: EvictionPolicy) -> list[EntryScore]:
     """Entry scores that an archived token takes along: those that stay with an entry."""
     return [each for each in policy.scores if each.made_by == "log"]
+
+
+def knows_likelihoods(policy: EvictionPolicy) -> bool:
+    """Whether an archived token takes its negative log likelihood along."""
+    return NLL in archived_scores(policy)
 
 
 class Leave(Evict):

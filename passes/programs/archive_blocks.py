@@ -7,8 +7,7 @@ from lcc.config import CacheConfig
 from lcc.ir.program import Program
 from lcc.ir.roles import Role
 from lcc.passes.policies import EvictionPolicy
-from lcc.passes.policies.entry_scores import NLL
-from lcc.passes.programs.archive import archived_scores
+from lcc.passes.programs.archive import archived_scores, knows_likelihoods
 from lcc.passes.programs.cycle import CycleLayer
 from lcc.passes.programs.evict import COUNTERS, stored_name
 
@@ -67,7 +66,7 @@ def archive_buffers(
 
 def _ranked_by(policy: EvictionPolicy) -> list[str]:
     """The columns that a choice among all archived rows reads, beside the votes."""
-    return ["position", "sentence", *(["nll"] if NLL in archived_scores(policy) else [])]
+    return ["position", "sentence", *(["nll"] if knows_likelihoods(policy) else [])]
 
 
 def _rows_of(what: str, rows: str, row: tuple[int, int]) -> BufferSpec:

@@ -11,8 +11,8 @@ from lcc.ir.plan import Full
 from lcc.ir.program import Program
 from lcc.passes.graph import attribute
 from lcc.passes.policies import EvictionPolicy
-from lcc.passes.policies.entry_scores import NLL, SENTENCE
-from lcc.passes.programs.archive import archive_program, leave_program
+from lcc.passes.policies.entry_scores import SENTENCE
+from lcc.passes.programs.archive import archive_program, knows_likelihoods, leave_program
 from lcc.passes.programs.evict import Protection
 from lcc.passes.programs.recall import (
     Attend,
@@ -70,7 +70,8 @@ def with_archive(
     sizes = Protection(cache.sink_size, cache.recent_size, policy.tail_size)
     shape = {"capacity": cache.capacity, "budget": cache.budget, "kv_heads": first.kv_heads}
     made.once(("leave",), lambda _: leave_program(policy, sizes, **shape))
-    floor = getattr(policy.options, "recall_floor", 0.0) if NLL in policy.scores else None
+    # Any policy may agree, and only `consensus` has the option.
+    floor = getattr(policy.options, "recall_floor", 0.0) if knows_likelihoods(policy) else None
     choose = Choose(sizes, floor)
     made.once(("choose",), lambda _: choose_program(choose, **shape))
     voting = voters(layers)

@@ -128,9 +128,9 @@ class Vote(Ask):
 class Choose(nn.Module):
     """The rows of the sentences that a question pays most, whole, up to the budget.
 
-    floor   a sentence that the text before it predicts stays away if it is worth less than this
-            share of the best one: what is asked for does not come back among repeated noise. None =
-            likelihoods are not known
+    floor   a sentence that the text before it predicts (`PREDICTABLE` nats a token) stays away if
+            it is worth less than this share of the best sentence of the whole archive: what is
+            asked for does not come back among repeated noise. None = likelihoods are not known
 
     votes, position, sentence   [N] float32, int64, float32     of all rows of the archive
     by_token        [T] float32         zeros, one a token of the text
@@ -183,8 +183,8 @@ class Choose(nn.Module):
         comes = ~stays
         if nll is not None and self.floor is not None:
             said = by_token.scatter_add(0, begin, known_nll(nll)).index_select(0, begin)
-            count = size.index_select(0, begin)
-            noise = (said < PREDICTABLE * count) & (rank < self.floor * rank.max())
+            tokens_said = size.index_select(0, begin)
+            noise = (said < PREDICTABLE * tokens_said) & (rank < self.floor * rank.max())
             comes = comes & (recent | ~noise)
         rank = rank.masked_fill(recent, torch.inf).masked_fill(~comes, -torch.inf)
         count = torch.minimum((budget - first).clamp(min=0), comes.sum(0, keepdim=True))
