@@ -15,7 +15,7 @@ from lcc.ir.roles import Role
 from lcc.ir.signature import TensorSpec
 from lcc.passes.programs.base import ProgramPass
 
-_CACHE = (Role.KEY, Role.VALUE)
+CACHE = (Role.KEY, Role.VALUE)
 
 
 class HalfCache(ProgramPass):
@@ -30,18 +30,18 @@ class HalfCache(ProgramPass):
 
     def rewrite(self, program: Program) -> list[Program] | None:
         """The same program over a cache in float16."""
-        return [half_cache(program)] if program.with_role(*_CACHE) else None
+        return [half_cache(program)] if program.with_role(*CACHE) else None
 
     def ensures(self, program: Program) -> None:
         """What lies in a cache is float16."""
-        specs = [each for each in (*program.inputs, *program.outputs) if each.role in _CACHE]
+        specs = [each for each in (*program.inputs, *program.outputs) if each.role in CACHE]
         if wrong := [each.name for each in specs if each.dtype != "float16"]:
             raise PassError(f"half_cache: {program.file_stem}: {wrong[0]} is not float16")
 
 
 def half_cache(program: Program) -> Program:
     """The same program, over keys and values in float16; see `HalfCache`."""
-    halved = [spec.role in _CACHE for spec in program.inputs]
+    halved = [spec.role in CACHE for spec in program.inputs]
     old = program.exported
     graph = copy.deepcopy(old.graph)
     placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
@@ -53,7 +53,7 @@ def half_cache(program: Program) -> Program:
     output = graph.output_node()
     results = list(output.args[0])
     for place, spec in enumerate(program.outputs):
-        if spec.role in _CACHE:
+        if spec.role in CACHE:
             with graph.inserting_before(output):
                 results[place] = _cast(graph, results[place], torch.float16)
             signature.output_specs[place].arg.name = results[place].name
@@ -68,7 +68,7 @@ def half_cache(program: Program) -> Program:
 
 
 def _halved(spec: TensorSpec) -> TensorSpec:
-    return msgspec.structs.replace(spec, dtype="float16") if spec.role in _CACHE else spec
+    return msgspec.structs.replace(spec, dtype="float16") if spec.role in CACHE else spec
 
 
 def _widen(graph: fx.Graph, node: fx.Node) -> None:

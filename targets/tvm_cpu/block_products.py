@@ -28,6 +28,7 @@ from lcc.targets.tvm_cpu.tir import (
     folded,
     kernel,
     parameter,
+    row_of,
     rows_of,
     script,
     shared,
@@ -218,8 +219,7 @@ def lookup(n: int, k: int, tiles: Tiles, dtype: str, *, bits: int) -> Any:
         tokens = parameter("tokens", (1, q), dtype)
         out = parameter("out", (1, q, k))
         with T.serial(0, q) as t:
-            token = T.cast(tokens[0, t], "int64")
-            token = T.bind(T.max(T.min(token, T.int64(n - 1)), T.int64(0)))
+            token = row_of(tokens, t, n)
             tile, column = T.bind(token // width), T.bind(token % width)
             power = T.bind(T.reinterpret("float32", table[tile, shape[1] - 1, column]))
             with T.serial(0, k // BLOCK) as block:

@@ -25,6 +25,7 @@ from lcc.targets.tvm_cpu.tir import (
     kernel,
     lanes_of,
     parameter,
+    row_of,
     script,
     shared,
     span,
@@ -205,8 +206,7 @@ def lookup(n: int, k: int, tiles: Tiles, dtype: str) -> Any:
         tokens = parameter("tokens", (1, q), dtype)
         out = parameter("out", (1, q, k))
         with T.serial(0, q) as j:
-            token = T.cast(tokens[0, j], "int64")
-            token = T.bind(T.max(T.min(token, T.int64(n - 1)), T.int64(0)))
+            token = row_of(tokens, j, n)
             tile, column = T.bind(token // width), T.bind(token % width)
             scale = T.bind(T.reinterpret("float32", table[tile, words, column]))
             with T.serial(0, k) as d:

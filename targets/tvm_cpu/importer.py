@@ -11,11 +11,10 @@ from torch.export.graph_signature import InputKind
 from lcc.ir.lazy_tensor import whole
 from lcc.ir.program import HEAD, Program
 from lcc.ir.roles import Role
+from lcc.passes.programs.half_cache import CACHE
 from lcc.targets.tvm_cpu.operators import operators
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import PRODUCTS, Weight, weights_of, weights_of_experts
-
-CACHE = (Role.KEY, Role.VALUE)  # what may be in float16
 
 
 def import_program(

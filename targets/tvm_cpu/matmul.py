@@ -13,6 +13,7 @@ from lcc.targets.tvm_cpu.tir import (
     kernel,
     multiply_add,
     parameter,
+    row_of,
     rows_of,
     script,
     span,
@@ -183,8 +184,7 @@ def lookup(count: int, k: int, width: int | None, dtype: str) -> Any:
         tokens = parameter("tokens", (1, q), dtype)
         out = parameter("out", (1, q, k))
         with T.serial(0, q) as j:
-            token = T.cast(tokens[0, j], "int64")
-            token = T.bind(T.max(T.min(token, T.int64(count - 1)), T.int64(0)))
+            token = row_of(tokens, j, count)
             with T.serial(0, k) as d:
                 place = (token, d) if width is None else (token // width, d, token % width)
                 store(out, [0, j, d], table[place])

@@ -106,6 +106,13 @@ def store(buffer: Any, index: Sequence, value: Any) -> None:
     script().buffer_store(buffer, value, list(index))
 
 
+def row_of(tokens: Any, place: Any, count: int) -> Any:
+    """The row of a table of `count` rows that tokens[0, place] names; the nearest where none is."""
+    T = script()
+    token = T.cast(tokens[0, place], "int64")
+    return T.bind(T.max(T.min(token, T.int64(count - 1)), T.int64(0)))
+
+
 def lanes_of(width: int, lanes: int) -> int:
     """The longest vector that divides rows of `width` numbers."""
     return gcd(width, lanes)
