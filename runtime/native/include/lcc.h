@@ -162,8 +162,8 @@ typedef struct lcc_model_options {
     */
     int32_t mapped;
     /*
-    ** Non-zero = compare the sizes of files only, not their sha256 but that of ONNX programs: for a
-    ** package that is signed.
+    ** Non-zero = compare the sizes of files only: for a package that is signed. ONNX programs are
+    ** compared by their sha256 all the same.
     */
     int32_t verify_sizes_only;
     /*
@@ -334,7 +334,7 @@ typedef struct lcc_session_options {
     int64_t capacity;   /* slots per KV head, fewer than compiled; 0 = as compiled */
     int64_t budget;     /* entries that a cycle keeps, likewise */
     int64_t chunk_size; /* tokens of one step, likewise */
-    int64_t seed;       /* of the numbers that policy "random" draws; -1 = as compiled */
+    int64_t seed;       /* of the numbers that policy "random" draws, below 2^31; -1 = as compiled */
     /*
     ** A file that takes what cycles evict, a row a token; a prompt brings back what it asks for.
     ** NULL = what is evicted is gone. It is made where it is not there, and locked while it is open.
@@ -352,7 +352,8 @@ LCC_API void lcc_session_options_init(lcc_session_options *options);
 ** keeps the model alive.
 **
 ** LCC_ERROR_CACHE: a size above the compiled one, or below it where programs have it fixed.
-** LCC_ERROR_CONFIG: sizes that leave a cycle no room, a seed that the policy does not use.
+** LCC_ERROR_CONFIG: sizes that leave a cycle no room, a seed that is too large, or that
+** the policy does not use.
 ** LCC_ERROR_ARCHIVE: the archive is damaged, in use, or of another artifact.
 ** LCC_ERROR_UNSUPPORTED: this artifact has no archive.
 */
