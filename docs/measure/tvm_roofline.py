@@ -26,6 +26,7 @@ from lcc.targets.tvm_cpu.bf16 import bf16
 from lcc.targets.tvm_cpu.bf16 import dot as dot_bf16
 from lcc.targets.tvm_cpu.build import describe
 from lcc.targets.tvm_cpu.byte_dot import dot as dot_bytes
+from lcc.targets.tvm_cpu.byte_dot import dot_pairs
 from lcc.targets.tvm_cpu.platforms import platform
 from lcc.targets.tvm_cpu.tir import Tiles, fill, kernel, parameter, script, span, store, tiles_of
 
@@ -38,7 +39,7 @@ FORMS: dict[int, tuple[Callable, ...]] = {  # product, packing, rounding of inpu
         byte_products.linear,
         byte_products.pack,
         byte_products.round_rows,
-        byte_products.rounded_size,
+        partial(byte_products.rounded_size, tiles=EIGHT),
     ),
     4: (
         partial(block_products.linear, bits=4),
@@ -101,7 +102,12 @@ def peak(kind: str, tiles: Tiles) -> float:
                 store(row, [here], fill(zero, lanes))
             with T.serial(0, ROUNDS):
                 for row in rows:
-                    if kind == "bytes":
+                    if kind == "bytes" and tiles.in_16_bits:
+                        left, right = (
+                            T.reinterpret(f"int16x{2 * lanes}", v) for v in (row[here], b)
+                        )
+                        value = row[here] + dot_pairs(left, right, lanes)
+                    elif kind == "bytes":
                         value = dot_bytes(row[here], a, x[1, 0], tiles)
                     elif kind == "bf16":
                         value = dot_bf16(row[here], a, b)
@@ -114,8 +120,8 @@ def peak(kind: str, tiles: Tiles) -> float:
                 store(out, [i, here], row[here])
     run = built(made[0])
     args = tensors(np.ones((2, lanes), np.int32), np.zeros((count, lanes), dtype))
-    products = {"bytes": 4, "bf16": 2, "float32": 1}[kind] * lanes * count * ROUNDS
-    return 2 * products / least(lambda: run(*args))
+    of_lane = {"bytes": 2 if tiles.in_16_bits else 4, "bf16": 2, "float32": 1}[kind]
+    return 2 * of_lane * lanes * count * ROUNDS / least(lambda: run(*args))
 
 
 def bandwidth() -> float:

@@ -2,7 +2,9 @@
 
 A level is LLVM's name of a CPU that stands for a family, and so a portable `mcpu`: cooperlake has
 AVX-512 with VNNI and BF16 (AMD since Zen 4, Intel's servers since 2020), x86-64-v4 has AVX-512,
-x86-64-v3 has AVX2 and FMA, x86-64 and generic (64-bit ARM) are what every one of them has.
+x86-64-v3 has AVX2 and FMA; armv8.2-a, LLVM's name of an architecture, has products of four bytes
+and arithmetic in float16 (Cortex-A55, A75 and A76, Apple's A13, and what came after them); x86-64
+and generic (64-bit Arm) are what every one of them has.
 """
 
 import platform
@@ -12,12 +14,14 @@ LEVELS = {  # best first -> what numpy calls the features that it needs
     "x86-64-v4": ("AVX512_SKX", "AVX2", "FMA3"),  # SKX: F, CD, BW, DQ, VL
     "x86-64-v3": ("AVX2", "FMA3"),
     "x86-64": (),
+    "armv8.2-a": ("ASIMDDP", "ASIMDHP"),
     "generic": (),
 }
+ARM_LEVELS = ("armv8.2-a", "generic")
 
 
 def _family(level: str) -> str:
-    return "arm" if level == "generic" else "x86"
+    return "arm" if level in ARM_LEVELS else "x86"
 
 
 def lacking(level: str) -> list[str]:
@@ -49,7 +53,7 @@ def adds_byte_products() -> bool:
     x86 without VNNI sums two in 16 bits and cuts off what does not fit (ONNX Runtime,
     `session.x64quantprecision`). AVX-VNNI without AVX-512 is not told apart: it counts as without.
     """
-    if levels_here() == ("generic",):
+    if levels_here() == ARM_LEVELS:
         return True
     from numpy._core._multiarray_umath import __cpu_features__ as features
 

@@ -19,7 +19,8 @@ def command(
     cpu: Annotated[
         str | None,
         typer.Option(
-            help="Of tvm:*: cooperlake, x86-64-v4, -v3, x86-64 [this one's]; sm_80 .. sm_90."
+            help="Of tvm:*: cooperlake, x86-64-v4, -v3, x86-64 [this one's]; armv8.2-a, generic; "
+            "sm_80 .. sm_90."
         ),
     ] = None,
     precision: Annotated[

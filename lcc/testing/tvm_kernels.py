@@ -7,21 +7,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcc.artifact.cpu import best_level
+from lcc.artifact.cpu import ARM_LEVELS, LEVELS, best_level, lacking
 from lcc.targets.tvm_cpu.build import describe
 from lcc.targets.tvm_cpu.platforms import platform
+from lcc.testing import arm_kernels
 
 BEST = best_level()
-PLAINEST = "generic" if BEST == "generic" else "x86-64"
+PLAINEST = "generic" if BEST in ARM_LEVELS else "x86-64"
+HERE = [
+    level
+    for level in LEVELS
+    if not lacking(level) or (level in ARM_LEVELS and not arm_kernels.missing())
+]
 
 
 def compiled(function: Any, level: str = BEST) -> Callable[..., None]:
-    """A kernel as a function of tensors on the CPU, which it writes to."""
+    """A kernel as a function of tensors on the CPU, which it writes to; Arm's under qemu."""
     import tvm
 
     function = function.with_attr("global_symbol", "kernel")
     target = tvm.target.Target(describe(level, platform("cpu")))
-    kernel = tvm.compile(tvm.IRModule({"kernel": function}), target=target)["kernel"]
+    library = tvm.compile(tvm.IRModule({"kernel": function}), target=target)
+    if lacking(level):
+        on_arm = arm_kernels.arm_kernel(library)
+        return lambda *arrays: on_arm(*(array.numpy() for array in arrays))
+    kernel = library["kernel"]
 
     def run(*arrays: Tensor) -> None:
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(a.numpy())) for a in arrays]

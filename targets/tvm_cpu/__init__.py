@@ -28,10 +28,8 @@ class TvmCpu(Target):
         self.platform = platform(place)
         self.cpu, self.levels = best(self.platform), self.platform.levels
         self.note = self.platform.note
-        # Products in few bits were never run on Arm.
-        of_x86: tuple[Precision, ...] = ("fp32", "int8", "int4")
-        self.precisions = of_x86 if place == "cpu" else ("fp32",)
-        self.kv_precisions = ("fp32", "fp16") if place == "cpu" else ("fp32",)
+        self.precisions: tuple[Precision, ...] = ("fp32", "int8", "int4")
+        self.kv_precisions = ("fp32", "fp16")
 
     def refusals(self, programs: list[Program]) -> list[str]:
         """Operators and types that no kernel is there for."""

@@ -4,10 +4,11 @@
     out[m, n] = sum over blocks b of  x_scale[m, b] * (scale[n, b] * dots + least[n, b] * sums)
 
 Here dots is the sum over the block of level[n, k] * x_level[m, k], sums that of x_level[m, k].
-Levels of weights are unsigned, those of inputs signed, as the instructions have them. Scales and
-leasts are in float16 beside a power of two for each column: those of a file in GGUF's Q4_1 are
-exact where they are no less than a thousandth of the column's largest. Words of 4 bits are taken
-apart in registers, once for all rows of a register tile.
+Levels of inputs are signed, those of weights unsigned, but for 8 bits on Arm, where they begin with
+-128 and the block's `least` is what level 0 stands for. Scales and leasts are in float16 beside a
+power of two for each column: those of a file in GGUF's Q4_1 are exact where they are no less than a
+thousandth of the column's largest. Words of 4 bits are taken apart in registers, once for all rows
+of a register tile.
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lcc.targets.low_bits import BLOCK
-from lcc.targets.tvm_cpu.byte_dot import dot
+from lcc.targets.tvm_cpu.byte_dot import byte_of, dot, dot_small, widened
 from lcc.targets.tvm_cpu.column_tiles import ColumnTiles
 from lcc.targets.tvm_cpu.rows import FEW
 from lcc.targets.tvm_cpu.tir import (
@@ -66,11 +67,13 @@ def pack(weight: np.ndarray, tiles: Tiles, *, bits: int) -> np.ndarray:
     far = np.maximum(np.abs(least), np.abs(largest)).max(axis=1, keepdims=True)
     power = np.exp2(np.ceil(np.log2(np.where(far > 0, far, 1)))).astype(np.float32)
     power = np.where(np.isfinite(far), power, np.float32(np.nan))  # which no product hides
-    least = (least / power).astype(np.float16)
-    scale = ((largest - padded.min(axis=2)) / (power * (2**bits - 1))).astype(np.float16)
+    scale = ((largest - least) / (power * (2**bits - 1))).astype(np.float16)
     step = scale.astype(np.float32)[..., None]
+    first = tiles.least_byte if bits == 8 else 0
+    least = (least / power - first * step[..., 0]).astype(np.float16)
     above = padded / power[..., None] - least.astype(np.float32)[..., None]
-    levels = np.rint(above / np.where(step > 0, step, 1)).clip(0, 2**bits - 1).astype(np.uint8)
+    levels = np.rint(above / np.where(step > 0, step, 1)).clip(first, first + 2**bits - 1)
+    levels = levels.astype(np.int16).astype(np.uint8)
     levels[step[..., 0] == 0] = 0
     if bits == 4:
         levels = levels[..., : BLOCK // 2] | levels[..., BLOCK // 2 :] << 4
@@ -160,7 +163,10 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bits: int, bias: bool = F
             """Add a block of the columns of a tile to the sums of rows: a word of all, then on."""
             inputs, place = T.bind(block * _OF_INPUT), T.bind(block * _of_weight(bits))
             columns = [span(column, lanes) for column in range(0, width, lanes)]
-            dots = [[fill(T.int32(0), lanes)] * len(columns) for _ in rows]
+            small = bits == 4 and tiles.bytes == "maddubs"
+            begin = fill(T.int16(0), 2 * lanes) if small else fill(T.int32(0), lanes)
+            dots = [[begin] * len(columns) for _ in rows]
+            add_up = dot_small if small else dot
             for j in range(_WORDS):
                 levels = [
                     T.bind(_level(w, (tile, place), here, j, bits, lanes)) for here in columns
@@ -168,7 +174,7 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bits: int, bias: bool = F
                 for i, of_row in enumerate(dots):
                     four = T.bind(x[(*zero, first + i, inputs + j)])
                     for c, level in enumerate(levels):
-                        of_row[c] = T.bind(dot(of_row[c], level, four, tiles))
+                        of_row[c] = T.bind(add_up(of_row[c], level, four, tiles))
             last = place + _of_weight(bits) - 1
             both = [map(T.bind, _halves(T.bind(w[tile, last, here]), lanes)) for here in columns]
             halves = list(map(tuple, both))
@@ -178,7 +184,8 @@ def linear(n: int, k: int, rank: int, tiles: Tiles, *, bits: int, bias: bool = F
                     for j in (_WORDS, _WORDS + 1)
                 )
                 for here, dots_of, (scale, least) in zip(columns, of_row, halves, strict=True):
-                    value = T.cast(dots_of, f"float32x{lanes}") * scale_of_x
+                    whole = widened(dots_of, tiles) if small else dots_of
+                    value = T.cast(whole, f"float32x{lanes}") * scale_of_x
                     store(sums, [here], sums[here] + value * scale + scaled * least)
 
         def column_tile(tile: Any) -> None:
@@ -229,7 +236,7 @@ def lookup(n: int, k: int, tiles: Tiles, dtype: str, *, bits: int) -> Any:
                 for j in range(_WORDS):
                     levels = T.bind(_level(table, (tile, first), column, j, bits, 1))
                     for byte in range(4):
-                        one = (levels >> T.int32(8 * byte)) & T.int32(255)
+                        one = byte_of(levels, T.int32(8 * byte), tiles)
                         value = T.cast(one, "float32") * scale + least
                         store(out, [0, t, block * BLOCK + 4 * j + byte], value)
     return made[0]

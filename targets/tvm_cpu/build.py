@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from lcc.artifact.cpu import ARM_LEVELS
 from lcc.ir.program import DECODE, Program
 from lcc.targets.tvm_cpu.importer import import_program
 from lcc.targets.tvm_cpu.platforms import Platform
 from lcc.targets.tvm_cpu.schedule import schedule_loops
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import Weight
+
+_ARM_FEATURES = ("+v8.2a", "+dotprod", "+fullfp16")  # of armv8.2-a, as LLVM calls them
 
 
 def build_library(
@@ -46,8 +49,9 @@ def build_library(
 
 def describe(level: str, platform: Platform) -> dict:
     """TVM's target for a level of CPU."""
-    if level == "generic":
-        return {"kind": "llvm", "mtriple": platform.triple or "aarch64-linux-gnu"}
+    if level in ARM_LEVELS:
+        arm = {"kind": "llvm", "mtriple": platform.triple or "aarch64-linux-gnu"}
+        return arm | ({"mattr": list(_ARM_FEATURES)} if level == "armv8.2-a" else {})
     return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
 
 

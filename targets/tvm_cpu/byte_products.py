@@ -2,9 +2,12 @@
 
     out[m, n] = sum over k of levels[m, k] * weight_levels[n, k] * scale[m] * scale[n]
 
-Weights are stored as unsigned bytes (level + 128), because that is what the instructions multiply
-with signed ones; what the 128 add is the sum of a row's levels, which its sum begins without. Four
-neighbours of K share a 32-bit word, and the sums of their four products are one step.
+On x86 weights are stored as unsigned bytes (level + 128), because that is what its instructions
+multiply with signed ones; what the 128 add is the sum of a row's levels, which its sum begins
+without. On Arm they are signed, and it begins with 0. Four neighbours of K share a 32-bit word, and
+the sums of their four products are one step. Where a CPU has no instruction for that, it multiplies
+in 16 bits: inputs lie in memory so, and bytes of weights are taken apart in registers, once for all
+rows of a register tile.
 """
 
 import math
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lcc.targets.low_bits import columns_of_8_bits
-from lcc.targets.tvm_cpu.byte_dot import dot
+from lcc.targets.tvm_cpu.byte_dot import byte_of, dot, dot_16
 from lcc.targets.tvm_cpu.column_tiles import ColumnTiles
 from lcc.targets.tvm_cpu.rows import FEW
 from lcc.targets.tvm_cpu.tir import (
@@ -53,37 +56,54 @@ def pack(weight: np.ndarray, tiles: Tiles) -> np.ndarray:
     padded = np.zeros((count * width, (words - 1) * WORD), np.float32)
     padded[:n, :k] = weight
     rounded = columns_of_8_bits(padded.T)
-    levels = (rounded.levels.T.astype(np.int16) + 128).astype(np.uint8)
+    levels = (rounded.levels.T.astype(np.int16) + _zero_of(tiles)).astype(np.uint8)
     packed = np.empty((count, words, width), np.int32)
-    words_of = levels.reshape(count, width, words - 1, WORD).view("<i4")[..., 0]
+    words_of = _in_words(levels.reshape(count, width, words - 1, WORD), tiles).view("<i4")[..., 0]
     packed[:, :-1] = words_of.transpose(0, 2, 1)
     packed[:, -1] = rounded.scales.reshape(count, width).view(np.int32)
     return packed
 
 
-def rounded_size(k: int) -> int:
+def _zero_of(tiles: Tiles) -> int:
+    """The byte of a weight that is 0."""
+    return tiles.least_byte + 128
+
+
+def _in_words(levels: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """Four levels of each word in the order of its bytes; neighbours in 16 bits are 2 apart."""
+    return np.ascontiguousarray(levels[..., [0, 2, 1, 3]]) if tiles.in_16_bits else levels
+
+
+def _input_words(k: int, tiles: Tiles) -> int:
+    """Words of the levels of K inputs."""
+    return ceil(k / WORD) * (2 if tiles.in_16_bits else 1)
+
+
+def rounded_size(k: int, tiles: Tiles) -> int:
     """Words of a row of K inputs when it is rounded."""
-    return ceil(k / WORD) + _MORE
+    return _input_words(k, tiles) + _MORE
 
 
 def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
     """Kernel (x, out): each row in 8 bits, even about zero, with a scale of its own.
 
     x           [1, .., M, K] float32, of `rank` axes, M any
-    out         [1, .., M, K / 4 + 2] int32: words of four levels; the scale, float32; less 128
-                times the sum of the levels
+    out         [1, .., M, K / 4 + 2] int32: words of four levels, or K / 2 of two where
+                `in_16_bits`; the scale, float32; what a sum begins with, on x86 less 128 times the
+                sum of the levels
     fine        two rows of `out` for each of x: what the first leaves is rounded in the second
 
     A row with a number that is none has such a scale, so that no product hides it.
     """
     T, zero, lanes = script(), (0,) * (rank - 2), lanes_of(k, tiles.lanes)
-    words = rounded_size(k)
+    words, level_bytes = rounded_size(k, tiles), 2 if tiles.in_16_bits else 1
+    of_word, dtype = 4 // level_bytes, f"int{8 * level_bytes}"
     kind = f"x{lanes}" if lanes > 1 else ""
     with kernel(f"round_rows_{k}") as made:
         m, each = T.int64(), 2 if fine else 1
         x = parameter("x", (*(1,) * (rank - 2), m, k))
         out = parameter("out", (*(1,) * (rank - 2), each * m, words), "int32")
-        levels = T.decl_buffer((each * m * words * WORD,), "int8", data=out.data)
+        levels = T.decl_buffer((each * m * words * of_word,), dtype, data=out.data)
 
         def of_row(j: Any) -> None:
             most, plain = (T.alloc_buffer((lanes,), "float32") for _ in range(2))
@@ -100,24 +120,24 @@ def round_rows(k: int, rank: int, tiles: Tiles, *, fine: bool = False) -> Any:
             largest = T.bind(T.max(folded(most[span(0, lanes)], lanes, T.max), T.float32(1e-30)))
             is_none = T.bind(T.isnan(folded(plain[span(0, lanes)], lanes, add)))
             factor = T.bind(T.float32(127) / largest)
-            if k % WORD:
-                for n in range(each):
-                    store(out, [*zero, each * j + n, k // WORD], T.int32(0))
+            for n in range(each):
+                for word in range(_input_words(k - k % WORD, tiles), words - _MORE):
+                    store(out, [*zero, each * j + n, word], T.int32(0))
             with T.serial(0, k // lanes) as part:
                 value = T.bind(x[(*zero, j, span(part * lanes, lanes))] * fill(factor, lanes))
                 for n, total in enumerate(totals):
                     near = T.bind(T.nearbyint(value))
                     level = T.bind(T.cast(near, f"int32{kind}"))
                     store(total, [span(0, lanes)], total[span(0, lanes)] + level)
-                    place = (each * j + n) * (words * WORD) + part * lanes
-                    store(levels, [span(place, lanes)], T.cast(level, f"int8{kind}"))
+                    place = (each * j + n) * (words * of_word) + part * lanes
+                    store(levels, [span(place, lanes)], T.cast(level, f"{dtype}{kind}"))
                     value = (value - near) * fill(FINER, lanes)
             for n, total in enumerate(totals):
                 scale = largest / T.float32(127 * FINER**n)
                 scale = T.Select(is_none, T.float32(math.nan), scale)
                 store(out, [*zero, each * j + n, words - 2], T.reinterpret("int32", scale))
                 sums = folded(total[span(0, lanes)], lanes, add, "int32")
-                store(out, [*zero, each * j + n, words - 1], sums * T.int32(-128))
+                store(out, [*zero, each * j + n, words - 1], sums * T.int32(-_zero_of(tiles)))
 
         shared(m, of_row, worth=m >= FEW)
     return made[0]
@@ -128,7 +148,7 @@ def linear(
 ) -> Any:
     """Kernel (x, packed, [bias,] out): out = x @ weight.T + bias.
 
-    x           [1, .., M, K / 4 + 2] int32, see `round_rows`, of `rank` axes
+    x           [1, .., M, `rounded_size`] int32, see `round_rows`, of `rank` axes
     packed      see `pack`
     bias        [N]
     out         [1, .., M, N] float32
@@ -138,7 +158,7 @@ def linear(
     lanes, width, words = tiles.lanes, tiles.byte_columns, ceil(k / WORD)
     with kernel(f"linear_bytes_{n}_{k}{'_fine' if fine else ''}") as made:
         m, each = T.int64(), 2 if fine else 1
-        x = parameter("x", (*one, each * m, words + _MORE), "int32")
+        x = parameter("x", (*one, each * m, rounded_size(k, tiles)), "int32")
         w = parameter("w", packed_shape(n, k, tiles), "int32")
         b = parameter("b", (n,)) if bias else None
         out = parameter("out", (*one, m, n))
@@ -146,7 +166,8 @@ def linear(
 
         def put(parts: list, row: Any, tile: Any) -> None:
             """A row of the result: of sums and the rows of x that they are of."""
-            scales = [T.reinterpret("float32", x[(*zero, source, words)]) for _, source in parts]
+            last = _input_words(k, tiles)
+            scales = [T.reinterpret("float32", x[(*zero, source, last)]) for _, source in parts]
             scales = [fill(T.bind(each), lanes) for each in scales]
 
             def value(column: int) -> Any:
@@ -157,17 +178,22 @@ def linear(
 
             loops.put([*zero, row], tile, value)
 
+        def step(sums: Any, levels: Any, source: Any, word: Any) -> Any:
+            if not tiles.in_16_bits:
+                return dot(sums, levels, x[(*zero, source, word)], tiles)
+            two = [x[(*zero, source, 2 * word + i)] for i in range(2)]
+            return dot_16(sums, levels, two, tiles)
+
         def product(parts: list, tile: Any) -> None:
             for sums, source in parts:
-                begin = fill(x[(*zero, source, words + 1)], lanes)
+                begin = fill(x[(*zero, source, _input_words(k, tiles) + 1)], lanes)
                 for column in range(0, width, lanes):
                     store(sums, [span(column, lanes)], begin)
             with T.serial(0, words) as word:
                 for sums, source in parts:
-                    four = x[(*zero, source, word)]
                     for column in range(0, width, lanes):
                         here = span(column, lanes)
-                        store(sums, [here], dot(sums[here], w[tile, word, here], four, tiles))
+                        store(sums, [here], step(sums[here], w[tile, word, here], source, word))
 
         def column_tile(tile: Any) -> None:
             registers = [T.alloc_buffer((width,), "int32") for _ in range(tiles.rows)]
@@ -210,7 +236,10 @@ def lookup(n: int, k: int, tiles: Tiles, dtype: str) -> Any:
             tile, column = T.bind(token // width), T.bind(token % width)
             scale = T.bind(T.reinterpret("float32", table[tile, words, column]))
             with T.serial(0, k) as d:
-                shift = T.cast(d % WORD * 8, "int32")
-                level = ((table[tile, d // WORD, column] >> shift) & T.int32(255)) - T.int32(128)
+                byte = T.cast(d % WORD, "int32")
+                if tiles.in_16_bits:  # 0, 2, 1, 3; see `_in_words`
+                    byte = byte // 2 + byte % 2 * 2
+                shift = byte * 8
+                level = byte_of(table[tile, d // WORD, column], shift, tiles) - _zero_of(tiles)
                 store(out, [0, j, d], T.cast(level, "float32") * scale)
     return made[0]

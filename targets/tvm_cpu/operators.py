@@ -119,7 +119,7 @@ class _Kernels:
             else:
                 function = byte_products.round_rows(*of, fine=self.fine)
                 each = 2 if self.fine else 1
-                shape = [*rows[:-1], rows[-1] * each, byte_products.rounded_size(k)]
+                shape = [*rows[:-1], rows[-1] * each, byte_products.rounded_size(k, self.tiles)]
             self.rounded[x, in_blocks] = self._call(importer, function, [value], shape, "int32")
         return self.rounded[x, in_blocks]
 

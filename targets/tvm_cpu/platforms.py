@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 
-from lcc.artifact.cpu import best_level, levels_here
+from lcc.artifact.cpu import ARM_LEVELS, best_level, levels_here
 
 RECIPE = "BUILD.md"
 
@@ -31,16 +31,16 @@ def platform(name: str) -> Platform:
     if name == "cpu":
         return Platform(None, levels_here())
     return {
-        "aarch64-linux": Platform("aarch64-linux-gnu", ("generic",), "aarch64-linux-gnu-g++"),
+        "aarch64-linux": Platform("aarch64-linux-gnu", ARM_LEVELS, "aarch64-linux-gnu-g++"),
         "android": Platform(
             "aarch64-linux-android",
-            ("generic",),
+            ARM_LEVELS,
             objects=True,
             note="objects for Android, never linked or run on a device",
         ),
         "ios": Platform(
             "arm64-apple-ios",
-            ("generic",),
+            ARM_LEVELS,
             objects=True,
             note="objects for iOS, never linked or run on a device",
         ),
@@ -48,8 +48,11 @@ def platform(name: str) -> Platform:
 
 
 def best(of: Platform) -> str:
-    """The level of CPU that is compiled for unless another one is asked for."""
-    return best_level() if of.triple is None else of.levels[0]
+    """The level of CPU that is compiled for unless another one is asked for.
+
+    This machine's own; of another machine nothing is known, so what each of its kind has.
+    """
+    return best_level() if of.triple is None else of.levels[-1]
 
 
 def missing_linker(of: Platform) -> str | None:

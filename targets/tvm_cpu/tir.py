@@ -35,16 +35,27 @@ class Tiles:
     columns: int
     byte_columns: int
     block_rows: int
-    bytes: Literal["vnni", "pairs", "plain"]
+    bytes: Literal["vnni", "maddubs", "pairs", "dotprod", "long"]
     bf16: bool = False
+
+    @property
+    def least_byte(self) -> int:
+        """The least byte of a weight: unsigned on x86, signed on Arm."""
+        return -128 if self.bytes in ("dotprod", "long") else 0
+
+    @property
+    def in_16_bits(self) -> bool:
+        """Whether bytes are multiplied in 16 bits, so that inputs better lie in memory so."""
+        return self.bytes in ("maddubs", "pairs")
 
 
 TILES = {
     "cooperlake": Tiles(16, 8, 32, 48, 6, "vnni"),
-    "x86-64-v4": Tiles(16, 8, 32, 32, 6, "pairs"),
-    "x86-64-v3": Tiles(8, 6, 16, 16, 3, "pairs"),
+    "x86-64-v4": Tiles(16, 8, 32, 32, 6, "maddubs"),
+    "x86-64-v3": Tiles(8, 4, 16, 16, 3, "maddubs"),
     "x86-64": Tiles(4, 4, 8, 8, 3, "pairs"),
-    "generic": Tiles(4, 8, 8, 8, 6, "plain"),
+    "armv8.2-a": Tiles(4, 8, 8, 12, 6, "dotprod"),
+    "generic": Tiles(4, 8, 8, 8, 6, "long"),
 }
 
 

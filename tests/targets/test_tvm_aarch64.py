@@ -19,10 +19,9 @@ from lcc.compile import compile_model
 from lcc.config import CacheConfig, CompileConfig
 from lcc.errors import ConfigError, TargetError
 from lcc.targets.tvm_cpu import platforms
+from lcc.testing.arm_kernels import ARM, PYTHON, missing
 
 ROOT = Path(__file__).parents[2]
-ARM = ROOT / ".aarch64"
-PYTHON = ARM / "root" / "usr" / "bin" / "python3.11"
 TEXT = np.random.default_rng(5).integers(5, 250, 250).tolist()
 READ = """
 import json, platform, sys, lcc.runtime
@@ -47,11 +46,7 @@ def site_of_runtime(folder: Path) -> Path:
     return folder
 
 
-@cross
-@pytest.mark.skipif(
-    not (ARM / "ready").exists() or shutil.which("qemu-aarch64") is None,
-    reason="needs qemu-aarch64 and an Arm Python: bash docs/measure/aarch64.sh",
-)
+@pytest.mark.skipif(bool(missing()), reason=missing())
 def test_under_qemu_the_tokens_are_those_of_this_machine(
     compiled: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -123,7 +118,10 @@ def test_what_cannot_be_built_is_said_before(
     monkeypatch.setattr(platforms.shutil, "which", lambda name: None)
     for options, words in (
         ({"target": "tvm:aarch64-linux"}, r"aarch64-linux-gnu-g\+\+ is not on this machine"),
-        ({"target": "tvm:ios", "cpu": "x86-64"}, "cpu is 'x86-64', wanted one of generic"),
+        (
+            {"target": "tvm:ios", "cpu": "x86-64"},
+            "cpu is 'x86-64', wanted one of armv8.2-a, generic",
+        ),
         ({"target": "reference", "cpu": "x86-64"}, "reference runs on any; leave it out"),
     ):
         config = CompileConfig(cache=cache, **options)  # type: ignore[arg-type]

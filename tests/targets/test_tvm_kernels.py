@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcc.artifact.cpu import lacking
 from lcc.ir.plan import BlockSparse
 from lcc.passes import ops  # noqa: F401 - defines lcc::
 from lcc.targets.tvm_cpu import rows
@@ -18,10 +17,9 @@ from lcc.targets.tvm_cpu.attention import cached_attention
 from lcc.targets.tvm_cpu.attention_rows import Layer
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup, pack
 from lcc.targets.tvm_cpu.tir import TILES
-from lcc.testing.tvm_kernels import BEST, PLAINEST, compiled, drawn
+from lcc.testing.tvm_kernels import BEST, HERE, PLAINEST, compiled, drawn
 
 SLOTS = 200
-HALF = ("cooperlake", "x86-64-v4", "x86-64-v3", "generic")  # levels that know float16
 LAYERS = {
     "GQA": Layer(9, 3, 64, 0.125),
     "one head each, capped": Layer(4, 4, 16, 0.4, softcap=2.0),
@@ -68,7 +66,7 @@ def test_attention_is_the_operator(name: str, level: str) -> None:
             assert cache[:, :, filled:].isnan().all()
 
 
-@pytest.mark.parametrize("level", [level for level in HALF if not lacking(level)])
+@pytest.mark.parametrize("level", [level for level in HERE if level != "x86-64"])
 @pytest.mark.parametrize("name", ["GQA", "a size that is no power of 2", "sinks"])
 def test_attention_over_halves(name: str, level: str) -> None:
     """It is that over the same numbers in float32; new entries are rounded as they are written."""

@@ -367,7 +367,7 @@ def test_files_and_machines_that_cannot_be(
     refused(
         TargetError,
         "a CPU of another kind",
-        cpu="x86-64" if cpu.levels_here() == ("generic",) else "generic",
+        cpu="x86-64" if cpu.levels_here() == cpu.ARM_LEVELS else "generic",
     )
     monkeypatch.setitem(cpu.LEVELS, manifest.cpu, ("AVX1024",))
     refused(TargetError, f"compiled for {manifest.cpu}, this machine lacks AVX1024")

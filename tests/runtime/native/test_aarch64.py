@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lcc.compile import compile_model
-from lcc.config import CacheConfig, CompileConfig, PolicyConfig
+from lcc.config import CacheConfig, CompileConfig, KvPrecision, PolicyConfig, Precision
 from lcc.targets import missing
 from lcc.testing.tiny import save_tiny
 
@@ -84,15 +84,31 @@ def test_text_is_answered_as_on_this_machine(
 @pytest.mark.skipif(
     shutil.which("aarch64-linux-gnu-g++") is None, reason="needs aarch64-linux-gnu-g++"
 )
+@pytest.mark.parametrize(
+    ("precision", "kv_precision", "cpu"),
+    [("fp32", "fp32", None), ("int8", "fp16", "armv8.2-a"), ("int4", "fp32", None)],
+)
 def test_the_golden_is_reproduced_by_tvm(
-    lcc_run: list[str], tiny_folder: Path, tmp_path: Path
+    precision: Precision,
+    kv_precision: KvPrecision,
+    cpu: str | None,
+    lcc_run: list[str],
+    tiny_folder: Path,
+    tmp_path: Path,
 ) -> None:
     if lacks := missing("tvm:aarch64-linux"):
         pytest.skip(lacks)
     folder = tmp_path / "m.lcc"
     cache = CacheConfig(capacity=96, budget=48, chunk_size=16, catalyst_size=8, recent_size=6)
     policy = PolicyConfig(name="knorm")  # few programs: TVM takes its time for each
-    config = CompileConfig(target="tvm:aarch64-linux", cache=cache, policy=policy)
+    config = CompileConfig(
+        target="tvm:aarch64-linux",
+        cache=cache,
+        policy=policy,
+        precision=precision,
+        kv_precision=kv_precision,
+        cpu=cpu,
+    )
     compile_model(tiny_folder, folder, config)
     output = said(*lcc_run, folder, "--allow-native", "--golden", "--engine", SITE, "--threads", 1)
     assert output == "golden: all numbers are the same\n"
