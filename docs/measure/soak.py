@@ -131,7 +131,8 @@ class Soak:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.random = arguments, random.Random(arguments.seed)
-        self.manifest = lcc.runtime.load(arguments.artifact, threads=1, verify="size").manifest
+        how: Any = {"threads": 1, "verify": "size", "allow_native": True}
+        self.manifest = lcc.runtime.load(arguments.artifact, **how).manifest
         self.model, self.kind = self._opened()
         names = ("capacity", "budget", "chunk_size")
         self.sizes = {name: getattr(arguments, name) for name in names}

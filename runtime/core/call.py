@@ -1,5 +1,6 @@
 """One run of one program, for one layer: its bindings, made once, and what is bound anew."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,17 +25,26 @@ class _View:
         """
         self.tensor, self.source, (self.first, self.count) = spec.name, source, span
         self.shape = tuple(-1 if isinstance(size, str) else size for size in spec.shape)
-        self.fixed = None if -1 in self.shape else int(np.prod(self.shape)) // row
+        self.fixed = None if -1 in self.shape else math.prod(self.shape) // row
 
     def __call__(self, numbers: Mapping[str, int], buffers: Buffers) -> np.ndarray:
         """What is bound now; ArtifactError where it is longer than any buffer."""
         first, count = numbers[self.first], self.fixed or numbers[self.count]
         if isinstance(self.source, str):
-            return buffers.rows(self.source, first, first + count, 0).reshape(self.shape)
+            return self._shaped(buffers.rows(self.source, first, first + count, 0))
         if count > len(self.source):
             raise ArtifactError(f"{self.tensor}: {count} numbers, buffers have {len(self.source)}")
         self.source[:count] = np.arange(first, first + count)
-        return self.source[:count].reshape(self.shape)
+        return self._shaped(self.source[:count])
+
+    def _shaped(self, array: np.ndarray) -> np.ndarray:
+        try:
+            return array.reshape(self.shape)
+        except ValueError:
+            raise ArtifactError(
+                f"{self.tensor}: is bound to numbers {list(array.shape)}, which have not its shape "
+                f"{list(self.shape)}; compile it anew"
+            ) from None
 
 
 class Call:

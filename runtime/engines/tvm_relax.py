@@ -233,13 +233,19 @@ class TvmRunner:
         for name, place in self._places.items():
             source = self._entry.updates.get(name, "")
             if name in every or source in every:
-                self._keep(every.get(name, every.get(source)), results[place])
+                self._keep(name, every.get(name, every.get(source)), results[place])
 
-    def _keep(self, target: Any, result: Any) -> None:
+    def _keep(self, name: str, target: Any, result: Any) -> None:
         """Copy a result to where it is bound, unless the kernels have written it there."""
         array = np.from_dlpack(result)
-        if array.ctypes.data != target.ctypes.data:
-            target[...] = array
+        if array.ctypes.data == target.ctypes.data:
+            return
+        if array.shape != target.shape or array.dtype != target.dtype:
+            raise CacheError(
+                f"{self._entry.file}: {name} came as {array.dtype} {list(array.shape)}, wanted "
+                f"{target.dtype} {list(target.shape)}, as manifest.json says; compile it anew"
+            )
+        target[...] = array
 
     def _checked(self, name: str, array: object) -> np.ndarray:
         tensor = self._inputs.get(name) or self._outputs.get(name)

@@ -176,7 +176,7 @@ class Talk:
         ids = behind(self._tokenizer, told + prompt, len(told))
         if ids is not None and held[len(held) - len(ids) :] == ids:
             return self._reader.tokens - answer - len(ids)
-        for count in range(min(len(held), len(prompt.encode())) + 1):
+        for count in range(min(len(held), len(prompt.encode("utf-8", "replace"))) + 1):
             newest = held[len(held) - count :]
             if self._tokenizer.decode(newest, special=True) == prompt:
                 return self._reader.tokens - answer - count

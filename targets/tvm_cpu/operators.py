@@ -19,7 +19,7 @@ from lcc.targets.tvm_cpu.experts import Experts, experts
 from lcc.targets.tvm_cpu.linear_attention import linear_attention
 from lcc.targets.tvm_cpu.linear_attention_parts import Recurrence, decay_of
 from lcc.targets.tvm_cpu.matmul import batched, linear, lookup
-from lcc.targets.tvm_cpu.part_repairs import sizes
+from lcc.targets.tvm_cpu.part_repairs import inside, sizes
 from lcc.targets.tvm_cpu.repairs import REPAIRS, highest
 from lcc.targets.tvm_cpu.tir import Tiles
 from lcc.targets.tvm_cpu.weights import Rounding, Weight
@@ -295,7 +295,8 @@ class _Kernels:
         from tvm import relax
 
         source, axis, index = node.args
-        emit, places = importer.block_builder.emit, importer.env[index]
+        emit = importer.block_builder.emit
+        places = inside(importer, importer.env[source], axis, importer.env[index])
         if str(source.target) != "aten.log_softmax.int":
             return emit(relax.op.gather_elements(importer.env[source], places, axis))
         logits = source.args[0]

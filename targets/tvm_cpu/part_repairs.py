@@ -145,6 +145,22 @@ def _index_select(node: fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit(relax.op.take(x, rows, axis, mode="clip"))
 
 
+def inside(importer: Any, x: Any, axis: int, index: Any) -> Any:
+    """Places along an axis of x, the nearest where there is no such place: a kernel trusts them."""
+    from tvm import te, tirx
+
+    axis = axis % x.ty.ndim
+
+    def nearest(array: Any, places: Any) -> Any:
+        def at(*i: Any) -> Any:
+            last = (array.shape[axis] - 1).astype(places.dtype)
+            return tirx.max(tirx.min(places(*i), last), tirx.const(0, places.dtype))
+
+        return te.compute(places.shape, at, name="inside")
+
+    return importer.block_builder.emit_te(nearest, x, index)
+
+
 PART_REPAIRS = {
     "index_select.default": _index_select,
     "slice.Tensor": _slice,

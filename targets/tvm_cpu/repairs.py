@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from lcc.targets.tvm_cpu.part_repairs import PART_REPAIRS, part, sizes
+from lcc.targets.tvm_cpu.part_repairs import PART_REPAIRS, inside, part, sizes
 from lcc.targets.tvm_cpu.tir import exp
 
 
@@ -179,7 +179,8 @@ def _scatter_add(node: fx.Node, importer: Any) -> Any:
     from tvm import relax
 
     x, axis, index, source = importer.retrieve_args(node)
-    call = relax.op.scatter_elements(x, index, source, axis=axis, reduction="add")
+    places = inside(importer, x, axis, index)
+    call = relax.op.scatter_elements(x, places, source, axis=axis, reduction="add")
     return importer.block_builder.emit(call)
 
 

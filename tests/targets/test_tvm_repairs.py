@@ -58,9 +58,24 @@ class StrayRows(nn.Module):
         return x.index_select(0, torch.full_like(x[:, 0], 1 << 40).long())
 
 
+class StrayPlaces(nn.Module):
+    """Places behind the last one, which numbers are added to and taken from."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.full_like(x, 1 << 40).long()
+        return x.scatter_add(1, places, x).gather(1, places)
+
+
 def test_rows_that_are_none_are_not_read(tmp_path: Path) -> None:
     x = np.arange(35, dtype=np.float32).reshape(5, 7)
     np.testing.assert_equal(run(StrayRows(), x, x.shape, tmp_path), np.broadcast_to(x[-1], (5, 7)))
+
+
+def test_places_that_are_none_are_neither_read_nor_written(tmp_path: Path) -> None:
+    """An evict program that is told another number than the entries in use had such ones."""
+    x = np.arange(35, dtype=np.float32).reshape(5, 7)
+    wanted = np.broadcast_to((x[:, -1] + x.sum(1))[:, None], (5, 7))
+    np.testing.assert_equal(run(StrayPlaces(), x, x.shape, tmp_path), wanted)
 
 
 @pytest.mark.parametrize("module", [Repeated(), Parts(), Numbers(), Rows()])

@@ -126,6 +126,12 @@ def _golden_deep(mutant: Mutant) -> None:
     mutant.put("golden.json", text)
 
 
+def _many_queries(m: dict[str, Any]) -> None:
+    """So many that their numbers cannot be counted in 64 bits."""
+    outputs = m["programs"]["prefill_chunk"]["outputs"]
+    next(each for each in outputs if each["name"] == "queries_0")["shape"][0] = 2**62
+
+
 # name -> what is changed, and whether it must be refused; otherwise it may as well work
 MANIFESTS: dict[str, tuple[Change, bool]] = {
     "layer 0, kv_heads 1": (_layer(kv_heads=1), True),
@@ -144,6 +150,7 @@ MANIFESTS: dict[str, tuple[Change, bool]] = {
         page(lambda m: (m["cache"].update(capacity=2**40), m["constants"].update(capacity=2**40))),
         True,
     ),
+    "2^62 rows of queries": (page(_many_queries), True),
     "ids of 8 rows": (page(lambda m: m["buffers"][_ids(m)].update(shape=[8])), True),
     "seed 2^31": (page(lambda m: m["counters"].update(seed=2**31)), True),
     "a cycle that evicts nothing": (page(_no_evict), True),

@@ -241,6 +241,20 @@ def test_an_update_is_written_to_what_is_given_for_its_input(folder: Path) -> No
     assert (a.max(), other.max()) == (3, 5)
 
 
+def test_a_result_that_is_not_what_the_manifest_says_is_refused(folder: Path) -> None:
+    """NumPy would repeat it, or say so in its own words."""
+    manifest = manifest_of(folder)
+    add = manifest.programs["add"]
+    one = msgspec.structs.replace(add.outputs[0], shape=["rows", "n", 3])
+    add = msgspec.structs.replace(add, outputs=[one, *add.outputs[1:]])
+    programs = manifest.programs | {"add": add}
+    engine = TvmEngine(folder, msgspec.structs.replace(manifest, programs=programs), threads=1)
+    with pytest.raises(
+        CacheError, match=r"sum came as float32 \[2, 3\], wanted float32 \[4, 2, 3\]"
+    ):
+        engine.runner("add")({"a": full(1), "b": full(2), one.name: zeros([4, 2, 3])})
+
+
 def test_many_threads_run_one_machine(engine: TvmEngine) -> None:
     """It runs one program at a time; runners have arrays of their own."""
     failed: list[int] = []

@@ -181,6 +181,7 @@ BYE = {"role": "user", "content": "Bye"}
 THOUGHTLESS = CHAT_TEMPLATE.replace(
     "message['content']", "message['content'].split('</think>')[-1].strip()"
 )
+INST = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"  # as Llama 2
 
 
 def test_thoughts_are_taken_back(make_session):
@@ -214,7 +215,11 @@ def test_thoughts_stay_after_a_cycle(make_session):
     assert [*ids, *session._reader.pending] == session.encode(after)
 
 
-INST = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"  # as Llama 2
+def test_a_template_may_ask_with_half_a_character(make_session):
+    """A lone surrogate, behind what the session does not hold as it is told."""
+    session = make_session(capacity=256)
+    session.feed("Hi")
+    assert session._talk._before("Hello", "\ud83d:", 0) is None
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, INST])
