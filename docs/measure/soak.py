@@ -132,7 +132,8 @@ class Soak:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.random = arguments, random.Random(arguments.seed)
         how: Any = {"threads": 1, "verify": "size", "allow_native": True}
-        self.manifest = lcc.runtime.load(arguments.artifact, **how).manifest
+        loaded = lcc.runtime.load(arguments.artifact, **how)
+        self.manifest, self.tokenizer = loaded.manifest, loaded.tokenizer
         self.model, self.kind = self._opened()
         names = ("capacity", "budget", "chunk_size")
         self.sizes = {name: getattr(arguments, name) for name in names}
@@ -173,7 +174,7 @@ class Soak:
         """Ids of a text, which is read again and again."""
         book = self.arguments.text
         text = PARAGRAPH * 3 if book is None else book.read_text(encoding="utf-8")
-        return lcc.runtime.load(self.arguments.artifact, verify="size").tokenizer.encode(text)
+        return self.tokenizer.encode(text)
 
     def ids(self, count: int) -> list[int]:
         """So many ids from some place of the text."""
