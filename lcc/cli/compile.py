@@ -14,7 +14,8 @@ def command(
     model: Annotated[str, typer.Argument(help="Folder, hub name, .gguf file, or smollm2.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact, a folder.")],
     target: Annotated[
-        list[str] | None, typer.Option(help="See: lcc targets. Several: say it several times.")
+        list[str] | None,
+        typer.Option(help="See: lcc targets; or: fastest, of this machine's. May be repeated."),
     ] = None,
     cpu: Annotated[
         str | None,
@@ -81,6 +82,7 @@ def command(
       lcc compile smollm2 -o heads.lcc --policy locret --heads heads.safetensors
       lcc compile smollm2 -o hybrid.lcc --plan "longgen(sink=4, window=512)"
       lcc compile smollm2 -o native.lcc --target tvm:cpu
+      lcc compile smollm2 -o fast.lcc --target fastest --precision int8
       lcc compile smollm2 -o small.lcc --precision int4
       lcc compile model.gguf -o model.lcc --config long.yaml
 
@@ -117,13 +119,20 @@ def command(
             "cpu": cpu,
         },
     )
+    import msgspec
+
     from lcc.artifact.manifest import manifest_bytes, targets_of
     from lcc.cli.inspect import NO_CACHE
     from lcc.env import needs_extra
 
     with needs_extra("compile"):
         from lcc.compile import compile_model
+        from lcc.targets.fastest import DEFAULT, fastest
 
+    best = fastest(settings.precision)
+    if settings.target == "fastest":
+        settings = msgspec.structs.replace(settings, target=best.name)
+        typer.echo(best.why, err=True)
     with quiet_torch(), progress_bar(quiet=quiet) as report:
         manifest = compile_model(model, output, settings, progress=report)
     if json:
@@ -135,3 +144,5 @@ def command(
     rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
     rows.append(("  total", bytes_text(sum(entry.bytes for entry in manifest.memory))))
     typer.echo(table(rows, right=(1,)))
+    if targets_of(manifest) == [DEFAULT] and best.name != DEFAULT:
+        typer.echo(f"  faster: --target {best.why}")
