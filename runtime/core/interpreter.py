@@ -109,7 +109,7 @@ class Interpreter:
         else:
             numbers["start"] = numbers["used"]
             while (left := numbers[over.rows[1]] - numbers[over.rows[0]]) > 0:
-                numbers["n"] = min(numbers[over.most], left)
+                numbers["n"] = min(self._most(over), left)
                 self._once(block)
         numbers.update(lent)
 
@@ -121,11 +121,17 @@ class Interpreter:
             count = min(numbers[over.count], used - since)
             ids = buffers.rows(IDS, used - count, used).tolist()
             numbers.update({name: numbers[name] - count for name in block.add})
-        numbers["start"], most = numbers["used"], numbers[over.most]
+        numbers["start"], most = numbers["used"], self._most(over)
         for part in [ids[place : place + most] for place in range(0, len(ids), most)]:
             buffers.write_rows(IDS, numbers["used"], np.array(part))
             numbers["n"] = len(part)
             self._once(block)
+
+    def _most(self, over: Over) -> int:
+        """How many ids or rows a block takes at a time."""
+        if (most := self.numbers[over.most]) < 1:
+            raise ArtifactError(f"schedule: {over.most} is {most}, wanted 1 or more")
+        return most
 
     def _once(self, block: Block) -> None:
         """The runs of a block, and what then becomes of buffers and counters."""

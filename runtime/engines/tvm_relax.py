@@ -76,6 +76,8 @@ class TvmEngine:
         self._machine_lock = _Lock(self._ffi, threads or os.cpu_count() or 1)
         weights, index = weights_files(manifest.target)
         self._index = parse_index(read_listed(folder, manifest, index), Path(folder) / index)
+        if weights not in manifest.files:
+            raise ArtifactError(f"{Path(folder) / weights}: the manifest does not list it")
         self._weights = MappedWeights(self._ffi, Path(folder) / weights)
         self._functions: dict[str, tuple[Any, list[Any]]] = {}  # with the weights
 

@@ -111,6 +111,16 @@ def test_over_rows_goes_on_while_one_counter_is_less():
     assert len(machine.run()) == 3  # nothing is left
 
 
+@pytest.mark.parametrize("most", [0, -1])
+@pytest.mark.parametrize("over", [Over(ids="text", most="b"), Over(rows=("a", "c"), most="b")])
+def test_none_at_a_time_is_refused(over, most):
+    """Not read for ever, and not left out."""
+    machine = Machine(Block(over=over, do=(TELL,), add=("a",)), **COUNTS)
+    machine.numbers["b"] = most
+    with pytest.raises(ArtifactError, match=f"schedule: b is {most}, wanted 1 or more"):
+        machine.run((1, 2))
+
+
 def test_newest_ids_are_read_where_they_lie():
     over = Over(ids="newest", count="c", most="three")
     machine = Machine(Block(over=over, do=(TELL,), add=("used", "tokens")), **COUNTS)

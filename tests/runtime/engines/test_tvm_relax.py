@@ -386,6 +386,8 @@ def test_files_and_machines_that_cannot_be(
     monkeypatch.setitem(cpu.LEVELS, manifest.cpu, ("AVX1024",))
     refused(TargetError, f"compiled for {manifest.cpu}, this machine lacks AVX1024")
     monkeypatch.undo()
+    (tmp_path / WEIGHTS_FILE).unlink()
+    refused(ArtifactError, f"{WEIGHTS_FILE}: the manifest does not list it")
     (tmp_path / WEIGHTS_FILE).write_bytes(b"\0" * 64)
     refused(ArtifactError, "64 bytes, a tensor ends at byte")
     index = (tmp_path / INDEX_FILE).read_bytes()
