@@ -69,7 +69,7 @@ TARGETS = {
         "lcc.targets.tvm_cpu:aarch64_linux",
         ("tvm",),
         "aarch64",
-        "a whole prompt, under qemu",
+        "goldens and kernels, in few bits too, under qemu",
         extra="compile,tvm",
     ),
     "tvm:android": Entry(
