@@ -116,7 +116,7 @@ class CompileConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     heads           file of retaining heads, for policies locret and consensus
     precision       bits of the weights; activations stay float32
     kv_precision    of keys and values in the cache; targets for GPUs keep float16 in any case
-    cpu             level of CPU that tvm:cpu compiles for; None = this machine's
+    cpu             level of CPU that tvm:* compiles for; None = this machine's, on Arm generic
     """
 
     target: str = "onnxruntime:cpu"

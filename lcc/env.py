@@ -3,7 +3,7 @@
 LCC_DUMP         folder for the graph after every pass
 LCC_LOG          level of the log on stderr: debug, info, warning (default), error
 LCC_CHECK        0 = skip the validation after every pass
-LCC_TARGET       target of `lcc compile` where none is given
+LCC_TARGET       target of `lcc compile` where none is given, or fastest
 LCC_THREADS      threads of the runtime where none are given
 LCC_CACHE_DIR    what `lcc demo` compiles, and hashes of tokenizers (default ~/.cache/lcc)
 LCC_LIBRARY      liblcc, for Python where the package has none, and for Node

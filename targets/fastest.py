@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from lcc.artifact.cpu import best_level
-from lcc.config import Precision
+from lcc.config import CompileConfig, Precision
 from lcc.targets import missing
 
-DEFAULT, OTHER = "onnxruntime:cpu", "tvm:cpu"
+FASTEST, DEFAULT, OTHER = "fastest", "onnxruntime:cpu", "tvm:cpu"
 # (level of CPU, precision) -> how many times as fast as DEFAULT it reads, and writes: SmolLM2,
-# 4,096 tokens, docs/results/tvm.md. What is not here was not measured.
+# docs/results/tvm.md; 4,096 tokens and two threads, int4 1,024, level x86-64-v3 2,048 and one
+# thread. What is not here was not measured.
 MEASURED: dict[tuple[str, Precision], tuple[float, float]] = {
     ("cooperlake", "int8"): (1.7, 1.9),
     ("cooperlake", "int4"): (2.0, 1.1),
@@ -37,3 +40,13 @@ def fastest(precision: Precision) -> Fastest:
     if lacks := missing(OTHER):
         return Fastest(DEFAULT, f"{DEFAULT}, because {', '.join(lacks)} is not installed ({why})")
     return Fastest(OTHER, f"{why}; its machine code runs where you allow it (--allow-native)")
+
+
+def resolved(config: CompileConfig) -> tuple[CompileConfig, Fastest | None]:
+    """The same with a target in place of `fastest`, and which one; None = nobody asks for it."""
+    names = [config.target, *config.also]
+    if FASTEST not in names:
+        return config, None
+    best = fastest(config.precision)
+    first, *also = dict.fromkeys(best.name if name == FASTEST else name for name in names)
+    return msgspec.structs.replace(config, target=first, also=tuple(also)), best

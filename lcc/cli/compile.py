@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from lcc.cli.arguments import Quiet
 from lcc.cli.frame import bytes_text, progress_bar, quiet_torch, table
 from lcc.cli.options import merge, parse_bytes, parse_options
+from lcc.errors import ConfigError
 
 
 def command(
@@ -15,13 +17,13 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact, a folder.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help="See: lcc targets; or: fastest, of this machine's. May be repeated."),
+        typer.Option(help="See: lcc targets; or: fastest, on this machine. Several: say it again."),
     ] = None,
     cpu: Annotated[
         str | None,
         typer.Option(
-            help="Of tvm:*: cooperlake, x86-64-v4, -v3, x86-64 [this one's]; armv8.2-a, generic; "
-            "sm_80 .. sm_90."
+            help="Of tvm:*: cooperlake, x86-64-v4, -v3, x86-64 [this one's]; of Arm armv8.2-a, "
+            "generic [generic]; sm_80 .. sm_90."
         ),
     ] = None,
     precision: Annotated[
@@ -119,22 +121,27 @@ def command(
             "cpu": cpu,
         },
     )
-    import msgspec
-
     from lcc.artifact.manifest import manifest_bytes, targets_of
     from lcc.cli.inspect import NO_CACHE
     from lcc.env import needs_extra
 
     with needs_extra("compile"):
         from lcc.compile import compile_model
-        from lcc.targets.fastest import DEFAULT, fastest
+        from lcc.targets.fastest import DEFAULT, fastest, resolved
 
-    best = fastest(settings.precision)
-    if settings.target == "fastest":
-        settings = msgspec.structs.replace(settings, target=best.name)
-        typer.echo(best.why, err=True)
+    settings, chosen = resolved(settings)
+    if chosen is not None:
+        typer.echo(chosen.why, err=True)
     with quiet_torch(), progress_bar(quiet=quiet) as report:
-        manifest = compile_model(model, output, settings, progress=report)
+        try:
+            manifest = compile_model(model, output, settings, progress=report)
+        except ConfigError as error:
+            refused = f"target {settings.target} refuses"
+            if chosen is None or chosen.name == DEFAULT or refused not in str(error):
+                raise
+            typer.echo(f"{error}; so for {DEFAULT}", err=True)
+            settings = msgspec.structs.replace(settings, target=DEFAULT)
+            manifest = compile_model(model, output, settings, progress=report)
     if json:
         typer.echo(manifest_bytes(manifest).decode(), nl=False)
         return
@@ -144,5 +151,7 @@ def command(
     rows = [(f"  {entry.name}", bytes_text(entry.bytes)) for entry in manifest.memory]
     rows.append(("  total", bytes_text(sum(entry.bytes for entry in manifest.memory))))
     typer.echo(table(rows, right=(1,)))
-    if targets_of(manifest) == [DEFAULT] and best.name != DEFAULT:
-        typer.echo(f"  faster: --target {best.why}")
+    if chosen is None and targets_of(manifest) == [DEFAULT]:
+        best = fastest(settings.precision)
+        if best.name != DEFAULT:
+            typer.echo(f"  faster: --target fastest ({best.why})")

@@ -37,9 +37,11 @@ def command(
     """
     from lcc.cli.options import merge
     from lcc.demo import demo
+    from lcc.targets.fastest import resolved
 
+    settings, _ = resolved(merge(config, {}))
     with quiet_torch(), progress_bar(quiet=quiet) as report:
-        artifact, manifest = demo.compile_demo(model, merge(config, {}), report)
+        artifact, manifest = demo.compile_demo(model, settings, report)
     typer.echo(f"artifact  {artifact}")
     sample = demo.hide(artifact, haystack, tokens, depth, seed)
     typer.echo(f"text      {sample.tokens:,} tokens, the key {sample.answers[0]} at {depth:g} %")

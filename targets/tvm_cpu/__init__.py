@@ -19,8 +19,8 @@ from lcc.targets.tvm_cpu.platforms import RECIPE, best, missing_linker, platform
 class TvmCpu(Target):
     """Targets `tvm:...` on CPUs: one library for all programs, one file of weights.
 
-    cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs; the best one that is
-            known of the place, unless it is set
+    cpu     level of `lcc.artifact.cpu.LEVELS` that the library needs: this machine's, or for
+            another machine the least one, unless it is set
     """
 
     def __init__(self, place: str = "cpu") -> None:
@@ -78,7 +78,9 @@ class TvmCpu(Target):
         name = f"programs_{hashlib.sha256(built.read_bytes()).hexdigest()[:12]}{built.suffix}"
         built.rename(folder / name)
         if self.platform.objects:
-            (folder / f"{self.place}.{RECIPE}").write_text(recipe(self.place, name), "utf-8")
+            (folder / f"{self.place}.{RECIPE}").write_text(
+                recipe(self.place, name, self.cpu), "utf-8"
+            )
         return {each: name for program in programs for each in program.names}
 
 

@@ -295,11 +295,12 @@ class _Kernels:
         from tvm import relax
 
         source, axis, index = node.args
-        emit = importer.block_builder.emit
-        places = inside(importer, importer.env[source], axis, importer.env[index])
+        emit, logits = importer.block_builder.emit, source.args[0]
         if str(source.target) != "aten.log_softmax.int":
-            return emit(relax.op.gather_elements(importer.env[source], places, axis))
-        logits = source.args[0]
+            x = importer.env[source]
+            places = inside(importer, x, axis, importer.env[index])
+            return emit(relax.op.gather_elements(x, places, axis))
+        places = inside(importer, importer.env[logits], axis, importer.env[index])
         picked = emit(relax.op.gather_elements(importer.env[logits], places, axis))
         return emit(relax.op.subtract(picked, self._log_sum(logits, importer)))
 

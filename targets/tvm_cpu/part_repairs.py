@@ -146,7 +146,10 @@ def _index_select(node: fx.Node, importer: Any) -> Any:
 
 
 def inside(importer: Any, x: Any, axis: int, index: Any) -> Any:
-    """Places along an axis of x, the nearest where there is no such place: a kernel trusts them."""
+    """Places along an axis of x, the nearest where there is no such place: a kernel trusts them.
+
+    An axis has at least one; engines refuse sizes of 0.
+    """
     from tvm import te, tirx
 
     axis = axis % x.ty.ndim

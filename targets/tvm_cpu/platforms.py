@@ -72,13 +72,14 @@ LINK = {
 }
 
 
-def recipe(name: str, file: str) -> str:
+def recipe(name: str, file: str, level: str) -> str:
     """How the objects become a library on a machine with the device's tools. It was not tried."""
     lines = LINK[name].format(file=file, stem=file.removesuffix(".tar"))
     return f"""\
 # {file}
 
-Machine code of all programs, for {name}; nobody has linked or run it yet. TVM's runtime (apache/tvm
+Machine code of all programs, for {name} and CPUs of level {level}, which nothing checks on the
+device; nobody has linked or run it yet. TVM's runtime (apache/tvm
 0.27, apache-tvm-ffi 0.1.14), libtvm_runtime and libtvm_ffi, has to be built for the device from its
 sources. Then
 

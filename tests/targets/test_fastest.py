@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 
 from lcc.artifact.manifest import read_manifest
 from lcc.cli import app
-from lcc.targets import fastest
+from lcc.config import CompileConfig
+from lcc.targets import fastest, missing
+from lcc.testing.tiny import save_tiny
 
 SMALL = (
     "--capacity=96 --budget=40 --chunk-size=16 --catalyst-size=8 --recent-size=4 --policy=knorm -q"
@@ -60,4 +62,31 @@ def test_the_artifact_is_for_that_target(
     monkeypatch.setattr(fastest, "best_level", lambda: "cooperlake")
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 0, run.output
-    assert "faster: --target tvm:cpu: reads 1.05 and writes 1.3 times" in run.output
+    assert "faster: --target fastest (tvm:cpu: reads 1.05 and writes 1.3 times" in run.output
+
+
+def test_it_is_one_of_several_and_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastest, "best_level", lambda: "x86-64")
+    for target, also, wanted in (
+        ("fastest", ("reference",), ["onnxruntime:cpu", "reference"]),
+        ("reference", ("fastest",), ["reference", "onnxruntime:cpu"]),
+        ("fastest", ("onnxruntime:cpu",), ["onnxruntime:cpu"]),
+    ):
+        config, chosen = fastest.resolved(CompileConfig(target=target, also=also))
+        assert [config.target, *config.also] == wanted
+        assert chosen is not None
+    assert fastest.resolved(CompileConfig())[1] is None
+
+
+@pytest.mark.skipif(bool(missing("tvm:cpu")), reason="tvm is not installed")
+def test_what_the_fastest_refuses_is_built_by_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny(tmp_path / "experts", "mixtral")
+    monkeypatch.setattr(fastest, "best_level", lambda: "cooperlake")
+    command = ["compile", str(tmp_path / "experts"), "-o", str(tmp_path / "m.lcc"), *SMALL]
+    run = CliRunner().invoke(app, [*command, "--target", "fastest", "--precision", "int8"])
+    assert run.exit_code == 0, run.output
+    assert "fp32 only; onnxruntime:cpu has int8 and int4" in run.output
+    assert "so for onnxruntime:cpu" in run.output
+    assert read_manifest(tmp_path / "m.lcc").target == "onnxruntime:cpu"

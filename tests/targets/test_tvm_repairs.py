@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lcc.artifact.program_entry import program_entries
-from lcc.ir.program import Input, export
+from lcc.ir.program import Input, Program, export
 from lcc.ir.roles import Role
 from lcc.ir.signature import Port
 from lcc.runtime.engines.tvm_relax import TvmEngine
 from lcc.targets.tvm_cpu import TvmCpu
+from lcc.targets.tvm_cpu.build import _lowered, describe
+from lcc.targets.tvm_cpu.importer import import_program
+from lcc.targets.tvm_cpu.platforms import platform
+from lcc.targets.tvm_cpu.tir import TILES
 from lcc.testing.listed import listed_files
+from lcc.testing.tvm_kernels import BEST
 
 
 class Repeated(nn.Module):
@@ -58,6 +63,13 @@ class StrayRows(nn.Module):
         return x.index_select(0, torch.full_like(x[:, 0], 1 << 40).long())
 
 
+class Likelihoods(nn.Module):
+    """Of a token of each row, as scoring takes them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log_softmax(-1).gather(1, (x[:, :1] * 9).long())
+
+
 class StrayPlaces(nn.Module):
     """Places behind the last one, which numbers are added to and taken from."""
 
@@ -85,12 +97,29 @@ def test_what_a_program_gives(module: nn.Module, tmp_path: Path) -> None:
     np.testing.assert_allclose(run(module, x, wanted.shape, tmp_path), wanted, rtol=1e-5)
 
 
-def run(module: nn.Module, x: np.ndarray, shape: tuple, tmp_path: Path) -> np.ndarray:
-    """What a module's program gives for five rows."""
+def test_likelihoods_of_all_tokens_are_never_there() -> None:
+    """One subtraction, of what was picked: [rows, vocabulary] is as large as all logits."""
+    import tvm
+
+    program = program_of(Likelihoods())
+    with tvm.target.Target(describe(BEST, platform("cpu"))):
+        module = import_program(program, [], TILES[BEST], one_token=False)
+        functions = _lowered(module, TILES[BEST].lanes).functions_items()
+    names = [variable.name_hint for variable, _ in functions]
+    assert "log_sum" in names
+    assert sum("subtract" in name for name in names) == 1
+
+
+def program_of(module: nn.Module) -> Program:
+    """Of five rows."""
     rows = {0: ("rows", torch.export.Dim("rows", min=3))}
     inputs = [Input(Port("hidden", Role.HIDDEN), torch.zeros(4, 7), rows)]
-    program = export(module, ("repeat",), inputs, [Port("out", Role.HIDDEN)])
-    target = TvmCpu()
+    return export(module, ("repeat",), inputs, [Port("out", Role.HIDDEN)])
+
+
+def run(module: nn.Module, x: np.ndarray, shape: tuple, tmp_path: Path) -> np.ndarray:
+    """What a module's program gives for five rows."""
+    program, target = program_of(module), TvmCpu()
     entries = program_entries([program], target.build([program], tmp_path))
     manifest: Any = SimpleNamespace(
         target=target.name, cpu=target.cpu, programs=entries, files=listed_files(tmp_path)
