@@ -28,11 +28,11 @@ class _View:
         self.fixed = None if -1 in self.shape else math.prod(self.shape) // row
 
     def __call__(self, numbers: Mapping[str, int], buffers: Buffers) -> np.ndarray:
-        """What is bound now; ArtifactError where it is longer than any buffer."""
+        """What is bound now; ArtifactError where no buffer is as long."""
         first, count = numbers[self.first], self.fixed or numbers[self.count]
         if isinstance(self.source, str):
             return self._shaped(buffers.rows(self.source, first, first + count, 0))
-        if count > len(self.source):
+        if not 0 <= count <= len(self.source):
             raise ArtifactError(f"{self.tensor}: {count} numbers, buffers have {len(self.source)}")
         self.source[:count] = np.arange(first, first + count)
         return self._shaped(self.source[:count])

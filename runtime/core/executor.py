@@ -408,6 +408,10 @@ class Executor:
         """[Hkv, used] int64: the token position of every entry of a layer, ascending; a copy."""
         group = next(group for group in self._groups if layer in group.layers)
         kept, end = self.numbers[group.kept], self.numbers[group.used] + len(self.again)
+        if kept > end:
+            raise ArtifactError(
+                f"schedule: {group.kept} is {kept}, more than the {end} entries of {group.used}"
+            )
         tokens = np.arange(end, dtype=np.int64) - end + self.tokens
         tokens = np.tile(tokens, (self.manifest.model.layers[layer].kv_heads, 1))
         for spec in [spec for spec in self.manifest.buffers if spec.role == Role.TOKEN_POSITION]:

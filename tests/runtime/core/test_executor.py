@@ -96,6 +96,14 @@ def test_a_catalyst_makes_room_in_a_window(make):
     assert executor.kept_tokens(1).tolist() == [[0, 5, 6, 7]]
 
 
+def test_a_schedule_that_leaves_more_than_there_is(make):
+    executor = make(rank="catalyst")
+    feed(executor, TEXT[:8])
+    executor.numbers["kept_1"] = 9
+    with pytest.raises(ArtifactError, match="kept_1 is 9, more than the 8 entries of used_1"):
+        executor.kept_tokens(1)
+
+
 def test_windows_keep_what_is_seen(make):
     executor = make()
     executor.read(TEXT[:8])
