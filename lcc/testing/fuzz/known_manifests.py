@@ -126,10 +126,10 @@ def _golden_deep(mutant: Mutant) -> None:
     mutant.put("golden.json", text)
 
 
-def _many_queries(m: dict[str, Any]) -> None:
+def _many_rows(m: dict[str, Any]) -> None:
     """So many that their numbers cannot be counted in 64 bits."""
     outputs = m["programs"]["prefill_chunk"]["outputs"]
-    next(each for each in outputs if each["name"] == "queries_0")["shape"][0] = 2**62
+    next(each for each in outputs if each["name"] == "hidden")["shape"][1] = 2**62
 
 
 # name -> what is changed, and whether it must be refused; otherwise it may as well work
@@ -150,7 +150,7 @@ MANIFESTS: dict[str, tuple[Change, bool]] = {
         page(lambda m: (m["cache"].update(capacity=2**40), m["constants"].update(capacity=2**40))),
         True,
     ),
-    "2^62 rows of queries": (page(_many_queries), True),
+    "2^62 rows of hidden": (page(_many_rows), True),
     "ids of 8 rows": (page(lambda m: m["buffers"][_ids(m)].update(shape=[8])), True),
     "seed 2^31": (page(lambda m: m["counters"].update(seed=2**31)), True),
     "a cycle that evicts nothing": (page(_no_evict), True),
