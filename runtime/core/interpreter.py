@@ -8,7 +8,7 @@ import numpy as np
 
 from lcc.artifact.manifest import Manifest
 from lcc.artifact.schedule import Block, Over, Run, lists
-from lcc.errors import ArtifactError
+from lcc.errors import ArtifactError, LccError
 from lcc.ir.roles import Role
 from lcc.runtime.core.buffers import Buffers
 from lcc.runtime.core.call import Call
@@ -61,10 +61,23 @@ class Interpreter:
             self._calls[id(run)] = [calls[0], calls[-1]]
 
     def run(self, blocks: Sequence[Block], ids: Sequence[int] = ()) -> None:
-        """Run a list; `ids`: what its loops over text, or over the catalyst, go over."""
-        for block in blocks:
-            if not block.when or self.numbers[block.when[0]] < self.numbers[block.when[1]]:
-                self._repeat(block, ids)
+        """Run a list; `ids`: what its loops over text, or over the catalyst, go over.
+
+        Raises:
+            LccError: its own; ArtifactError where a schedule, which may be anybody's, asks for what
+                numbers, arrays or programs do not allow.
+        """
+        try:
+            for block in blocks:
+                if not block.when or self.numbers[block.when[0]] < self.numbers[block.when[1]]:
+                    self._repeat(block, ids)
+        except LccError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"the schedule cannot be run: {type(error).__name__}: {error}; if this lcc has "
+                "compiled it, please report it, otherwise compile it anew"
+            ) from error
 
     def _repeat(self, block: Block, ids: Sequence[int]) -> None:
         """A block as often as it says; what it lends or reads again changes no state."""

@@ -121,6 +121,15 @@ def test_none_at_a_time_is_refused(over, most):
         machine.run((1, 2))
 
 
+def test_what_numbers_and_arrays_do_not_allow_is_the_schedules_fault():
+    """An error of one line, whatever NumPy or Python say; what caused it is kept."""
+    machine = Machine(Block(do=(Run(run="p", ints={"n": "nobody"}),)), **COUNTS)
+    words = "the schedule cannot be run: KeyError: 'nobody'; if this lcc"
+    with pytest.raises(ArtifactError, match=words) as caught:
+        machine.run()
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_newest_ids_are_read_where_they_lie():
     over = Over(ids="newest", count="c", most="three")
     machine = Machine(Block(over=over, do=(TELL,), add=("used", "tokens")), **COUNTS)
