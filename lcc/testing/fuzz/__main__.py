@@ -156,13 +156,19 @@ class Fuzzer:
             place.write_bytes(change(self.goods.sources["gguf"][0].read_bytes()))
             return run(partial(use_source, place), self.goods.log)
         if kind == "state":
-            good = next(each for each in self.goods.states if each[1].name == "cycled")
+            mine = [each for each in self.goods.states if each[0] == self._changed()]
+            good = next(each for each in mine if each[1].name == "cycled")
             place = scratch / "mutant.lccstate"
             place.write_bytes(known.state_bytes(name, good[1].read_bytes()))
             return run(self.goods.state_job(good, place, None), self.goods.log)
-        mutant = Mutant(self.goods.artifacts[0], scratch / "mutant.lcc")
+        mutant = Mutant(self._changed(), scratch / "mutant.lcc")
         change(mutant)
         return run(partial(use_artifact, mutant.folder, scratch), self.goods.log)
+
+    def _changed(self) -> Path:
+        """The artifact that the hostile ones are made of: they change what `consensus` has."""
+        artifacts = self.goods.artifacts
+        return next((each for each in artifacts if each.stem == "consensus"), artifacts[0])
 
     def _artifact(self, kind: str, random: Random) -> tuple[Any, str, str, Ending]:
         good = self.goods.artifact(random)
