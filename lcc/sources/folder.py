@@ -16,6 +16,8 @@ from lcc.sources.quantized import as_page, method_of, unpacked
 from lcc.sources.stored import safetensors_of
 from lcc.sources.weights import check_weights
 
+MOST_LAYERS = 10_000
+
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 
 
@@ -123,6 +125,18 @@ def _page(path: Path, name: str) -> Mapping[str, Any]:
     return page
 
 
+def _check_layers(page: Mapping[str, Any], name: str) -> None:
+    """Refuse more layers than any model has: transformers writes something down for each."""
+    for key, value in page.items():
+        if isinstance(value, dict):
+            _check_layers(value, name)
+        counts = "layer" in key and isinstance(value, int | float)
+        if counts and not value <= MOST_LAYERS:
+            raise ModelError(
+                f"{name}: config.json: {key} is {value}, wanted {MOST_LAYERS:,} at most"
+            )
+
+
 def _check_page(page: Mapping[str, Any], folder: Path, name: str) -> None:
     """Refuse what would need code that is not part of transformers, or an adapter."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as KNOWN
@@ -140,6 +154,7 @@ def _check_page(page: Mapping[str, Any], folder: Path, name: str) -> None:
             f"{name}: cannot be loaded: config.json: model_type is {kind!r}, wanted an "
             "architecture that transformers has; a newer transformers may know it"
         )
+    _check_layers(page, name)
     for key, value in page.items():
         if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
             raise ModelError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lcc.errors import CaptureError, ModelError
+from lcc.sources.folder import folder_config
 from lcc.sources.models import load_empty, load_model
 from lcc.testing.tiny import save_tiny
 
@@ -103,3 +104,13 @@ def test_what_cannot_be_compiled_is_refused_before_its_weights_are_read(tmp_path
     (tmp_path / "config.json").write_text(json.dumps(page))  # and there are no weights
     with pytest.raises(CaptureError, match=r"its indexed_attention layers choose .*; use a model"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("count", [2**63 - 1, 10_001, 1e300])
+def test_more_layers_than_any_model_has(count: float, tiny_folder: Path, tmp_path: Path) -> None:
+    """Not written down one by one, for ever."""
+    page = json.loads((tiny_folder / "config.json").read_text(encoding="utf-8"))
+    page["num_hidden_layers"] = count
+    (tmp_path / "config.json").write_text(json.dumps(page), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"num_hidden_layers is .*, wanted 10,000 at most"):
+        folder_config(str(tmp_path), "m")
