@@ -140,7 +140,8 @@ def command(
             if chosen is None or chosen.name == DEFAULT or refused not in str(error):
                 raise
             typer.echo(f"{error}; so for {DEFAULT}", err=True)
-            settings = msgspec.structs.replace(settings, target=DEFAULT)
+            also = tuple(name for name in settings.also if name != DEFAULT)
+            settings = msgspec.structs.replace(settings, target=DEFAULT, also=also)
             manifest = compile_model(model, output, settings, progress=report)
     if json:
         typer.echo(manifest_bytes(manifest).decode(), nl=False)

@@ -79,9 +79,8 @@ def recipe(name: str, file: str, level: str) -> str:
 # {file}
 
 Machine code of all programs, for {name} and CPUs of level {level}, which nothing checks on the
-device; nobody has linked or run it yet. TVM's runtime (apache/tvm
-0.27, apache-tvm-ffi 0.1.14), libtvm_runtime and libtvm_ffi, has to be built for the device from its
-sources. Then
+device; nobody has linked or run it yet. TVM's runtime (apache/tvm 0.27, apache-tvm-ffi 0.1.14),
+libtvm_runtime and libtvm_ffi, has to be built for the device from its sources. Then
 
 {lines}
 The library has a function for every program in manifest.json. It takes its inputs in that order,
